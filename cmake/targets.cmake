@@ -1,0 +1,28 @@
+# One static library per folder, linked only to what it may include; one test binary per folder.
+
+# hearth_library(NAME SOURCES... [DEPS ...] [PRIVATE_DEPS ...])
+function(hearth_library name)
+  cmake_parse_arguments(arg "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
+  if(arg_SOURCES)
+    add_library(hearth_${name} STATIC ${arg_SOURCES})
+    target_link_libraries(hearth_${name} PUBLIC ${arg_DEPS} PRIVATE hearth_warnings ${arg_PRIVATE_DEPS})
+    target_include_directories(hearth_${name} PUBLIC ${PROJECT_SOURCE_DIR})
+  else()
+    add_library(hearth_${name} INTERFACE)
+    target_link_libraries(hearth_${name} INTERFACE ${arg_DEPS})
+    target_include_directories(hearth_${name} INTERFACE ${PROJECT_SOURCE_DIR})
+  endif()
+endfunction()
+
+# hearth_test(NAME SOURCES... [DEPS ...]): a gtest binary; each TEST becomes a ctest of its own.
+function(hearth_test name)
+  if(NOT HEARTH_TESTS)
+    return()
+  endif()
+  cmake_parse_arguments(arg "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE hearth_warnings ${arg_DEPS} GTest::gmock GTest::gtest_main)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_compile_definitions(${name} PRIVATE HEARTH_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
+endfunction()

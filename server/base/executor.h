@@ -1,0 +1,24 @@
+// Work that happens later, on some other thread.
+#pragma once
+
+#include "absl/functional/any_invocable.h"
+
+namespace hearth {
+
+// Two implementations: ThreadPool (base/thread_pool.h), and fakes::ManualExecutor, which runs
+// queued tasks only when the test says so. Everything asynchronous in the server goes through an
+// Executor, so every interleaving that matters can be written down as a single-threaded test.
+//
+// Thread-safe.
+class Executor {
+ public:
+  using Task = absl::AnyInvocable<void() &&>;
+
+  virtual ~Executor() = default;
+
+  // First in, first out; never runs `task` inline. After shutdown has begun the task is destroyed
+  // without being run: one that owes somebody an answer gives it from its destructor.
+  virtual void Post(Task task) = 0;
+};
+
+}  // namespace hearth

@@ -1,0 +1,49 @@
+// An Executor on a fixed number of named threads.
+#pragma once
+
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "server/base/executor.h"
+#include "server/base/mutex.h"
+
+namespace hearth {
+
+// Unbounded queue: whoever posts bounds what it posts. A task that throws ends the process (an
+// exception that gets here is a bug). Thread-safe.
+class ThreadPool final : public Executor {
+ public:
+  struct Options {
+    std::string name;         // threads are called "<name>-<i>" (15 characters at most are kept)
+    std::size_t threads = 1;  // at least 1
+    std::function<void()> on_thread_start;  // run once by each thread before its first task
+  };
+
+  explicit ThreadPool(Options options);
+  ~ThreadPool() override;  // Shutdown()
+
+  void Post(Task task) override ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Lets running tasks finish, destroys queued ones unrun, joins the threads. Idempotent.
+  // REQUIRES: not called from one of the pool's own threads.
+  void Shutdown() ABSL_LOCKS_EXCLUDED(mu_);
+
+  std::size_t threads() const { return threads_.size(); }
+  std::size_t queued() const ABSL_LOCKS_EXCLUDED(mu_);
+
+ private:
+  void Loop();
+
+  const Options options_;
+  mutable Mutex mu_;
+  CondVar wake_;
+  std::deque<Task> queue_ ABSL_GUARDED_BY(mu_);
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  std::vector<std::thread> threads_;  // constant after construction, joined in Shutdown()
+};
+
+}  // namespace hearth

@@ -1,0 +1,122 @@
+#include "server/base/thread_pool.h"
+
+#include <gtest/gtest.h>
+#include <pthread.h>
+
+#include <atomic>
+#include <functional>
+#include <future>
+#include <latch>
+#include <memory>
+#include <vector>
+
+namespace hearth {
+namespace {
+
+// Runs a function when a task is destroyed, run or not.
+class AtDestruction {
+ public:
+  explicit AtDestruction(std::function<void()> fn) : fn_(std::move(fn)) {}
+  AtDestruction(AtDestruction&& other) noexcept : fn_(std::exchange(other.fn_, nullptr)) {}
+  ~AtDestruction() {
+    if (fn_) fn_();
+  }
+
+ private:
+  std::function<void()> fn_;
+};
+
+TEST(ThreadPool, RunsTasksInOrderOnOneThread) {
+  ThreadPool pool({.name = "t", .threads = 1, .on_thread_start = {}});
+  std::vector<int> order;
+  std::promise<void> done;
+  for (int i = 0; i < 100; ++i) pool.Post([&order, i] { order.push_back(i); });
+  pool.Post([&done] { done.set_value(); });
+  done.get_future().wait();
+  ASSERT_EQ(order.size(), 100u);
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(order[static_cast<std::size_t>(i)], i);
+}
+
+TEST(ThreadPool, RunsAsManyTasksAtOnceAsItHasThreads) {
+  ThreadPool pool({.name = "t", .threads = 3, .on_thread_start = {}});
+  EXPECT_EQ(pool.threads(), 3u);
+  std::latch all_inside(3);  // opens only if all three run at the same time
+  std::latch finished(3);
+  for (int i = 0; i < 3; ++i) {
+    pool.Post([&] {
+      all_inside.arrive_and_wait();
+      finished.count_down();
+    });
+  }
+  finished.wait();
+}
+
+TEST(ThreadPool, NamesItsThreadsAndPreparesEachBeforeItsFirstTask) {
+  std::atomic<int> prepared{0};
+  thread_local bool ready = false;
+  ThreadPool pool({.name = "a-long-name-for-a-thread", .threads = 2, .on_thread_start = [&] {
+                     ready = true;
+                     ++prepared;
+                   }});
+  std::promise<std::pair<bool, std::string>> seen;
+  pool.Post([&] {
+    char name[16];
+    pthread_getname_np(pthread_self(), name, sizeof name);
+    seen.set_value({ready, name});
+  });
+  const auto [was_ready, name] = seen.get_future().get();
+  EXPECT_TRUE(was_ready);
+  EXPECT_EQ(name, "a-long-name-for");
+  pool.Shutdown();
+  EXPECT_EQ(prepared, 2);
+}
+
+TEST(ThreadPool, NeverRunsATaskInline) {
+  ThreadPool pool({.name = "t", .threads = 1, .on_thread_start = {}});
+  std::atomic<bool> inner_ran{false};
+  std::promise<bool> ran_inside;
+  std::promise<void> inner_done;
+  pool.Post([&] {
+    pool.Post([&] {
+      inner_ran = true;
+      inner_done.set_value();
+    });
+    ran_inside.set_value(inner_ran);  // the only thread is here, so this would be "inline"
+  });
+  EXPECT_FALSE(ran_inside.get_future().get());
+  inner_done.get_future().wait();
+  EXPECT_TRUE(inner_ran);
+}
+
+TEST(ThreadPool, FinishesWhatRunsAndDestroysWhatIsQueuedAtShutdown) {
+  ThreadPool pool({.name = "t", .threads = 1, .on_thread_start = {}});
+  std::promise<void> running, destroyed;
+  std::atomic<bool> finished{false}, ran{false};
+  pool.Post([&] {
+    running.set_value();
+    destroyed.get_future().wait();  // the queued task goes while this one still runs
+    finished = true;
+  });
+  running.get_future().wait();
+  pool.Post([&ran, guard = AtDestruction([&] { destroyed.set_value(); })] { ran = true; });
+  EXPECT_EQ(pool.queued(), 1u);
+  pool.Shutdown();
+  EXPECT_TRUE(finished);
+  EXPECT_FALSE(ran);
+  EXPECT_EQ(pool.queued(), 0u);
+}
+
+TEST(ThreadPool, DestroysATaskPostedAfterShutdownOutsideItsLock) {
+  ThreadPool pool({.name = "t", .threads = 1, .on_thread_start = {}});
+  pool.Shutdown();
+  pool.Shutdown();  // idempotent
+  bool destroyed = false;
+  pool.Post([guard = AtDestruction([&] {
+               pool.Post([] {});  // would deadlock under the lock
+               destroyed = true;
+             })] { FAIL() << "ran after shutdown"; });
+  EXPECT_TRUE(destroyed);
+}
+
+}  // namespace
+}  // namespace hearth
