@@ -1,0 +1,102 @@
+// The keys of the configuration, once: what reads them, prints them and compares them walks this
+// list. config/ only.
+#pragma once
+
+#include <array>
+#include <string_view>
+#include <utility>
+
+#include "server/config/server_config.h"
+
+namespace hearth {
+
+inline constexpr std::array<std::pair<std::string_view, log::Level>, 4> kLogLevels = {{
+    {"debug", log::Level::kDebug},
+    {"info", log::Level::kInfo},
+    {"warning", log::Level::kWarning},
+    {"error", log::Level::kError},
+}};
+inline constexpr std::array<std::pair<std::string_view, log::Format>, 2> kLogFormats = {{
+    {"text", log::Format::kText},
+    {"json", log::Format::kJson},
+}};
+
+// Times go to libraries as milliseconds in an int: 24 days.
+inline constexpr Duration kLongestTime = std::chrono::hours(24 * 24);
+inline constexpr Duration kShortestTime = std::chrono::milliseconds(1);
+
+// `Config` is ServerConfig or const ServerConfig. A Visitor has
+//   Section(key, fields)          a mapping; calls `fields` unless there is nothing to visit
+//   Text(key, string)             not empty
+//   Texts(key, strings)           none of them empty
+//   Flag(key, bool)  Int(key, int, min, max)  Time(key, Duration, min)  Size(key, BytesOrPercent)
+//   Bytes(key, uint64, min, max)  Word(key, enum, names)  Models(key, preloads)
+template <typename Visitor, typename Config>
+void VisitGrpcFields(Visitor& v, Config& grpc) {
+  v.Text("host", grpc.host);
+  v.Int("port", grpc.port, 0, 65535);
+  v.Bytes("max_message_bytes", grpc.max_message_bytes, 1, 2147483647);
+  v.Flag("reflection", grpc.reflection);
+  v.Int("completion_queues", grpc.completion_queues, 1, 64);
+  v.Int("max_in_flight", grpc.max_in_flight, 1, 1 << 20);
+  v.Bytes("buffer_pool", grpc.buffer_pool, 0, std::uint64_t{1} << 40);
+  v.Section("keepalive", [&] {
+    auto& keepalive = grpc.keepalive;
+    v.Time("time", keepalive.time, kShortestTime);
+    v.Time("timeout", keepalive.timeout, kShortestTime);
+    v.Flag("permit_without_calls", keepalive.permit_without_calls);
+    v.Time("min_recv_ping_interval", keepalive.min_recv_ping_interval, Duration{});
+    v.Int("max_ping_strikes", keepalive.max_ping_strikes, 0, 1000);
+    v.Time("max_connection_age", keepalive.max_connection_age, Duration{});
+  });
+}
+
+template <typename Visitor, typename Config>
+void VisitCacheFields(Visitor& v, Config& cache) {
+  v.Section("budget", [&] {
+    v.Size("device", cache.budget.device);
+    v.Size("host", cache.budget.host);
+    v.Size("mapped", cache.budget.mapped);
+  });
+  v.Time("failure_backoff", cache.failure_backoff, kShortestTime);
+  v.Time("max_failure_backoff", cache.max_failure_backoff, kShortestTime);
+  v.Time("max_cold_wait", cache.max_cold_wait, kShortestTime);
+}
+
+template <typename Visitor, typename Config>
+void VisitFields(Visitor& v, Config& config) {
+  v.Section("server", [&] { v.Text("name", config.server.name); });
+  v.Section("repository", [&] { v.Texts("roots", config.repository.roots); });
+  v.Texts("torch_libraries", config.torch_libraries);
+  v.Models("models", config.models);
+  v.Section("cache", [&] { VisitCacheFields(v, config.cache); });
+  v.Section("loading", [&] {
+    v.Int("threads", config.loading.threads, 1, 256);
+    v.Flag("populate", config.loading.populate);
+  });
+  v.Section("compute", [&] {
+    v.Int("threads", config.compute.threads, 0, 4096);
+    v.Int("intra_op_threads", config.compute.intra_op_threads, 1, 1024);
+  });
+  v.Section("grpc", [&] { VisitGrpcFields(v, config.grpc); });
+  v.Section("http", [&] {
+    v.Text("host", config.http.host);
+    v.Int("port", config.http.port, 0, 65535);
+  });
+  v.Section("metrics", [&] { v.Flag("triton_names", config.metrics.triton_names); });
+  v.Section("logging", [&] {
+    v.Word("level", config.logging.level, kLogLevels);
+    v.Word("format", config.logging.format, kLogFormats);
+    v.Flag("access", config.logging.access);
+  });
+  v.Section("limits", [&] {
+    v.Int("max_tensors", config.limits.max_tensors, 1, 1 << 20);
+    v.Int("max_dimensions", config.limits.max_dimensions, 1, 1024);
+  });
+  v.Section("shutdown", [&] {
+    v.Time("delay", config.shutdown.delay, Duration{});
+    v.Time("drain_timeout", config.shutdown.drain_timeout, Duration{});
+  });
+}
+
+}  // namespace hearth

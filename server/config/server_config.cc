@@ -1,0 +1,166 @@
+#include "server/config/server_config.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <set>
+#include <system_error>
+
+#include "server/base/duration.h"
+#include "server/config/environment.h"
+#include "server/config/fields.h"
+
+namespace hearth {
+namespace {
+
+// Fills a ServerConfig from the document; what is absent keeps its default.
+class FieldReader {
+ public:
+  explicit FieldReader(YamlMap& root) : map_(&root) {}
+
+  template <typename Fields>
+  void Section(std::string_view key, const Fields& fields) {
+    (*map_)[key].Map([&](YamlMap& section) {
+      YamlMap* const outer = std::exchange(map_, &section);
+      fields();
+      map_ = outer;
+    });
+  }
+  void Text(std::string_view key, std::string& text) {
+    const YamlNode node = (*map_)[key];
+    if (node.Read(text) && text.empty()) node.Error("must not be empty");
+  }
+  void Texts(std::string_view key, std::vector<std::string>& texts) {
+    const YamlNode node = (*map_)[key];
+    if (node.Read(texts) && std::find(texts.begin(), texts.end(), "") != texts.end()) {
+      node.Error("has an empty item");
+    }
+  }
+  void Flag(std::string_view key, bool& flag) { (*map_)[key].Read(flag); }
+  void Int(std::string_view key, int& value, int min, int max) {
+    (*map_)[key].Read(value, min, max);
+  }
+  void Time(std::string_view key, Duration& time, Duration min) {
+    const YamlNode node = (*map_)[key];
+    if (node.Read(time) && (time < min || time > kLongestTime)) {
+      node.Error(StrCat(FormatDuration(time), " is out of range; it must be between ",
+                        FormatDuration(min), " and ", FormatDuration(kLongestTime)));
+    }
+  }
+  void Bytes(std::string_view key, std::uint64_t& bytes, std::uint64_t min, std::uint64_t max) {
+    const YamlNode node = (*map_)[key];
+    if (node.ReadBytes(bytes) && (bytes < min || bytes > max)) {
+      node.Error(StrCat(bytes, " is out of range; it must be between ", min, " and ", max));
+    }
+  }
+  void Size(std::string_view key, BytesOrPercent& size) {
+    (*map_)[key].ReadWith([&](std::string_view text) -> absl::Status {
+      HEARTH_ASSIGN_OR_RETURN(size, BytesOrPercent::Parse(text));
+      return absl::OkStatus();
+    });
+  }
+  template <typename Enum, typename Names>
+  void Word(std::string_view key, Enum& value, const Names& names) {
+    (*map_)[key].ReadEnum(value, names);
+  }
+  void Models(std::string_view key, std::vector<ServerConfig::Preload>& models) {
+    std::set<std::pair<std::string, std::int64_t>> seen;  // 0: the highest version
+    (*map_)[key].List([&](YamlNode item) {
+      ServerConfig::Preload model;
+      if (!ReadModel(item, model)) return;
+      if (!seen.emplace(model.name, model.version.value_or(0)).second) {
+        item.Error(StrCat("'", model.name, "' is listed twice"));
+      }
+      models.push_back(std::move(model));
+    });
+  }
+
+ private:
+  // `- vad` is short for `- {name: vad}`.
+  static bool ReadModel(const YamlNode& item, ServerConfig::Preload& model) {
+    bool named = false;
+    const auto read_name = [&](const YamlNode& node) {
+      named = node.Read(model.name);
+      if (named && !IsPlainName(model.name)) {
+        node.Error(StrCat("'", model.name,
+                          "' is not a model's name: letters, digits, '.', '_' and "
+                          "'-', the first a letter or digit, 128 at most"));
+      }
+    };
+    if (item.is_scalar()) {
+      read_name(item);
+      return named;
+    }
+    item.Map([&](YamlMap& fields) {
+      read_name(fields["name"].Require());
+      std::int64_t version = 0;
+      if (fields["version"].Read(version, 1)) model.version = version;
+      fields["required"].Read(model.required);
+      fields["pin"].Read(model.pin);
+    });
+    return named;
+  }
+
+  YamlMap* map_;
+};
+
+// What no single key can tell.
+void CheckTogether(const ServerConfig& config, YamlReader& yaml) {
+  if (config.repository.roots.empty()) {
+    yaml.ErrorAt("repository.roots", "is empty; name at least one directory with models");
+  }
+  if (config.grpc.port != 0 && config.grpc.port == config.http.port) {
+    // Blame the one that somebody chose.
+    const bool http = config.http.port != ServerConfig{}.http.port;
+    yaml.ErrorAt(http ? "http.port" : "grpc.port",
+                 StrCat(config.grpc.port, " is also ", http ? "grpc.port" : "http.port",
+                        "; each listener needs a port of its own"));
+  }
+  if (config.cache.failure_backoff > config.cache.max_failure_backoff) {
+    yaml.ErrorAt("cache.failure_backoff", StrCat(FormatDuration(config.cache.failure_backoff),
+                                                 " is longer than cache.max_failure_backoff, ",
+                                                 FormatDuration(config.cache.max_failure_backoff)));
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<ServerConfig> ParseServerConfig(std::string_view text, const std::string& name,
+                                               const std::vector<YamlOverride>& settings,
+                                               const Environment& environment) {
+  EnvironmentOverrides from_environment = ReadEnvironment(environment, ConfigKeys());
+  std::vector<YamlOverride> overrides = std::move(from_environment.overrides);
+  overrides.insert(overrides.end(), settings.begin(), settings.end());
+
+  YamlReader yaml(text, name, overrides);
+  for (const auto& [variable, message] : from_environment.mistakes)
+    yaml.ErrorFrom(variable, message);
+  ServerConfig config;
+  yaml.root().Map([&](YamlMap& root) {
+    FieldReader reader(root);
+    VisitFields(reader, config);
+  });
+  CheckTogether(config, yaml);
+  HEARTH_RETURN_IF_ERROR(yaml.status());
+  return config;
+}
+
+absl::StatusOr<ServerConfig> LoadServerConfig(const std::string& file,
+                                              const std::vector<YamlOverride>& settings,
+                                              const Environment& environment) {
+  if (file.empty()) return ParseServerConfig("", "built-in defaults", settings, environment);
+  std::error_code ignored;
+  if (std::filesystem::is_directory(file, ignored)) {
+    return absl::InvalidArgumentError(StrCat(file, ": is a directory; name the YAML file in it"));
+  }
+  errno = 0;
+  std::ifstream in(file, std::ios::binary);
+  if (!in) return ErrnoStatus(errno, StrCat("cannot read the configuration ", file));
+  std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  if (in.bad()) return ErrnoStatus(EIO, StrCat("cannot read the configuration ", file));
+  return ParseServerConfig(text, file, settings, environment);
+}
+
+}  // namespace hearth

@@ -1,0 +1,141 @@
+// The whole configuration of the daemon, as plain data with its defaults.
+//
+// config/hearth.yaml explains every key; a field is called as its key. Where a value comes from,
+// the strongest first: the command line, HEARTH_* variables, the file, the defaults here.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "server/base/clock.h"
+#include "server/base/log.h"
+#include "server/base/status.h"
+#include "server/base/yaml_reader.h"
+#include "server/config/machine_limits.h"
+
+namespace hearth {
+
+struct ServerConfig {
+  struct Server {
+    std::string name = "hearth";  // ServerMetadata says it
+  };
+  struct Repository {
+    std::vector<std::string> roots = {"/models"};
+  };
+  // One model to load before the server is ready, in the order of the list.
+  struct Preload {
+    std::string name;
+    std::optional<std::int64_t> version = {};  // none: the highest
+    bool required = true;                      // not ready without it
+    bool pin = false;                          // never evicted
+  };
+  struct Cache {
+    struct Budget {
+      BytesOrPercent device = BytesOrPercent::Percent(90);  // of the device's memory
+      BytesOrPercent host = BytesOrPercent::Percent(50);    // of FindMemoryLimit()
+      BytesOrPercent mapped = BytesOrPercent::Percent(80);  // of FindMemoryLimit()
+    };
+    Budget budget;
+    Duration failure_backoff = std::chrono::seconds(5);
+    Duration max_failure_backoff = std::chrono::minutes(2);
+    Duration max_cold_wait = std::chrono::seconds(60);
+  };
+  struct Loading {
+    int threads = 2;
+    bool populate = true;
+  };
+  struct Compute {
+    int threads = 0;  // 0: FindCpuLimit() / intra_op_threads
+    int intra_op_threads = 1;
+  };
+  struct Grpc {
+    struct Keepalive {
+      Duration time = std::chrono::hours(2);
+      Duration timeout = std::chrono::seconds(20);
+      bool permit_without_calls = false;
+      Duration min_recv_ping_interval = std::chrono::minutes(5);
+      int max_ping_strikes = 2;
+      Duration max_connection_age{};  // 0: no limit
+    };
+    std::string host = "0.0.0.0";
+    int port = 8001;  // 0: any that is free
+    std::uint64_t max_message_bytes = 2147483647;
+    bool reflection = true;
+    int completion_queues = 2;
+    int max_in_flight = 1024;
+    std::uint64_t buffer_pool = std::uint64_t{256} << 20;  // BufferPool's max_kept_bytes
+    Keepalive keepalive;
+  };
+  struct Http {
+    std::string host = "0.0.0.0";
+    int port = 8002;  // 0: any that is free
+  };
+  struct Metrics {
+    bool triton_names = false;
+  };
+  struct Logging {
+    log::Level level = log::Level::kInfo;
+    log::Format format = log::Format::kText;
+    bool access = false;  // one line per request
+  };
+  struct Limits {
+    int max_tensors = 1024;   // inputs of one request, and outputs asked for
+    int max_dimensions = 32;  // of one tensor
+  };
+  struct Shutdown {
+    Duration delay{};  // between "not ready" and refusing new requests
+    Duration drain_timeout = std::chrono::seconds(30);
+  };
+
+  Server server;
+  Repository repository;
+  std::vector<std::string> torch_libraries;
+  std::vector<Preload> models;
+  Cache cache;
+  Loading loading;
+  Compute compute;
+  Grpc grpc;
+  Http http;
+  Metrics metrics;
+  Logging logging;
+  Limits limits;
+  Shutdown shutdown;
+};
+
+using Environment = std::map<std::string, std::string>;
+
+// The variables of this process.
+Environment CurrentEnvironment();
+
+// Reads `file` (empty: none, everything else still counts), applies `environment`'s HEARTH_*
+// variables and then `settings`, and checks what can be checked without touching the machine.
+// INVALID_ARGUMENT: every mistake, one a line; otherwise the file cannot be read.
+//
+// HEARTH_CACHE__BUDGET__HOST=4GiB sets cache.budget.host. A variable that is empty counts as unset;
+// one that names no key is a mistake, except HEARTH_CONFIG, HEARTH_ADDRESS (the client's), and
+// those that Kubernetes makes for a Service whose name begins with "hearth".
+absl::StatusOr<ServerConfig> LoadServerConfig(const std::string& file,
+                                              const std::vector<YamlOverride>& settings,
+                                              const Environment& environment);
+// The same with the file's text at hand; `name` is for messages.
+absl::StatusOr<ServerConfig> ParseServerConfig(std::string_view text, const std::string& name,
+                                               const std::vector<YamlOverride>& settings,
+                                               const Environment& environment);
+
+// Every key with its value in effect, as YAML that ParseServerConfig reads back to the same.
+std::string PrintServerConfig(const ServerConfig& config);
+
+// The dotted paths of the keys whose values differ: what a reload changed.
+std::vector<std::string> ChangedKeys(const ServerConfig& before, const ServerConfig& after);
+
+// The dotted paths of all keys, sections left out.
+std::vector<std::string> ConfigKeys();
+
+// `text` as YAML would read it back: in double quotes unless it is plain enough without.
+std::string QuoteYaml(std::string_view text);
+
+}  // namespace hearth

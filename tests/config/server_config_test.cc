@@ -1,0 +1,304 @@
+#include "server/config/server_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <filesystem>
+#include <fstream>
+
+namespace hearth {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using namespace std::chrono_literals;
+
+absl::StatusOr<ServerConfig> Parse(std::string_view text, std::vector<YamlOverride> settings = {},
+                                   const Environment& environment = {}) {
+  return ParseServerConfig(text, "f", settings, environment);
+}
+
+std::string Mistakes(std::string_view text, std::vector<YamlOverride> settings = {},
+                     const Environment& environment = {}) {
+  const auto config = Parse(text, std::move(settings), environment);
+  return std::string(config.status().message());
+}
+
+// Every key with a value that is not its default.
+constexpr char kEverythingDifferent[] = R"(
+server: {name: "other: one"}
+repository: {roots: ["/a b", './c "d"', "null"]}
+torch_libraries: [/opt/x.so]
+models:
+- vad
+- {name: resnet-50, version: 3, required: false, pin: true}
+- {name: resnet-50, version: 4}
+cache:
+  budget: {device: 1GiB, host: 33.3%, mapped: 1234567}
+  failure_backoff: 1s
+  max_failure_backoff: 90s
+  max_cold_wait: 1500ms
+loading: {threads: 3, populate: false}
+compute: {threads: 5, intra_op_threads: 2}
+grpc:
+  host: "[::1]"
+  port: 0
+  max_message_bytes: 64MiB
+  reflection: false
+  completion_queues: 1
+  max_in_flight: 7
+  buffer_pool: 0
+  keepalive:
+    time: 10s
+    timeout: 1s
+    permit_without_calls: true
+    min_recv_ping_interval: 0s
+    max_ping_strikes: 0
+    max_connection_age: 1h
+http: {host: localhost, port: 9002}
+metrics: {triton_names: true}
+logging: {level: error, format: json, access: true}
+limits: {max_tensors: 8, max_dimensions: 4}
+shutdown: {delay: 5s, drain_timeout: 0s}
+)";
+
+TEST(ServerConfig, HasItsDefaultsWithoutAnyFile) {
+  const auto config = LoadServerConfig("", {}, {});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_THAT(ChangedKeys(ServerConfig{}, *config), IsEmpty());
+  EXPECT_EQ(config->grpc.port, 8001);
+  EXPECT_EQ(config->http.port, 8002);
+}
+
+TEST(ServerConfig, ReadsEveryKey) {
+  const auto config = Parse(kEverythingDifferent);
+  ASSERT_TRUE(config.ok()) << config.status();
+  // All of them differ from their defaults, so none was overlooked ...
+  EXPECT_EQ(ChangedKeys(ServerConfig{}, *config), ConfigKeys());
+  // ... and each went where it belongs.
+  EXPECT_EQ(config->server.name, "other: one");
+  EXPECT_THAT(config->repository.roots, ElementsAre("/a b", "./c \"d\"", "null"));
+  EXPECT_THAT(config->torch_libraries, ElementsAre("/opt/x.so"));
+  ASSERT_EQ(config->models.size(), 3u);
+  EXPECT_EQ(config->models[0].name, "vad");
+  EXPECT_EQ(config->models[0].version, std::nullopt);
+  EXPECT_TRUE(config->models[0].required);
+  EXPECT_FALSE(config->models[0].pin);
+  EXPECT_EQ(config->models[1].name, "resnet-50");
+  EXPECT_EQ(config->models[1].version, 3);
+  EXPECT_FALSE(config->models[1].required);
+  EXPECT_TRUE(config->models[1].pin);
+  EXPECT_EQ(config->cache.budget.device, BytesOrPercent::Bytes(1 << 30));
+  EXPECT_EQ(config->cache.budget.host, BytesOrPercent::Percent(33.3));
+  EXPECT_EQ(config->cache.budget.mapped, BytesOrPercent::Bytes(1234567));
+  EXPECT_EQ(config->cache.failure_backoff, 1s);
+  EXPECT_EQ(config->cache.max_failure_backoff, 90s);
+  EXPECT_EQ(config->cache.max_cold_wait, 1500ms);
+  EXPECT_EQ(config->loading.threads, 3);
+  EXPECT_FALSE(config->loading.populate);
+  EXPECT_EQ(config->compute.threads, 5);
+  EXPECT_EQ(config->compute.intra_op_threads, 2);
+  EXPECT_EQ(config->grpc.host, "[::1]");
+  EXPECT_EQ(config->grpc.port, 0);
+  EXPECT_EQ(config->grpc.max_message_bytes, 64u << 20);
+  EXPECT_FALSE(config->grpc.reflection);
+  EXPECT_EQ(config->grpc.completion_queues, 1);
+  EXPECT_EQ(config->grpc.max_in_flight, 7);
+  EXPECT_EQ(config->grpc.buffer_pool, 0u);
+  EXPECT_EQ(config->grpc.keepalive.time, 10s);
+  EXPECT_EQ(config->grpc.keepalive.timeout, 1s);
+  EXPECT_TRUE(config->grpc.keepalive.permit_without_calls);
+  EXPECT_EQ(config->grpc.keepalive.min_recv_ping_interval, 0s);
+  EXPECT_EQ(config->grpc.keepalive.max_ping_strikes, 0);
+  EXPECT_EQ(config->grpc.keepalive.max_connection_age, 1h);
+  EXPECT_EQ(config->http.host, "localhost");
+  EXPECT_EQ(config->http.port, 9002);
+  EXPECT_TRUE(config->metrics.triton_names);
+  EXPECT_EQ(config->logging.level, log::Level::kError);
+  EXPECT_EQ(config->logging.format, log::Format::kJson);
+  EXPECT_TRUE(config->logging.access);
+  EXPECT_EQ(config->limits.max_tensors, 8);
+  EXPECT_EQ(config->limits.max_dimensions, 4);
+  EXPECT_EQ(config->shutdown.delay, 5s);
+  EXPECT_EQ(config->shutdown.drain_timeout, 0s);
+}
+
+TEST(ServerConfig, IsPrintedAsYamlThatReadsBackTheSame) {
+  for (const std::string_view text : {std::string_view(), std::string_view(kEverythingDifferent)}) {
+    const auto config = Parse(text);
+    ASSERT_TRUE(config.ok()) << config.status();
+    const std::string printed = PrintServerConfig(*config);
+    const auto again = Parse(printed);
+    ASSERT_TRUE(again.ok()) << again.status() << "\n" << printed;
+    EXPECT_EQ(PrintServerConfig(*again), printed);
+    EXPECT_THAT(ChangedKeys(*config, *again), IsEmpty());
+  }
+}
+
+TEST(ServerConfig, ReportsMistakesOfEverySourceAtOnce) {
+  EXPECT_EQ(
+      Mistakes("grpc:\n  prot: 1\ncompute: {threads: -1}\nlogging: {level: loud}\n",
+               {{"http.port", "70000", "--http-port"}}, {{"HEARTH_CACHE__BUDGET__HOST", "lots"}}),
+      "f:2:3: key 'grpc.prot': unknown key; did you mean 'port'?\n"
+      "f:3:20: key 'compute.threads': -1 is out of range; it must be between 0 and 4096\n"
+      "f:4:18: key 'logging.level': 'loud' is not one of 'debug', 'info', 'warning', 'error'\n"
+      "$HEARTH_CACHE__BUDGET__HOST: key 'cache.budget.host': 'lots' is not a size; write a number "
+      "with a unit or a percentage, such as 12GiB or 60%\n"
+      "--http-port: key 'http.port': 70000 is out of range; it must be between 0 and 65535");
+}
+
+TEST(ServerConfig, LetsFlagsWinOverTheEnvironmentAndThatOverTheFile) {
+  const std::string_view file = "grpc: {port: 1, max_in_flight: 1, completion_queues: 1}\n";
+  const Environment environment = {{"HEARTH_GRPC__PORT", "2"}, {"HEARTH_GRPC__MAX_IN_FLIGHT", "2"}};
+  const auto config = Parse(file, {{"grpc.port", "3", "--set grpc.port"}}, environment);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->grpc.port, 3);
+  EXPECT_EQ(config->grpc.max_in_flight, 2);
+  EXPECT_EQ(config->grpc.completion_queues, 1);
+}
+
+TEST(ServerConfig, TakesListsFromTheEnvironment) {
+  const auto config = Parse("", {},
+                            {{"HEARTH_REPOSITORY__ROOTS", "/models"},
+                             {"HEARTH_MODELS", "[vad, {name: x, pin: true}]"},
+                             {"HEARTH_TORCH_LIBRARIES", "[/a.so, /b.so]"}});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_THAT(config->repository.roots, ElementsAre("/models"));
+  EXPECT_THAT(config->torch_libraries, ElementsAre("/a.so", "/b.so"));
+  ASSERT_EQ(config->models.size(), 2u);
+  EXPECT_TRUE(config->models[1].pin);
+}
+
+TEST(ServerConfig, RefusesVariablesThatNameNoKey) {
+  EXPECT_EQ(Mistakes("", {}, {{"HEARTH_GRPC_PORT", "1"}}),
+            "$HEARTH_GRPC_PORT: names no key; did you mean HEARTH_GRPC__PORT?");
+  EXPECT_EQ(Mistakes("", {}, {{"HEARTH_COLOUR", "red"}}),
+            "$HEARTH_COLOUR: names no key; '__' goes between levels, as in HEARTH_GRPC__PORT");
+  EXPECT_THAT(Mistakes("", {}, {{"HEARTH_GRPC", "{port: 1}"}}),
+              HasSubstr("$HEARTH_GRPC: names no key"));
+}
+
+TEST(ServerConfig, IgnoresVariablesThatAreNotMeantForIt) {
+  const Environment environment = {
+      {"HEARTH_CONFIG", "/etc/hearth.yaml"},
+      {"HEARTH_ADDRESS", "localhost:8001"},
+      {"HEARTH_GRPC__PORT", ""},  // set to nothing
+      {"PATH", "/bin"},
+      // A Kubernetes Service called hearth, and one called hearth-grpc.
+      {"HEARTH_SERVICE_HOST", "10.0.0.1"},
+      {"HEARTH_SERVICE_PORT", "8001"},
+      {"HEARTH_SERVICE_PORT_METRICS", "8002"},
+      {"HEARTH_PORT", "tcp://10.0.0.1:8001"},
+      {"HEARTH_PORT_8001_TCP", "tcp://10.0.0.1:8001"},
+      {"HEARTH_PORT_8001_TCP_ADDR", "10.0.0.1"},
+      {"HEARTH_GRPC_SERVICE_HOST", "10.0.0.2"},
+      {"HEARTH_GRPC_PORT", "tcp://10.0.0.2:8001"},
+  };
+  const auto config = Parse("", {}, environment);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_THAT(ChangedKeys(ServerConfig{}, *config), IsEmpty());
+}
+
+TEST(ServerConfig, RefusesTwoListenersOnOnePort) {
+  EXPECT_EQ(
+      Mistakes("http: {port: 8001}\n"),
+      "f:1:14: key 'http.port': 8001 is also grpc.port; each listener needs a port of its own");
+  EXPECT_EQ(
+      Mistakes("", {{"grpc.port", "8002", "--grpc-port"}}),
+      "--grpc-port: key 'grpc.port': 8002 is also http.port; each listener needs a port of its "
+      "own");
+  EXPECT_TRUE(Parse("http: {port: 0}\ngrpc: {port: 0}\n").ok());
+}
+
+TEST(ServerConfig, ChecksTheListOfModels) {
+  EXPECT_EQ(
+      Mistakes("models:\n- ../etc/passwd\n- {version: 1}\n- {name: a, version: 0}\n"
+               "- {name: b, pni: true}\n- b\n- [c]\n"),
+      "f:2:3: key 'models[0]': '../etc/passwd' is not a model's name: letters, digits, '.', '_' "
+      "and '-', the first a letter or digit, 128 at most\n"
+      "f:3:3: key 'models[1].name': is required\n"
+      "f:4:22: key 'models[2].version': 0 is out of range; it must be between 1 and "
+      "9223372036854775807\n"
+      "f:5:13: key 'models[3].pni': unknown key; did you mean 'pin'?\n"
+      "f:6:3: key 'models[4]': 'b' is listed twice\n"
+      "f:7:3: key 'models[5]': must be a mapping, not a list");
+  EXPECT_TRUE(Parse("models: [{name: a, version: 1}, {name: a, version: 2}, a]\n").ok());
+}
+
+TEST(ServerConfig, ChecksWhatKeysMeanTogetherAndAlone) {
+  EXPECT_THAT(Mistakes("repository: {roots: []}\n"), HasSubstr("name at least one directory"));
+  EXPECT_THAT(Mistakes("repository: {roots: ['']}\n"), HasSubstr("has an empty item"));
+  EXPECT_THAT(Mistakes("grpc: {host: ''}\n"), HasSubstr("must not be empty"));
+  EXPECT_THAT(Mistakes("cache: {failure_backoff: 3m}\n"),
+              HasSubstr("3m is longer than cache.max_failure_backoff, 2m"));
+  EXPECT_THAT(Mistakes("cache: {max_cold_wait: 0s}\n"), HasSubstr("between 1ms and 576h"));
+  EXPECT_THAT(Mistakes("shutdown: {drain_timeout: 10000h}\n"), HasSubstr("between 0s and 576h"));
+  EXPECT_THAT(Mistakes("cache: {budget: {host: 120%}}\n"), HasSubstr("between 0% and 100%"));
+  EXPECT_THAT(Mistakes("grpc: {max_message_bytes: 4GiB}\n"), HasSubstr("between 1 and 2147483647"));
+}
+
+TEST(ServerConfig, SaysWhichKeysAReloadChanged) {
+  ServerConfig before, after;
+  after.logging.level = log::Level::kDebug;
+  after.models.push_back({.name = "vad"});
+  EXPECT_THAT(ChangedKeys(before, after), ElementsAre("models", "logging.level"));
+}
+
+class ServerConfigFile : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = ::testing::TempDir() + "/hearth-config-XXXXXX";
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    directory_ = pattern;
+  }
+  void TearDown() override { std::filesystem::remove_all(directory_); }
+  std::filesystem::path directory_;
+};
+
+TEST_F(ServerConfigFile, IsReadFromDiskAndNamedInMessages) {
+  const std::string file = directory_ / "hearth.yaml";
+  std::ofstream(file) << "server: {name: disk}\n";
+  auto config = LoadServerConfig(file, {}, {});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->server.name, "disk");
+
+  std::ofstream(file) << "sever: {}\n";
+  config = LoadServerConfig(file, {}, {});
+  EXPECT_EQ(std::string(config.status().message()),
+            file + ":1:1: key 'sever': unknown key; did you mean 'server'?");
+}
+
+TEST_F(ServerConfigFile, ThatIsMissingOrADirectoryIsRefused) {
+  const auto missing = LoadServerConfig(directory_ / "no.yaml", {}, {});
+  EXPECT_EQ(missing.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(missing.status().message()), HasSubstr("no.yaml: No such file"));
+  const auto directory = LoadServerConfig(directory_, {}, {});
+  EXPECT_EQ(directory.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(directory.status().message()), HasSubstr("is a directory"));
+}
+
+TEST(QuoteYaml, QuotesWhatYamlWouldReadOtherwise) {
+  EXPECT_EQ(QuoteYaml("/models/a-b.c"), "/models/a-b.c");
+  EXPECT_EQ(QuoteYaml("hearth"), "hearth");
+  for (const std::string text : {"", "null", "~", "True", "0.0.0.0", "a b", "a: b", "[a", "- a",
+                                 "#a", "a\"b\\c", "line\nbreak", "\x01", "*a", "übung"}) {
+    const std::string quoted = QuoteYaml(text);
+    EXPECT_EQ(quoted.front(), '"') << text;
+    YamlReader yaml("k: " + quoted, "f");
+    std::string back = "unread";
+    yaml.root().Map([&](YamlMap& m) { m["k"].Read(back); });
+    EXPECT_TRUE(yaml.status().ok()) << yaml.status();
+    EXPECT_EQ(back, text);
+  }
+}
+
+TEST(CurrentEnvironment, HasTheVariablesOfThisProcess) {
+  ASSERT_EQ(setenv("CONFIG_TEST_VARIABLE", "a=b", 1), 0);
+  EXPECT_EQ(CurrentEnvironment().at("CONFIG_TEST_VARIABLE"), "a=b");
+  unsetenv("CONFIG_TEST_VARIABLE");
+}
+
+}  // namespace
+}  // namespace hearth
