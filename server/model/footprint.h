@@ -1,0 +1,42 @@
+// The bytes a model holds, in three dimensions.
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <vector>
+
+namespace hearth {
+
+// A file's content, whatever its name: the kernel's (device, inode) and the generation we saw.
+struct FileId {
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+  std::int64_t mtime_ns = 0;
+  std::uint64_t size = 0;
+  friend auto operator<=>(const FileId&, const FileId&) = default;
+};
+
+// File-backed bytes a model has mapped. Two models with the same extent share its pages, and the
+// ledger charges it once.
+struct Extent {
+  FileId file;
+  std::uint64_t offset = 0;
+  std::uint64_t length = 0;
+  friend auto operator<=>(const Extent&, const Extent&) = default;
+};
+
+// device: memory on an accelerator. host: private memory of this process (not page cache).
+// extents: file-backed weights, "mapped".
+struct Footprint {
+  std::uint64_t device_bytes = 0;
+  std::uint64_t host_bytes = 0;
+  std::vector<Extent> extents;
+
+  std::uint64_t mapped_bytes() const {
+    std::uint64_t sum = 0;
+    for (const Extent& extent : extents) sum += extent.length;
+    return sum;
+  }
+};
+
+}  // namespace hearth

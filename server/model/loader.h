@@ -1,0 +1,35 @@
+// The interface of a format: files in, models out.
+#pragma once
+
+#include <memory>
+#include <stop_token>
+
+#include "server/base/status.h"
+#include "server/model/model.h"
+#include "server/model/model_spec.h"
+
+namespace hearth {
+
+// What a load will need, read from headers alone. Both are upper bounds.
+struct LoadEstimate {
+  Footprint peak;    // while loading
+  Footprint steady;  // once ready
+};
+
+// Turns files into models. One Loader per format; stateless and thread-safe.
+class Loader {
+ public:
+  virtual ~Loader() = default;
+
+  // Opens and checks the file without reading weights: everything that can be known to be wrong with
+  // it is found here, before any other model is evicted for it.
+  // NOT_FOUND, PERMISSION_DENIED: the file. INVALID_ARGUMENT: its content. The text says what to do.
+  virtual absl::StatusOr<LoadEstimate> Estimate(const ModelSpec& spec) const = 0;
+
+  // All or nothing: on error nothing stays behind. Returns CANCELLED soon after `stop` is requested.
+  // The model it returns has its pages populated and its warm-up done.
+  virtual absl::StatusOr<std::unique_ptr<Model>> Load(const ModelSpec& spec,
+                                                      std::stop_token stop) const = 0;
+};
+
+}  // namespace hearth

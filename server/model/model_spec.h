@@ -1,0 +1,47 @@
+// Where a model is and how it is to be served. Plain data, from the catalog.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "server/model/signature.h"
+
+namespace hearth {
+
+// One made-up request that is run before a model is called ready.
+struct WarmUpSample {
+  enum class Fill { kZeros, kRandom };
+  struct Input {
+    std::string name;
+    DType dtype = DType::kFp32;
+    Shape shape;  // no -1
+    Fill fill = Fill::kZeros;
+    // A number for every element instead of `fill`: sampling rates, lengths and other scalars.
+    std::optional<double> value;
+  };
+  std::vector<Input> inputs;
+  int count = 2;  // TorchScript's profiling executor settles after two runs of a shape
+};
+
+// The optional <model>/model.yaml. Every field has the meaning of its key there (docs/models.md).
+struct ModelOptions {
+  std::string method = "forward";
+  std::string device = "cpu";
+  std::int64_t max_batch_size = 0;
+  int instances = 0;                 // runs of this model at the same time; 0: as many as compute threads
+  std::vector<TensorInfo> inputs;    // empty: from the program's schema
+  std::vector<TensorInfo> outputs;
+  std::vector<WarmUpSample> warm_up;
+};
+
+struct ModelSpec {
+  ModelId id;
+  std::string format;          // "torchscript"
+  std::filesystem::path file;  // the weights and program, e.g. <root>/<model>/<version>/model.pt
+  ModelOptions options;
+};
+
+}  // namespace hearth

@@ -1,0 +1,49 @@
+// What a model takes and gives, and which model is meant.
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "server/tensor/tensor.h"
+
+namespace hearth {
+
+// A concrete model version. The catalog resolves "latest" to one of these before anything below sees it.
+struct ModelId {
+  std::string name;
+  std::int64_t version = 1;
+
+  friend auto operator<=>(const ModelId&, const ModelId&) = default;
+
+  // Absl's hash, for absl::flat_hash_map.
+  template <typename H>
+  friend H AbslHashValue(H h, const ModelId& id) {
+    return H::combine(std::move(h), id.name, id.version);
+  }
+};
+
+inline std::string ToString(const ModelId& id) { return id.name + ":" + std::to_string(id.version); }
+
+struct TensorInfo {
+  std::string name;
+  DType dtype = DType::kUnknown;     // kUnknown: any
+  std::optional<Shape> shape;        // none: any rank; -1: any size in that dimension
+  bool optional = false;             // may be left out of a request (the program has a default)
+};
+
+// In the order of the program's arguments and results.
+struct Signature {
+  std::string platform;  // "pytorch_libtorch", as Triton calls it
+  std::vector<TensorInfo> inputs;
+  std::vector<TensorInfo> outputs;
+  // False: how many outputs there are, and their names, is known only after a run (the program
+  // returns a list or a dictionary). `outputs` is then empty.
+  bool outputs_known = true;
+  // Largest first dimension of every input; 0: the first dimension has no special meaning.
+  std::int64_t max_batch_size = 0;
+};
+
+}  // namespace hearth

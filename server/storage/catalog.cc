@@ -1,0 +1,291 @@
+#include "server/storage/catalog.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <system_error>
+#include <utility>
+
+#include "server/base/log.h"
+#include "server/storage/model_yaml.h"
+
+namespace hearth {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::array<std::string_view, 2> kExtensions = {".pt", ".jit"};  // the first one counts
+constexpr std::string_view kFormat = "torchscript";
+
+bool IsAlphanumeric(char c) {
+  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+// "3", not "03", "+3" or "0".
+std::optional<std::int64_t> ParseVersionFolder(std::string_view name) {
+  if (name.empty() || name[0] < '1' || name[0] > '9') return std::nullopt;
+  std::int64_t version = 0;
+  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), version);
+  if (error != std::errc() || end != name.data() + name.size()) return std::nullopt;
+  return version;
+}
+
+absl::Status PathError(const std::error_code& error, const fs::path& path) {
+  return ErrnoStatus(error.value(), StrCat("'", path.string(), "' cannot be read"));
+}
+
+// The names in a folder that are not hidden, sorted, so that two scans of it read alike.
+absl::StatusOr<std::vector<std::string>> Names(const fs::path& folder) {
+  std::error_code error;
+  std::vector<std::string> names;
+  fs::directory_iterator it(folder, error);
+  while (!error && it != fs::directory_iterator()) {
+    std::string name = it->path().filename().string();
+    if (!name.starts_with('.')) names.push_back(std::move(name));
+    it.increment(error);
+  }
+  if (error) return PathError(error, folder);
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+// What is at `path`, links followed; not_found for a link that leads nowhere or may not be
+// followed.
+fs::file_type TypeOf(const fs::path& path) {
+  std::error_code error;
+  return fs::status(path, error).type();
+}
+
+// The program's file in a version folder. Something that is there but is no regular file counts:
+// the loader says what is wrong with it.
+std::optional<fs::path> ModelFile(const fs::path& folder) {
+  for (const std::string_view extension : kExtensions) {
+    fs::path file = folder / StrCat("model", extension);
+    if (TypeOf(file) != fs::file_type::not_found) return file;
+  }
+  return std::nullopt;
+}
+
+// "net" for "net.pt". Nothing for other names.
+std::optional<std::string> BareModelName(std::string_view file) {
+  for (const std::string_view extension : kExtensions) {
+    if (file.ends_with(extension) && file.size() > extension.size()) {
+      return std::string(file.substr(0, file.size() - extension.size()));
+    }
+  }
+  return std::nullopt;
+}
+
+std::string Unknown(std::string_view model) {
+  return StrCat("Request for unknown model: '", model, "' is not found");
+}
+
+}  // namespace
+
+bool IsModelName(std::string_view name) {
+  return !name.empty() && name.size() <= 128 && IsAlphanumeric(name[0]) &&
+         std::all_of(name.begin(), name.end(),
+                     [](char c) { return IsAlphanumeric(c) || c == '.' || c == '_' || c == '-'; });
+}
+
+Catalog::Catalog(std::vector<fs::path> roots)
+    : roots_(std::move(roots)), snapshot_(std::make_shared<const Snapshot>()) {}
+
+std::shared_ptr<const Catalog::Snapshot> Catalog::snapshot() const {
+  MutexLock lock(mu_);
+  return snapshot_;
+}
+
+void Catalog::Publish(Snapshot snapshot) {
+  auto next = std::make_shared<const Snapshot>(std::move(snapshot));
+  MutexLock lock(mu_);
+  std::erase_if(unloaded_, [&](const std::string& model) { return !next->contains(model); });
+  snapshot_.swap(next);  // the old one is freed after the lock
+}
+
+std::shared_ptr<const Catalog::Entry> Catalog::ReadFolder(const std::string& model,
+                                                          const fs::path& folder) {
+  auto entry = std::make_shared<Entry>();
+  const auto refuse = [&](absl::Status error) {
+    log::Warning("model cannot be served",
+                 {{"model", model}, {"error", FromAbsl(error.message())}});
+    entry->versions.clear();
+    entry->error = std::move(error);
+    return entry;
+  };
+  ModelOptions options;
+  const fs::path yaml = folder / "model.yaml";
+  if (absl::StatusOr<ModelOptions> read = ReadModelYaml(yaml); read.ok()) {
+    options = *std::move(read);
+  } else if (!absl::IsNotFound(read.status())) {
+    return refuse(read.status());
+  }
+  absl::StatusOr<std::vector<std::string>> names = Names(folder);
+  if (!names.ok()) return refuse(names.status());
+  for (const std::string& name : *names) {
+    const std::optional<std::int64_t> version = ParseVersionFolder(name);
+    if (!version || TypeOf(folder / name) != fs::file_type::directory) continue;
+    std::optional<fs::path> file = ModelFile(folder / name);
+    if (!file) {
+      log::Warning("version without model.pt is ignored",
+                   {{"model", model}, {"version", *version}, {"folder", (folder / name).string()}});
+      continue;
+    }
+    entry->versions.emplace(
+        *version, ModelSpec{{model, *version}, std::string(kFormat), *std::move(file), options});
+  }
+  if (entry->versions.empty()) {
+    return refuse(absl::InvalidArgumentError(StrCat("'", folder.string(),
+                                                    "' has no version of the model; put it at '",
+                                                    folder.string(), "/1/model.pt'")));
+  }
+  return entry;
+}
+
+std::shared_ptr<const Catalog::Entry> Catalog::BareFile(const std::string& model,
+                                                        const fs::path& file) {
+  auto entry = std::make_shared<Entry>();
+  entry->versions.emplace(1, ModelSpec{{model, 1}, std::string(kFormat), file, {}});
+  return entry;
+}
+
+absl::Status Catalog::ScanRoot(const fs::path& root, Snapshot& found) {
+  HEARTH_ASSIGN_OR_RETURN(const std::vector<std::string> names, Names(root));
+  Snapshot here;
+  const auto add = [&](const std::string& model, const fs::path& path, const auto& read) {
+    if (!IsModelName(model)) {
+      log::Warning("a name that is not fit for a model is ignored", {{"path", path.string()}});
+    } else if (here.contains(model)) {
+      log::Warning("model is there twice; this one is ignored",
+                   {{"model", model}, {"path", path.string()}});
+    } else {
+      here.emplace(model, read(model, path));
+    }
+  };
+  for (const std::string& name : names) {
+    if (TypeOf(root / name) == fs::file_type::directory) add(name, root / name, ReadFolder);
+  }
+  for (const std::string_view extension : kExtensions) {
+    for (const std::string& name : names) {
+      const std::optional<std::string> model = BareModelName(name);
+      if (!model || !name.ends_with(extension)) continue;
+      if (TypeOf(root / name) == fs::file_type::regular) add(*model, root / name, BareFile);
+    }
+  }
+  for (auto& [model, entry] : here) {
+    if (!found.try_emplace(model, std::move(entry)).second) {
+      log::Warning("model is in an earlier root too; this one is ignored",
+                   {{"model", model}, {"root", root.string()}});
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Catalog::Scan() {
+  MutexLock lock(scan_mu_);
+  Snapshot found;
+  for (const fs::path& root : roots_) {
+    HEARTH_RETURN_IF_ERROR(Annotate(ScanRoot(root, found), "model repository"));
+  }
+  Publish(std::move(found));
+  return absl::OkStatus();
+}
+
+absl::Status Catalog::Rescan(std::string_view model) {
+  if (!IsModelName(model)) return absl::NotFoundError(Unknown(model));
+  const std::string name(model);
+  MutexLock lock(scan_mu_);
+  std::shared_ptr<const Entry> entry;
+  for (const fs::path& root : roots_) {
+    if (std::error_code error; !fs::is_directory(root, error)) {
+      if (!error) error = std::make_error_code(std::errc::not_a_directory);
+      return Annotate(PathError(error, root), "model repository");
+    }
+    if (TypeOf(root / name) == fs::file_type::directory) entry = ReadFolder(name, root / name);
+    for (const std::string_view extension : kExtensions) {
+      const fs::path file = root / StrCat(name, extension);
+      if (!entry && TypeOf(file) == fs::file_type::regular) entry = BareFile(name, file);
+    }
+    if (entry) break;
+  }
+  Snapshot next = *snapshot();
+  if (entry) {
+    next[name] = std::move(entry);
+    Publish(std::move(next));
+    return absl::OkStatus();
+  }
+  next.erase(name);
+  Publish(std::move(next));
+  return absl::NotFoundError(Unknown(model));
+}
+
+absl::StatusOr<ModelId> Catalog::Resolve(std::string_view model,
+                                         std::optional<std::int64_t> version) const {
+  const std::shared_ptr<const Snapshot> now = snapshot();
+  const auto found = now->find(model);
+  if (found == now->end()) return absl::NotFoundError(Unknown(model));
+  const Entry& entry = *found->second;
+  HEARTH_RETURN_IF_ERROR(entry.error);
+  const auto at = version ? entry.versions.find(*version) : std::prev(entry.versions.end());
+  if (at == entry.versions.end()) {
+    return absl::NotFoundError(
+        StrCat("Request for unknown model: '", model, "' version ", *version, " is not found"));
+  }
+  if (IsUnloaded(model)) {
+    return absl::UnavailableError(StrCat("Request for unknown model: '", model, "' version ",
+                                         at->first, " is not at ready state"));
+  }
+  return at->second.id;
+}
+
+absl::StatusOr<ModelSpec> Catalog::Spec(const ModelId& id) const {
+  const std::shared_ptr<const Snapshot> now = snapshot();
+  const auto found = now->find(id.name);
+  if (found == now->end()) return absl::NotFoundError(Unknown(id.name));
+  HEARTH_RETURN_IF_ERROR(found->second->error);
+  const auto at = found->second->versions.find(id.version);
+  if (at != found->second->versions.end()) return at->second;
+  return absl::NotFoundError(
+      StrCat("Request for unknown model: '", id.name, "' version ", id.version, " is not found"));
+}
+
+void Catalog::SetUnloaded(std::string_view model, bool unloaded) {
+  MutexLock lock(mu_);
+  const auto listed = snapshot_->find(model);
+  if (listed == snapshot_->end()) return;
+  if (unloaded) {
+    unloaded_.insert(listed->first);
+  } else {
+    unloaded_.erase(listed->first);
+  }
+}
+
+bool Catalog::IsUnloaded(std::string_view model) const {
+  MutexLock lock(mu_);
+  return unloaded_.contains(model);
+}
+
+std::vector<Catalog::Row> Catalog::List() const {
+  const std::shared_ptr<const Snapshot> now = snapshot();
+  std::vector<Row> rows;
+  rows.reserve(now->size());
+  for (const auto& [model, entry] : *now) {
+    Row& row = rows.emplace_back();
+    row.model = model;
+    for (const auto& [version, spec] : entry->versions) row.versions.push_back(version);
+    row.error = entry->error;
+    row.unloaded = IsUnloaded(model);
+  }
+  return rows;
+}
+
+std::vector<std::int64_t> Catalog::Versions(std::string_view model) const {
+  const std::shared_ptr<const Snapshot> now = snapshot();
+  std::vector<std::int64_t> versions;
+  const auto found = now->find(model);
+  if (found == now->end()) return versions;
+  for (const auto& [version, spec] : found->second->versions) versions.push_back(version);
+  return versions;
+}
+
+}  // namespace hearth

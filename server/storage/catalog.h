@@ -1,0 +1,92 @@
+// What exists: the model repository, scanned into an immutable snapshot.
+//
+//   <root>/<model>/<version>/model.pt     a model with versions; optional <root>/<model>/model.yaml
+//   <root>/<model>.pt                     a bare file is a model too, version 1
+//
+// `.jit` does for `.pt`. Versions are decimal directory names without leading zeros; others are
+// ignored, as in Triton. A name that is not ^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$ is ignored with a
+// warning, a hidden one without. Symbolic links are followed. Of a model that is in two roots the
+// first root's counts, of a folder and a bare file the folder, with a warning. Names off the
+// network are looked up here and never become paths.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "server/base/mutex.h"
+#include "server/base/status.h"
+#include "server/model/model_spec.h"
+
+namespace hearth {
+
+// Thread-safe. Lookups read a snapshot; a scan builds a new one beside it and swaps.
+class Catalog {
+ public:
+  explicit Catalog(std::vector<std::filesystem::path> roots);
+
+  // Reads every root again. A root that cannot be read is an error and leaves the old snapshot as
+  // it was; a model that cannot be understood (a bad model.yaml) stays listed with its error.
+  absl::Status Scan();
+  // Reads one model again. NOT_FOUND when it is in no root (and is forgotten).
+  absl::Status Rescan(std::string_view model);
+
+  // `version`: none means the highest. Refusals, with Triton's texts:
+  //   NOT_FOUND    "Request for unknown model: 'm' is not found", "... version 9 is not found"
+  //   UNAVAILABLE  "Request for unknown model: 'm' version 1 is not at ready state", after Unload
+  //   otherwise    why the model cannot be understood
+  absl::StatusOr<ModelId> Resolve(std::string_view model,
+                                  std::optional<std::int64_t> version) const;
+  absl::StatusOr<ModelSpec> Spec(const ModelId& id) const;
+
+  // An explicit Unload stays in force until Load (eviction does not come here): Resolve() refuses.
+  // Ignored for a model that is not listed; forgotten with it.
+  void SetUnloaded(std::string_view model, bool unloaded);
+  bool IsUnloaded(std::string_view model) const;
+
+  struct Row {
+    std::string model;
+    std::vector<std::int64_t> versions;  // ascending; empty when `error`
+    absl::Status error;                  // why it cannot be served
+    bool unloaded = false;
+  };
+  std::vector<Row> List() const;                                     // by name
+  std::vector<std::int64_t> Versions(std::string_view model) const;  // empty: unknown
+
+ private:
+  struct Entry {
+    std::map<std::int64_t, ModelSpec> versions;
+    absl::Status error;
+  };
+  using Snapshot = std::map<std::string, std::shared_ptr<const Entry>, std::less<>>;
+
+  std::shared_ptr<const Snapshot> snapshot() const ABSL_LOCKS_EXCLUDED(mu_);
+  void Publish(Snapshot snapshot) ABSL_LOCKS_EXCLUDED(mu_);
+
+  static absl::Status ScanRoot(const std::filesystem::path& root, Snapshot& found);
+  static std::shared_ptr<const Entry> ReadFolder(const std::string& model,
+                                                 const std::filesystem::path& folder);
+  static std::shared_ptr<const Entry> BareFile(const std::string& model,
+                                               const std::filesystem::path& file);
+
+  const std::vector<std::filesystem::path> roots_;
+
+  // Held while the disk is read, so that an older reading never replaces a newer one. Only ever
+  // taken before mu_, and by nothing that a request waits for.
+  Mutex scan_mu_ ABSL_ACQUIRED_BEFORE(mu_);
+
+  mutable Mutex mu_;
+  std::shared_ptr<const Snapshot> snapshot_ ABSL_GUARDED_BY(mu_);
+  std::set<std::string, std::less<>> unloaded_ ABSL_GUARDED_BY(mu_);
+};
+
+// The name rule above; also for model names in the configuration.
+bool IsModelName(std::string_view name);
+
+}  // namespace hearth

@@ -1,0 +1,224 @@
+#include "server/storage/mapped_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "server/base/bytes.h"
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+
+namespace hearth {
+namespace {
+
+constexpr std::uint64_t kPopulateStep = 16ULL << 20;
+constexpr std::uint64_t kReadStep = 1ULL << 20;
+
+FileId IdOf(const struct stat& st) {
+  return {
+      .device = static_cast<std::uint64_t>(st.st_dev),
+      .inode = static_cast<std::uint64_t>(st.st_ino),
+      .mtime_ns = static_cast<std::int64_t>(st.st_mtim.tv_sec) * 1'000'000'000 + st.st_mtim.tv_nsec,
+      .size = static_cast<std::uint64_t>(st.st_size)};
+}
+
+absl::Status OpenError(int error_number, const std::string& path) {
+  switch (error_number) {
+    case ENOENT:
+    case ENOTDIR:
+      return absl::NotFoundError(StrCat("'", path, "' does not exist"));
+    case EACCES:
+    case EPERM:
+      return absl::PermissionDeniedError(
+          StrCat("'", path,
+                 "' may not be read by this process; check its owner and mode, and those of "
+                 "the folders above it"));
+    case ENXIO:  // a socket, or a FIFO nobody writes to
+      return absl::InvalidArgumentError(StrCat("'", path, "' is not a regular file"));
+    default:
+      return ErrnoStatus(error_number, StrCat("'", path, "' cannot be opened"));
+  }
+}
+
+absl::Status NotAFile(const struct stat& st, const std::string& path) {
+  if (S_ISDIR(st.st_mode)) {
+    return absl::InvalidArgumentError(StrCat("'", path, "' is a folder, not a file"));
+  }
+  if (!S_ISREG(st.st_mode)) {
+    return absl::InvalidArgumentError(StrCat("'", path, "' is not a regular file"));
+  }
+  return absl::OkStatus();
+}
+
+struct OpenFile {
+  UniqueFd fd;
+  struct stat st {};
+};
+
+absl::StatusOr<OpenFile> OpenRegularFile(const std::filesystem::path& path) {
+  const std::string name = path.string();
+  OpenFile file;
+  // Non-blocking, for a FIFO would otherwise wait for its other end.
+  file.fd = UniqueFd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
+  if (!file.fd || ::fstat(file.fd.get(), &file.st) != 0) return OpenError(errno, name);
+  HEARTH_RETURN_IF_ERROR(NotAFile(file.st, name));
+  return file;
+}
+
+absl::Status Lost(const std::filesystem::path& path, std::uint64_t offset) {
+  return absl::DataLossError(
+      StrCat("'", path.string(), "' cannot be read at byte ", offset,
+             ": it was cut short while in use, or the disk failed; replace model "
+             "files by renaming a new one over them, never by writing into them"));
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Open(
+    const std::filesystem::path& path) {
+  const std::string name = path.string();
+  HEARTH_ASSIGN_OR_RETURN(OpenFile file, OpenRegularFile(path));
+  if (file.st.st_size <= 0) {
+    return absl::InvalidArgumentError(
+        StrCat("'", name, "' is empty; was it copied before it was written?"));
+  }
+  return Map(path, std::move(file.fd), IdOf(file.st));
+}
+
+absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::MapAgain() const {
+  const int fd = ::fcntl(fd_.get(), F_DUPFD_CLOEXEC, 0);
+  if (fd < 0) return ErrnoStatus(errno, StrCat("'", path_.string(), "' cannot be mapped again"));
+  return Map(path_, UniqueFd(fd), id_);
+}
+
+absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Map(const std::filesystem::path& path,
+                                                                  UniqueFd fd, FileId id) {
+  const auto size = static_cast<std::size_t>(id.size);
+  void* data =
+      ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd.get(), 0);
+  if (data == MAP_FAILED) {
+    const int error_number = errno;
+    return ErrnoStatus(error_number, StrCat("'", path.string(), "' (", FormatBytes(id.size),
+                                            ") cannot be mapped into memory"));
+  }
+  std::shared_ptr<MappedFile> file(
+      new MappedFile(path, std::move(fd), id, Mapping(static_cast<std::byte*>(data), Unmap{size})));
+  HEARTH_RETURN_IF_ERROR(file->guard_.Protect(data, size));
+  return std::shared_ptr<const MappedFile>(std::move(file));
+}
+
+void MappedFile::Unmap::operator()(std::byte* data) const { ::munmap(data, size); }
+
+MappedFile::MappedFile(std::filesystem::path path, UniqueFd fd, FileId id, Mapping mapping)
+    : path_(std::move(path)),
+      fd_(std::move(fd)),
+      id_(id),
+      size_(static_cast<std::size_t>(id.size)),
+      mapping_(std::move(mapping)),
+      data_(mapping_.get()) {}
+
+absl::Status MappedFile::Populate(std::uint64_t offset, std::uint64_t length,
+                                  std::stop_token stop) const {
+  if (offset >= size_ || length == 0) return absl::OkStatus();
+  const std::uint64_t end = offset + std::min<std::uint64_t>(length, size_ - offset);
+  const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  std::uint64_t at = offset / page * page;
+  while (at < end) {
+    if (stop.stop_requested()) return absl::CancelledError("stopped while reading the file");
+    const std::uint64_t step = std::min(kPopulateStep, end - at);
+    if (::madvise(data_ + at, static_cast<std::size_t>(step), MADV_POPULATE_READ) == 0) {
+      at += step;
+      continue;
+    }
+    switch (errno) {
+      case EINTR:
+      case EAGAIN:
+        continue;
+      case EINVAL:  // a kernel that does not know the advice
+      case ENOSYS:
+        return mapped_file_internal::PopulateByReading(fd_.get(), at, end - at, path_,
+                                                       std::move(stop));
+      case ENOMEM:
+        return absl::ResourceExhaustedError(
+            StrCat("out of memory while reading '", path_.string(), "'"));
+      default:  // EFAULT, EHWPOISON: no page there
+        return Lost(path_, at);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ReadSmallFile(const std::filesystem::path& path,
+                                          std::size_t max_bytes) {
+  HEARTH_ASSIGN_OR_RETURN(const OpenFile file, OpenRegularFile(path));
+  std::string text(max_bytes + 1, '\0');
+  std::size_t size = 0;
+  while (size < text.size()) {
+    const ::ssize_t got = ::read(file.fd.get(), text.data() + size, text.size() - size);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return ErrnoStatus(errno, StrCat("'", path.string(), "' cannot be read"));
+    if (got == 0) break;
+    size += static_cast<std::size_t>(got);
+  }
+  if (size > max_bytes) {
+    return absl::InvalidArgumentError(
+        StrCat("'", path.string(), "' is larger than ", FormatBytes(max_bytes)));
+  }
+  text.resize(size);
+  return text;
+}
+
+absl::Status mapped_file_internal::PopulateByReading(int fd, std::uint64_t offset,
+                                                     std::uint64_t length,
+                                                     const std::filesystem::path& path,
+                                                     std::stop_token stop) {
+  std::vector<std::byte> scratch(static_cast<std::size_t>(std::min(kReadStep, length)));
+  const std::uint64_t end = offset + length;
+  while (offset < end) {
+    if (stop.stop_requested()) return absl::CancelledError("stopped while reading the file");
+    const auto want =
+        static_cast<std::size_t>(std::min<std::uint64_t>(scratch.size(), end - offset));
+    const ::ssize_t got = ::pread(fd, scratch.data(), want, static_cast<::off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return Lost(path, offset);
+    offset += static_cast<std::uint64_t>(got);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status MappedFile::Unchanged() const {
+  const std::string name = path_.string();
+  struct stat st {};
+  if (::fstat(fd_.get(), &st) != 0)
+    return ErrnoStatus(errno, StrCat("'", name, "' cannot be examined"));
+  const FileId now = IdOf(st);
+  if (now.size < id_.size) {
+    return absl::DataLossError(StrCat("'", name, "' was cut short while in use, from ", id_.size,
+                                      " to ", now.size,
+                                      " bytes; replace model files by renaming a new one over "
+                                      "them"));
+  }
+  if (now != id_) {
+    return absl::DataLossError(StrCat("'", name,
+                                      "' was written to while in use; replace model files by "
+                                      "renaming a new one over them"));
+  }
+  if (::stat(path_.c_str(), &st) != 0) return OpenError(errno, name);
+  const FileId there = IdOf(st);
+  if (there.device != id_.device || there.inode != id_.inode) {
+    return absl::FailedPreconditionError(
+        StrCat("'", name, "' has been replaced since it was opened"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace hearth

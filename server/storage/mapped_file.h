@@ -1,0 +1,98 @@
+// A whole file in memory without reading it.
+//
+// The mapping is private and writable: pages come from the page cache and are shared by every
+// process that maps the file, until something writes to one, which then gets a copy of that page
+// alone. No swap is set aside for such copies (MAP_NORESERVE); a 64 GiB file maps on a small
+// machine.
+//
+// Whoever holds bytes of the mapping holds the shared_ptr. A page that a later truncation took away
+// reads as zeros (sigbus_guard.h) and leaves the mapping poisoned(); Populate() reports it as
+// DATA_LOSS.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <stop_token>
+#include <string>
+
+#include "server/base/status.h"
+#include "server/base/unique_fd.h"
+#include "server/model/footprint.h"
+#include "server/storage/sigbus_guard.h"
+
+namespace hearth {
+
+// Thread-safe (what callers write into mutable_data() is theirs to guard).
+class MappedFile {
+ public:
+  // Follows symbolic links. NOT_FOUND, PERMISSION_DENIED; INVALID_ARGUMENT for an empty file and
+  // for what is not a regular file (a FIFO does not block).
+  static absl::StatusOr<std::shared_ptr<const MappedFile>> Open(const std::filesystem::path& path);
+
+  // The same bytes at another address, with none of the writes made to this mapping.
+  absl::StatusOr<std::shared_ptr<const MappedFile>> MapAgain() const;
+
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+  std::byte* mutable_data() const { return data_; }  // writes stay in this process
+  std::size_t size() const { return size_; }
+  const std::filesystem::path& path() const { return path_; }
+  const FileId& id() const { return id_; }  // as it was when opened
+  Extent extent(std::uint64_t offset, std::uint64_t length) const { return {id_, offset, length}; }
+
+  // Brings the pages of a range into memory and maps them, so that the first request does not wait
+  // for the disk. At most 16 MiB at a time, because the process's memory map is locked meanwhile;
+  // between two steps `stop` is looked at. The range is cut off at the end of the file. CANCELLED;
+  // DATA_LOSS when the file has become shorter or cannot be read; RESOURCE_EXHAUSTED.
+  absl::Status Populate(std::uint64_t offset, std::uint64_t length, std::stop_token stop) const;
+
+  // Whether path and content are still what was opened.
+  //   DATA_LOSS            the mapped file itself was cut short or written to: its bytes are not to
+  //   be
+  //                        trusted
+  //   FAILED_PRECONDITION  the path names another file by now; the mapped bytes are the old ones,
+  //   whole NOT_FOUND            the path is gone; likewise
+  absl::Status Unchanged() const;
+
+  // A read has found a page gone since the file was mapped, and seen zeros. Never reset.
+  bool poisoned() const { return guard_.poisoned(); }
+
+ private:
+  struct Unmap {
+    std::size_t size;
+    void operator()(std::byte* data) const;
+  };
+  using Mapping = std::unique_ptr<std::byte, Unmap>;
+
+  MappedFile(std::filesystem::path path, UniqueFd fd, FileId id, Mapping mapping);
+  static absl::StatusOr<std::shared_ptr<const MappedFile>> Map(const std::filesystem::path& path,
+                                                               UniqueFd fd, FileId id);
+
+  // Constant after construction.
+  const std::filesystem::path path_;
+  const UniqueFd fd_;
+  const FileId id_;
+  const std::size_t size_;
+  const Mapping mapping_;
+  std::byte* const data_;
+  SigbusGuard
+      guard_;  // last: it lets go of the addresses before they are unmapped and given to others
+};
+
+// A small text file, copied. The refusals of Open(), but an empty file is an empty string;
+// INVALID_ARGUMENT when it has more than `max_bytes`.
+absl::StatusOr<std::string> ReadSmallFile(const std::filesystem::path& path, std::size_t max_bytes);
+
+namespace mapped_file_internal {
+// What Populate() does on kernels before 5.14: reads the range through the descriptor, which fills
+// the page cache and cannot raise SIGBUS; mapping the pages is then left to the first access.
+absl::Status PopulateByReading(int fd, std::uint64_t offset, std::uint64_t length,
+                               const std::filesystem::path& path, std::stop_token stop);
+}  // namespace mapped_file_internal
+
+}  // namespace hearth

@@ -1,0 +1,160 @@
+#include "server/storage/model_yaml.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <set>
+#include <string>
+
+#include "absl/strings/numbers.h"
+#include "server/base/bytes.h"
+#include "server/base/yaml_reader.h"
+#include "server/storage/mapped_file.h"
+
+namespace hearth {
+namespace {
+
+constexpr std::size_t kMaxFile = 1 << 20;
+constexpr std::size_t kMaxWarmUpBytes = std::size_t{1} << 30;
+
+bool IsWord(std::string_view text) {
+  return !text.empty() && !(text[0] >= '0' && text[0] <= '9') &&
+         std::all_of(text.begin(), text.end(), [](char c) {
+           return c == '_' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
+                  (c >= 'A' && c <= 'Z');
+         });
+}
+
+// "cpu", "cuda", "cuda:1".
+bool IsDevice(std::string_view text) {
+  const std::size_t colon = text.find(':');
+  if (!IsWord(text.substr(0, colon))) return false;
+  if (colon == text.npos) return true;
+  const std::string_view number = text.substr(colon + 1);
+  return !number.empty() && number.size() <= 4 &&
+         std::all_of(number.begin(), number.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
+
+bool ReadDType(const YamlNode& node, DType& dtype) {
+  return node.ReadWith([&](std::string_view text) {
+    const std::optional<DType> parsed = ParseDType(text);
+    if (!parsed) {
+      return absl::InvalidArgumentError(StrCat(
+          "'", text,
+          "' is not a datatype; write BOOL, UINT8 to UINT64, INT8 to INT64, FP16, BF16, FP32, "
+          "FP64 or BYTES"));
+    }
+    dtype = *parsed;
+    return absl::OkStatus();
+  });
+}
+
+void ReadTensorInfo(YamlMap& map, bool is_input, std::int64_t max_batch_size,
+                    std::set<std::string>& names, TensorInfo& info) {
+  if (map["name"].Require().Read(info.name)) {
+    if (info.name.empty()) map["name"].Error("must not be empty");
+    if (!names.insert(info.name).second) {
+      map["name"].Error(StrCat("there is another one named '", info.name, "'"));
+    }
+  }
+  ReadDType(map["datatype"], info.dtype);
+  Shape shape;
+  if (map["shape"].Read(shape, -1)) {
+    if (max_batch_size > 0 && (shape.empty() || shape[0] != -1)) {
+      map["shape"].Error("must begin with -1, the batch dimension, because max_batch_size is set");
+    }
+    info.shape = std::move(shape);
+  }
+  if (is_input) map["optional"].Read(info.optional);
+}
+
+void ReadTensorInfos(const YamlNode& list, bool is_input, std::int64_t max_batch_size,
+                     std::vector<TensorInfo>& out) {
+  std::set<std::string> names;
+  list.List([&](YamlNode item) {
+    item.Map([&](YamlMap& map) {
+      ReadTensorInfo(map, is_input, max_batch_size, names, out.emplace_back());
+    });
+  });
+}
+
+bool IsInteger(DType dtype) { return dtype >= DType::kUInt8 && dtype <= DType::kInt64; }
+
+absl::Status ReadFill(std::string_view text, WarmUpSample::Input& input) {
+  if (text == "zeros" || text == "random") {
+    input.fill = text == "zeros" ? WarmUpSample::Fill::kZeros : WarmUpSample::Fill::kRandom;
+    return absl::OkStatus();
+  }
+  double value = 0;
+  if (!absl::SimpleAtod(std::string(text), &value) || !std::isfinite(value)) {
+    return absl::InvalidArgumentError(StrCat("'", text, "' is not zeros, random or a number"));
+  }
+  if (input.dtype == DType::kBytes) {
+    return absl::InvalidArgumentError("a number cannot fill BYTES");
+  }
+  if (IsInteger(input.dtype) && value != std::floor(value)) {
+    return absl::InvalidArgumentError(
+        StrCat("'", text, "' is not an integer, as ", ToString(input.dtype), " needs"));
+  }
+  input.value = value;
+  return absl::OkStatus();
+}
+
+void ReadWarmUpInput(const std::string& name, const YamlNode& node, WarmUpSample& sample) {
+  node.Map([&](YamlMap& map) {
+    WarmUpSample::Input& input = sample.inputs.emplace_back();
+    input.name = name;
+    ReadDType(map["datatype"].Require(), input.dtype);
+    if (map["shape"].Require().Read(input.shape, 1)) {
+      const DType sized = input.dtype == DType::kBytes ? DType::kUInt32 : input.dtype;
+      const auto bytes = ByteSize(sized, input.shape);
+      if (!bytes || *bytes > kMaxWarmUpBytes) {
+        map["shape"].Error(StrCat("is larger than ", FormatBytes(kMaxWarmUpBytes)));
+      }
+    }
+    map["data"].ReadWith([&](std::string_view text) { return ReadFill(text, input); });
+  });
+}
+
+void ReadWarmUp(const YamlNode& list, std::vector<WarmUpSample>& out) {
+  list.List([&](YamlNode item) {
+    item.Map([&](YamlMap& map) {
+      WarmUpSample& sample = out.emplace_back();
+      map["count"].Read(sample.count, 1, 1000);
+      map["inputs"].Require().Entries(
+          [&](const std::string& name, YamlNode value) { ReadWarmUpInput(name, value, sample); });
+    });
+  });
+}
+
+void ReadOptions(YamlMap& map, ModelOptions& options) {
+  if (map["method"].Read(options.method) && !IsWord(options.method)) {
+    map["method"].Error(StrCat("'", options.method, "' is not the name of a method"));
+  }
+  if (map["device"].Read(options.device) && !IsDevice(options.device)) {
+    map["device"].Error(
+        StrCat("'", options.device, "' is not a device; write cpu, cuda or cuda:1"));
+  }
+  map["max_batch_size"].Read(options.max_batch_size, 0, 1 << 20);
+  map["instances"].Read(options.instances, 0, 1024);
+  ReadTensorInfos(map["inputs"], true, options.max_batch_size, options.inputs);
+  ReadTensorInfos(map["outputs"], false, options.max_batch_size, options.outputs);
+  ReadWarmUp(map["warm_up"], options.warm_up);
+}
+
+}  // namespace
+
+absl::StatusOr<ModelOptions> ParseModelYaml(std::string_view text, const std::string& file) {
+  YamlReader yaml(text, file);
+  ModelOptions options;
+  yaml.root().Map([&](YamlMap& map) { ReadOptions(map, options); });
+  HEARTH_RETURN_IF_ERROR(yaml.status());
+  return options;
+}
+
+absl::StatusOr<ModelOptions> ReadModelYaml(const std::filesystem::path& path) {
+  HEARTH_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kMaxFile));
+  return ParseModelYaml(text, path.string());
+}
+
+}  // namespace hearth

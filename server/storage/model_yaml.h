@@ -1,0 +1,31 @@
+// The optional <model>/model.yaml.
+//
+//   method: forward             # exported method to serve
+//   device: cpu
+//   max_batch_size: 8           # 0: the first dimension has no special meaning
+//   instances: 0                # runs at the same time; 0: as many as there are compute threads
+//   inputs:                     # in the order of the program's arguments
+//     - {name: x, datatype: FP32, shape: [-1, 16], optional: false}
+//   outputs:
+//     - {name: y, datatype: FP32, shape: [-1, 4]}
+//   warm_up:
+//     - count: 2
+//       inputs:
+//         x: {datatype: FP32, shape: [1, 16], data: random}   # zeros, random, or a number
+#pragma once
+
+#include <filesystem>
+#include <string_view>
+
+#include "server/base/status.h"
+#include "server/model/model_spec.h"
+
+namespace hearth {
+
+// INVALID_ARGUMENT lists everything that is wrong, one a line, with `file` and line.
+absl::StatusOr<ModelOptions> ParseModelYaml(std::string_view text, const std::string& file);
+
+// The same from a file. NOT_FOUND when there is none; PERMISSION_DENIED.
+absl::StatusOr<ModelOptions> ReadModelYaml(const std::filesystem::path& path);
+
+}  // namespace hearth

@@ -1,0 +1,29 @@
+// Any bytes as a data.pkl. Whatever passes must keep what the walker promises.
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+
+#include "server/storage/pickle_walker.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  constexpr std::uint64_t kRecord = 4096;
+  const auto summary = hearth::WalkPickle({reinterpret_cast<const std::byte*>(data), size},
+                                          [](std::string_view) { return kRecord; });
+  if (!summary.ok()) return 0;
+  for (const hearth::PickledStorage& storage : summary->storages) {
+    if (storage.bytes() > kRecord) std::abort();
+  }
+  for (const hearth::PickledTensor& tensor : summary->tensors) {
+    std::uint64_t last = static_cast<std::uint64_t>(tensor.offset);
+    bool empty = false;
+    for (std::size_t i = 0; i < tensor.sizes.size(); ++i) {
+      if (tensor.sizes[i] == 0)
+        empty = true;
+      else
+        last += static_cast<std::uint64_t>(tensor.sizes[i] - 1) *
+                static_cast<std::uint64_t>(tensor.strides[i]);
+    }
+    if (!empty && last >= summary->storages[tensor.storage].numel) std::abort();
+  }
+  return 0;
+}

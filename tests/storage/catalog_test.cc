@@ -1,0 +1,247 @@
+#include "server/storage/catalog.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <string>
+#include <thread>
+
+#include "tests/storage/files.h"
+
+namespace hearth {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing_files::TempDir;
+
+std::vector<std::string> Models(const Catalog& catalog) {
+  std::vector<std::string> names;
+  for (const Catalog::Row& row : catalog.List()) names.push_back(row.model);
+  return names;
+}
+
+std::string Message(const absl::Status& status) { return std::string(status.message()); }
+
+TEST(Catalog, IsEmptyBeforeTheFirstScan) {
+  TempDir dir;
+  dir.Write("net/1/model.pt", "x");
+  const Catalog catalog({dir.path()});
+  EXPECT_THAT(catalog.List(), IsEmpty());
+}
+
+TEST(Catalog, FindsVersionsAndBareFiles) {
+  TempDir dir;
+  dir.Write("net/1/model.pt", "x");
+  dir.Write("net/3/model.pt", "x");
+  dir.Write("net/12/model.jit", "x");
+  dir.Write("bare.pt", "x");
+  dir.Write("v5.1.jit", "x");
+  dir.Write("README.md", "x");
+  Catalog catalog({dir.path()});
+  ASSERT_TRUE(catalog.Scan().ok());
+  EXPECT_THAT(Models(catalog), ElementsAre("bare", "net", "v5.1"));
+  EXPECT_THAT(catalog.Versions("net"), ElementsAre(1, 3, 12));
+  EXPECT_THAT(catalog.Versions("bare"), ElementsAre(1));
+  EXPECT_THAT(catalog.Versions("none"), IsEmpty());
+  EXPECT_EQ(*catalog.Resolve("net", std::nullopt), (ModelId{"net", 12}));
+  EXPECT_EQ(*catalog.Resolve("net", 3), (ModelId{"net", 3}));
+  const auto spec = catalog.Spec({"net", 12});
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->file, dir.path() / "net/12/model.jit");
+  EXPECT_EQ(spec->format, "torchscript");
+  EXPECT_EQ(spec->options.method, "forward");
+  EXPECT_EQ(catalog.Spec({"bare", 1})->file, dir.path() / "bare.pt");
+}
+
+TEST(Catalog, IgnoresWhatIsNoVersion) {
+  TempDir dir;
+  for (const char* name : {"1", "01", "0", "-1", "+2", "v3", "1.0", "99999999999999999999", ".4"}) {
+    dir.Write(fs::path("net") / name / "model.pt", "x");
+  }
+  dir.Write("net/5", "a file");
+  fs::create_directories(dir.path() / "net/7");  // no model.pt inside
+  Catalog catalog({dir.path()});
+  ASSERT_TRUE(catalog.Scan().ok());
+  EXPECT_THAT(catalog.Versions("net"), ElementsAre(1));
+}
+
+TEST(Catalog, IgnoresHiddenAndUnfitNames) {
+  TempDir dir;
+  dir.Write(".hidden.pt", "x");
+  dir.Write(".git/1/model.pt", "x");
+  dir.Write("with space/1/model.pt", "x");
+  dir.Write("-dash.pt", "x");
+  dir.Write(std::string(129, 'a') + ".pt", "x");
+  dir.Write(std::string(128, 'b') + ".pt", "x");
+  Catalog catalog({dir.path()});
+  ASSERT_TRUE(catalog.Scan().ok());
+  EXPECT_THAT(Models(catalog), ElementsAre(std::string(128, 'b')));
+}
+
+TEST(Catalog, KnowsModelNames) {
+  for (const char* good : {"a", "A9", "resnet-50_v1.5", "0"})
+    EXPECT_TRUE(IsModelName(good)) << good;
+  for (const char* bad : {"", ".", "..", "a/b", "-a", "_a", "a b", "../a", "a\n", "\xc3\xa4"}) {
+    EXPECT_FALSE(IsModelName(bad)) << bad;
+  }
+  EXPECT_FALSE(IsModelName(std::string_view("a\0b", 3)));
+}
+
+TEST(Catalog, FollowsSymbolicLinksAsKubernetesMakesThem) {
+  TempDir dir;
+  dir.Write("volume/..2026_01_02/net.pt", "x");
+  fs::create_directory_symlink("..2026_01_02", dir.path() / "volume/..data");
+  fs::create_symlink("..data/net.pt", dir.path() / "volume/net.pt");
+  dir.Write("elsewhere/other/1/model.pt", "x");
+  fs::create_directory_symlink(dir.path() / "elsewhere/other", dir.path() / "volume/other");
+  fs::create_symlink("nowhere.pt", dir.path() / "volume/dangling.pt");
+  fs::create_directory_symlink(dir.path() / "volume", dir.path() / "models");
+  Catalog catalog({dir.path() / "models"});
+  ASSERT_TRUE(catalog.Scan().ok());
+  EXPECT_THAT(Models(catalog), ElementsAre("net", "other"));
+}
+
+TEST(Catalog, TheFirstRootWins) {
+  TempDir dir;
+  dir.Write("a/net/1/model.pt", "x");
+  dir.Write("b/net/2/model.pt", "x");
+  dir.Write("b/only.pt", "x");
+  Catalog catalog({dir.path() / "a", dir.path() / "b"});
+  ASSERT_TRUE(catalog.Scan().ok());
+  EXPECT_THAT(Models(catalog), ElementsAre("net", "only"));
+  EXPECT_THAT(catalog.Versions("net"), ElementsAre(1));
+  ASSERT_TRUE(catalog.Rescan("net").ok());
+  EXPECT_THAT(catalog.Versions("net"), ElementsAre(1));
+}
+
+TEST(Catalog, AFolderWinsOverABareFileAndPtOverJit) {
+  TempDir dir;
+  dir.Write("net/4/model.pt", "x");
+  dir.Write("net.pt", "x");
+  dir.Write("bare.pt", "x");
+  dir.Write("bare.jit", "x");
+  Catalog catalog({dir.path()});
+  for (int i = 0; i < 2; ++i) {
+    const bool read =
+        i == 0 ? catalog.Scan().ok() : catalog.Rescan("net").ok() && catalog.Rescan("bare").ok();
+    ASSERT_TRUE(read);
+    EXPECT_THAT(catalog.Versions("net"), ElementsAre(4));
+    EXPECT_EQ(catalog.Spec({"bare", 1})->file.extension(), ".pt");
+  }
+}
+
+TEST(Catalog, AModelThatCannotBeUnderstoodStaysListed) {
+  TempDir dir;
+  dir.Write("bad/model.yaml", "devise: cpu\n");
+  dir.Write("bad/1/model.pt", "x");
+  dir.Write("flat/model.pt", "x");
+  dir.Write("good.pt", "x");
+  Catalog catalog({dir.path()});
+  ASSERT_TRUE(catalog.Scan().ok());
+  const auto rows = catalog.List();
+  ASSERT_EQ(rows.size(), 3u);
+  EXPECT_EQ(rows[0].model, "bad");
+  EXPECT_THAT(rows[0].versions, IsEmpty());
+  EXPECT_THAT(Message(rows[0].error), HasSubstr("devise"));
+  EXPECT_EQ(rows[1].model, "flat");
+  EXPECT_THAT(Message(rows[1].error), HasSubstr("flat/1/model.pt"));
+  EXPECT_TRUE(rows[2].error.ok());
+  EXPECT_EQ(catalog.Resolve("bad", std::nullopt).status(), rows[0].error);
+  EXPECT_EQ(catalog.Spec({"bad", 1}).status(), rows[0].error);
+
+  dir.Write("bad/model.yaml", "instances: 2\n");
+  ASSERT_TRUE(catalog.Rescan("bad").ok());
+  EXPECT_EQ(catalog.Spec({"bad", 1})->options.instances, 2);
+}
+
+TEST(Catalog, RefusesAsTritonDoes) {
+  TempDir dir;
+  dir.Write("m/1/model.pt", "x");
+  Catalog catalog({dir.path()});
+  ASSERT_TRUE(catalog.Scan().ok());
+  const absl::Status unknown = catalog.Resolve("foo", std::nullopt).status();
+  EXPECT_EQ(unknown.code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(unknown.message(), "Request for unknown model: 'foo' is not found");
+  const absl::Status version = catalog.Resolve("m", 9).status();
+  EXPECT_EQ(version.code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(version.message(), "Request for unknown model: 'm' version 9 is not found");
+  catalog.SetUnloaded("m", true);
+  const absl::Status unloaded = catalog.Resolve("m", std::nullopt).status();
+  EXPECT_EQ(unloaded.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(unloaded.message(), "Request for unknown model: 'm' version 1 is not at ready state");
+  EXPECT_TRUE(catalog.List()[0].unloaded);
+  EXPECT_TRUE(catalog.Spec({"m", 1}).ok());
+  catalog.SetUnloaded("m", false);
+  EXPECT_TRUE(catalog.Resolve("m", 1).ok());
+}
+
+TEST(Catalog, AnUnloadOutlivesAScanButNotTheModel) {
+  TempDir dir;
+  dir.Write("m.pt", "x");
+  Catalog catalog({dir.path()});
+  ASSERT_TRUE(catalog.Scan().ok());
+  catalog.SetUnloaded("m", true);
+  catalog.SetUnloaded("never-heard-of", true);
+  EXPECT_FALSE(catalog.IsUnloaded("never-heard-of"));
+  ASSERT_TRUE(catalog.Scan().ok());
+  ASSERT_TRUE(catalog.Rescan("m").ok());
+  EXPECT_TRUE(catalog.IsUnloaded("m"));
+  fs::remove(dir.path() / "m.pt");
+  ASSERT_TRUE(catalog.Scan().ok());
+  EXPECT_FALSE(catalog.IsUnloaded("m"));
+}
+
+TEST(Catalog, RescanReadsOneModel) {
+  TempDir dir;
+  dir.Write("a.pt", "x");
+  Catalog catalog({dir.path()});
+  ASSERT_TRUE(catalog.Scan().ok());
+  dir.Write("b.pt", "x");
+  dir.Write("c.pt", "x");
+  ASSERT_TRUE(catalog.Rescan("b").ok());
+  EXPECT_THAT(Models(catalog), ElementsAre("a", "b"));
+  fs::remove(dir.path() / "a.pt");
+  EXPECT_EQ(catalog.Rescan("a").code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(Models(catalog), ElementsAre("b"));
+  EXPECT_EQ(catalog.Rescan("../b").code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(catalog.Rescan("").code(), absl::StatusCode::kNotFound);
+}
+
+TEST(Catalog, AnUnreadableRootLeavesTheOldSnapshot) {
+  TempDir dir;
+  dir.Write("a/net.pt", "x");
+  fs::create_directories(dir.path() / "b");
+  Catalog catalog({dir.path() / "a", dir.path() / "b"});
+  ASSERT_TRUE(catalog.Scan().ok());
+  fs::remove(dir.path() / "b");
+  dir.Write("a/new.pt", "x");
+  const absl::Status status = catalog.Scan();
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(Message(status), HasSubstr((dir.path() / "b").string()));
+  EXPECT_THAT(Models(catalog), ElementsAre("net"));
+  EXPECT_EQ(catalog.Rescan("gone").code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(Models(catalog), ElementsAre("net"));
+}
+
+TEST(Catalog, LookupsGoOnDuringScans) {
+  TempDir dir;
+  dir.Write("net/1/model.pt", "x");
+  Catalog catalog({dir.path()});
+  ASSERT_TRUE(catalog.Scan().ok());
+  std::jthread scanner([&](std::stop_token stop) {
+    while (!stop.stop_requested()) {
+      if (!catalog.Scan().ok() || !catalog.Rescan("net").ok()) ADD_FAILURE();
+    }
+  });
+  for (int i = 0; i < 2000; ++i) {
+    ASSERT_TRUE(catalog.Resolve("net", std::nullopt).ok());
+    ASSERT_EQ(catalog.List().size(), 1u);
+  }
+}
+
+}  // namespace
+}  // namespace hearth

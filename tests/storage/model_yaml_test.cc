@@ -1,0 +1,147 @@
+#include "server/storage/model_yaml.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "tests/storage/files.h"
+
+namespace hearth {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing_files::TempDir;
+
+std::string Errors(const std::string& text) {
+  const auto options = ParseModelYaml(text, "model.yaml");
+  if (options.ok()) return "";
+  EXPECT_EQ(options.status().code(), absl::StatusCode::kInvalidArgument);
+  return std::string(options.status().message());
+}
+
+TEST(ModelYaml, AnEmptyFileMeansTheDefaults) {
+  const auto options = ParseModelYaml("", "model.yaml");
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->method, "forward");
+  EXPECT_EQ(options->device, "cpu");
+  EXPECT_EQ(options->max_batch_size, 0);
+  EXPECT_EQ(options->instances, 0);
+  EXPECT_THAT(options->inputs, IsEmpty());
+  EXPECT_THAT(options->warm_up, IsEmpty());
+}
+
+TEST(ModelYaml, ReadsEveryKey) {
+  const auto options = ParseModelYaml(R"(
+method: audio_forward
+device: cuda:1
+max_batch_size: 8
+instances: 3
+inputs:
+  - {name: x, datatype: FP32, shape: [-1, 16]}
+  - {name: sr, datatype: INT64, optional: true}
+outputs:
+  - {name: y, shape: [-1, 4]}
+warm_up:
+  - count: 5
+    inputs:
+      x: {datatype: FP32, shape: [1, 16], data: random}
+      sr: {datatype: INT64, shape: [], data: 16000}
+  - inputs: {x: {datatype: FP32, shape: [8, 16]}}
+)",
+                                      "model.yaml");
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->method, "audio_forward");
+  EXPECT_EQ(options->device, "cuda:1");
+  EXPECT_EQ(options->max_batch_size, 8);
+  EXPECT_EQ(options->instances, 3);
+  ASSERT_EQ(options->inputs.size(), 2u);
+  EXPECT_EQ(options->inputs[0].name, "x");
+  EXPECT_EQ(options->inputs[0].dtype, DType::kFp32);
+  EXPECT_EQ(options->inputs[0].shape, (Shape{-1, 16}));
+  EXPECT_FALSE(options->inputs[0].optional);
+  EXPECT_TRUE(options->inputs[1].optional);
+  EXPECT_FALSE(options->inputs[1].shape.has_value());
+  ASSERT_EQ(options->outputs.size(), 1u);
+  EXPECT_EQ(options->outputs[0].dtype, DType::kUnknown);
+  ASSERT_EQ(options->warm_up.size(), 2u);
+  EXPECT_EQ(options->warm_up[0].count, 5);
+  ASSERT_EQ(options->warm_up[0].inputs.size(), 2u);
+  EXPECT_EQ(options->warm_up[0].inputs[0].name, "x");
+  EXPECT_EQ(options->warm_up[0].inputs[0].fill, WarmUpSample::Fill::kRandom);
+  EXPECT_EQ(options->warm_up[0].inputs[1].value, 16000.0);
+  EXPECT_THAT(options->warm_up[0].inputs[1].shape, IsEmpty());
+  EXPECT_EQ(options->warm_up[1].count, 2);
+  EXPECT_EQ(options->warm_up[1].inputs[0].fill, WarmUpSample::Fill::kZeros);
+}
+
+TEST(ModelYaml, ReportsEveryMistakeAtOnceWithItsLine) {
+  const std::string errors = Errors(
+      "metod: forward\n"
+      "device: 'a b'\n"
+      "instances: -1\n"
+      "inputs:\n"
+      "  - {name: x, datatype: FLOAT}\n"
+      "  - {name: x, shape: [-2]}\n"
+      "  - {datatype: FP32}\n");
+  EXPECT_THAT(errors, HasSubstr("model.yaml:1:"));
+  EXPECT_THAT(errors, HasSubstr("'metod': unknown key"));
+  EXPECT_THAT(errors, HasSubstr("model.yaml:2:"));
+  EXPECT_THAT(errors, HasSubstr("model.yaml:3:"));
+  EXPECT_THAT(errors, HasSubstr("'FLOAT' is not a datatype"));
+  EXPECT_THAT(errors, HasSubstr("another one named 'x'"));
+  EXPECT_THAT(errors, HasSubstr("shape"));
+  EXPECT_THAT(errors, HasSubstr("is required"));
+}
+
+TEST(ModelYaml, BatchingNeedsABatchDimension) {
+  EXPECT_THAT(Errors("max_batch_size: 8\ninputs: [{name: x, shape: [4]}]\n"),
+              HasSubstr("must begin with -1"));
+  EXPECT_THAT(Errors("max_batch_size: 8\noutputs: [{name: x, shape: []}]\n"),
+              HasSubstr("must begin with -1"));
+  EXPECT_EQ(Errors("max_batch_size: 8\ninputs: [{name: x, shape: [-1, 4]}, {name: y}]\n"), "");
+  EXPECT_EQ(Errors("inputs: [{name: x, shape: [4]}]\n"), "");
+}
+
+TEST(ModelYaml, WarmUpInputsAreComplete) {
+  const auto input = [](const std::string& rest) {
+    return Errors("warm_up: [{inputs: {x: {" + rest + "}}}]\n");
+  };
+  EXPECT_EQ(input("datatype: INT32, shape: [2], data: 7"), "");
+  EXPECT_EQ(input("datatype: BYTES, shape: [2]"), "");
+  EXPECT_THAT(input("shape: [2]"), HasSubstr("datatype"));
+  EXPECT_THAT(input("datatype: FP32"), HasSubstr("shape"));
+  EXPECT_THAT(input("datatype: FP32, shape: [-1]"), HasSubstr("shape"));
+  EXPECT_THAT(input("datatype: FP32, shape: [0]"), HasSubstr("shape"));
+  EXPECT_THAT(input("datatype: FP32, shape: [100000, 100000]"), HasSubstr("larger than 1"));
+  EXPECT_THAT(input("datatype: FP32, shape: [2], data: ones"),
+              HasSubstr("not zeros, random or a number"));
+  EXPECT_THAT(input("datatype: FP32, shape: [2], data: .nan"),
+              HasSubstr("not zeros, random or a number"));
+  EXPECT_THAT(input("datatype: INT32, shape: [2], data: 1.5"), HasSubstr("not an integer"));
+  EXPECT_THAT(input("datatype: BYTES, shape: [2], data: 1"), HasSubstr("cannot fill BYTES"));
+  EXPECT_THAT(Errors("warm_up: [{count: 0, inputs: {}}]\n"), HasSubstr("count"));
+  EXPECT_THAT(Errors("warm_up: [{count: 1}]\n"), HasSubstr("inputs"));
+}
+
+TEST(ModelYaml, AMissingFileIsNotFound) {
+  TempDir dir;
+  EXPECT_EQ(ReadModelYaml(dir.path() / "model.yaml").status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST(ModelYaml, ErrorsNameTheFile) {
+  TempDir dir;
+  const auto path = dir.Write("net/model.yaml", "device: 3x\n");
+  EXPECT_THAT(std::string(ReadModelYaml(path).status().message()),
+              HasSubstr(path.string() + ":1:"));
+}
+
+TEST(ModelYaml, RefusesAHugeFile) {
+  TempDir dir;
+  const auto path = dir.Write("model.yaml", std::string(2 << 20, '#'));
+  EXPECT_EQ(ReadModelYaml(path).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace hearth
