@@ -1,0 +1,50 @@
+#include "server/torch_backend/runtime.h"
+
+#include <dlfcn.h>
+
+#include "server/base/log.h"
+#include "server/torch_backend/torch_headers.h"
+
+#include <ATen/DeviceAccelerator.h>
+#include <torch/version.h>
+
+namespace hearth {
+
+std::string TorchVersion() { return TORCH_VERSION; }
+
+void ConfigureTorchThread(int intra_op_threads) { at::set_num_threads(intra_op_threads); }
+
+void InitialiseTorch() {
+  static const bool once = [] {
+    at::set_num_interop_threads(1);
+    torch::jit::populate_upgraders_graph_map();
+    return true;
+  }();
+  (void)once;
+}
+
+absl::Status LoadOperatorLibraries(const std::vector<std::filesystem::path>& libraries) {
+  for (const auto& library : libraries) {
+    if (dlopen(library.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr) {
+      const char* reason = dlerror();
+      return absl::InvalidArgumentError(
+          StrCat("cannot load the operator library '", library.string(), "': ",
+                 reason != nullptr ? reason : "unknown reason",
+                 "; check repository.torch_libraries and that it was built for LibTorch ",
+                 TorchVersion()));
+    }
+    log::Info("operator library loaded", {{"library", library.string()}});
+  }
+  return absl::OkStatus();
+}
+
+std::uint64_t DeviceMemoryBytes() {
+  try {
+    return at::accelerator::deviceCount() > 0 ? at::accelerator::getMemoryInfo(0).second : 0;
+  } catch (const std::exception& e) {
+    log::Warning("the accelerator's memory cannot be read; its budget is 0", {{"reason", e.what()}});
+    return 0;
+  }
+}
+
+}  // namespace hearth

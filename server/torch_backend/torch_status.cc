@@ -1,0 +1,26 @@
+#include "server/torch_backend/torch_status.h"
+
+namespace hearth {
+
+std::string FirstLine(std::string_view what) { return std::string(what.substr(0, what.find('\n'))); }
+
+std::string ProgramMessage(std::string_view what) {
+  std::string_view best = what.substr(0, what.find('\n'));
+  std::size_t at = 0;
+  while (at < what.size()) {
+    const std::size_t end = std::min(what.find('\n', at), what.size());
+    const std::string_view line = what.substr(at, end - at);
+    const std::size_t colon = line.find(": ");
+    // "RuntimeError: text", "builtins.ValueError: text", "torch.jit.Error: text"; source lines are
+    // indented.
+    if (colon != std::string_view::npos && !line.starts_with(' ') &&
+        line.substr(0, colon).ends_with("Error") &&
+        line.substr(0, colon).find(' ') == std::string_view::npos) {
+      best = line;
+    }
+    at = end + 1;
+  }
+  return std::string(best);
+}
+
+}  // namespace hearth

@@ -1,0 +1,141 @@
+#include "server/torch_backend/torchscript_loader.h"
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+#include "server/base/clock.h"
+#include "server/base/log.h"
+#include "server/tensor/tensor.h"
+#include "server/torch_backend/host_bytes.h"
+#include "server/torch_backend/runtime.h"
+#include "server/torch_backend/script_binder.h"
+#include "server/torch_backend/torch_status.h"
+#include "server/torch_backend/torchscript_model.h"
+#include "server/torch_backend/warm_up.h"
+
+namespace hearth {
+namespace {
+
+// Adds the time until its end of scope to one phase.
+class PhaseTimer {
+ public:
+  PhaseTimer(LoadReport& report, LoadPhase phase) : slot_(report[phase]) {}
+  ~PhaseTimer() { slot_ += clock_.Now() - start_; }
+
+ private:
+  SteadyClock clock_;
+  Duration& slot_;
+  const TimePoint start_ = clock_.Now();
+};
+
+absl::StatusOr<at::Device> ParseDevice(const std::string& name) {
+  auto parsed = CatchTorch(StrCat("device '", name, "'"), absl::StatusCode::kInvalidArgument,
+                           [&] { return at::Device(name); });
+  HEARTH_ASSIGN_OR_RETURN(const at::Device device, std::move(parsed));
+  if (device.is_cpu()) return at::Device(at::kCPU);
+  // An allocation tells whether this LibTorch really has the device, whatever its kind.
+  auto probe = CatchTorch(StrCat("device '", name, "' cannot be used by this LibTorch; set `device: cpu` "
+                                 "in model.yaml or run a build for it"),
+                          absl::StatusCode::kFailedPrecondition,
+                          [&] { return at::empty({1}, at::TensorOptions().device(device)); });
+  if (!probe.ok()) return probe.status();
+  return device;
+}
+
+// What a program costs beside its tensors: graphs, types and the executor's plans. LibTorch does not
+// say; measured on scripted networks it is 20 to 60 times the code (docs/loading.md).
+std::uint64_t ProgramBytes(std::uint64_t code_bytes) { return 256 * 1024 + 48 * code_bytes; }
+
+Footprint FootprintOf(const ScriptArchive& archive, const at::Device& device, std::uint64_t host_bytes) {
+  Footprint footprint;
+  footprint.host_bytes = host_bytes;
+  if (device.is_cpu()) {
+    footprint.extents.push_back({archive.file->id(), 0, archive.file->size()});
+  } else {
+    footprint.device_bytes = archive.mapped_bytes + archive.copied_bytes;
+  }
+  return footprint;
+}
+
+class TorchScriptLoader final : public Loader {
+ public:
+  explicit TorchScriptLoader(TorchScriptOptions options) : options_(options) { InitialiseTorch(); }
+
+  absl::StatusOr<LoadEstimate> Estimate(const ModelSpec& spec) const override {
+    HEARTH_ASSIGN_OR_RETURN(const at::Device device, ParseDevice(spec.options.device));
+    HEARTH_ASSIGN_OR_RETURN(const ScriptArchive archive, OpenScriptArchive(spec.file));
+    const std::uint64_t host = ProgramBytes(archive.code_bytes) + archive.copied_bytes;
+    LoadEstimate estimate{FootprintOf(archive, device, host), FootprintOf(archive, device, host)};
+    if (!device.is_cpu()) {  // mapped while it is copied to the device
+      estimate.peak.extents.push_back({archive.file->id(), 0, archive.file->size()});
+    }
+    return estimate;
+  }
+
+  absl::StatusOr<std::unique_ptr<Model>> Load(const ModelSpec& spec, std::stop_token stop) const override {
+    HostByteCounter host_bytes;
+    LoadReport report;
+    HEARTH_ASSIGN_OR_RETURN(const at::Device device, ParseDevice(spec.options.device));
+    HEARTH_ASSIGN_OR_RETURN(ScriptArchive archive, Open(spec, report));
+    const std::uint64_t code_bytes = archive.code_bytes;
+    if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
+
+    HEARTH_ASSIGN_OR_RETURN(BoundModule bound, BindScript(archive, report));
+    HEARTH_RETURN_IF_ERROR(ToDevice(bound, device, report));
+    if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
+
+    const auto method = bound.module.find_method(spec.options.method);
+    ProgramSignature program;
+    if (method) {  // its absence is reported by Create(), with the names there are
+      HEARTH_ASSIGN_OR_RETURN(program, ReadSignature(method->function().getSchema(), spec.options));
+    }
+    Footprint footprint = FootprintOf(archive, device, 0);
+    if (options_.populate && device.is_cpu()) HEARTH_RETURN_IF_ERROR(Populate(archive, stop, report));
+
+    HEARTH_ASSIGN_OR_RETURN(
+        std::unique_ptr<TorchScriptModel> model,
+        TorchScriptModel::Create({std::move(archive), std::move(bound), device, spec.options.method,
+                                  std::move(program)}));
+    {
+      const PhaseTimer timer(report, LoadPhase::kWarmUp);
+      HEARTH_RETURN_IF_ERROR(WarmUp(*model, spec, stop));
+    }
+    footprint.host_bytes = ProgramBytes(code_bytes) + host_bytes.held() + model->session_bytes();
+    model->set_footprint(std::move(footprint));
+    model->set_report(report);
+    return model;
+  }
+
+ private:
+  static absl::StatusOr<ScriptArchive> Open(const ModelSpec& spec, LoadReport& report) {
+    const PhaseTimer timer(report, LoadPhase::kMap);
+    return OpenScriptArchive(spec.file);
+  }
+
+  static absl::Status ToDevice(BoundModule& bound, const at::Device& device, LoadReport& report) {
+    if (device.is_cpu()) return absl::OkStatus();
+    const PhaseTimer timer(report, LoadPhase::kToDevice);
+    return CatchTorch("copy the weights to the device", absl::StatusCode::kInternal, [&] {
+             bound.module.to(device);
+             return true;
+           }).status();
+  }
+
+  static absl::Status Populate(const ScriptArchive& archive, const std::stop_token& stop,
+                               LoadReport& report) {
+    const PhaseTimer timer(report, LoadPhase::kPopulate);
+    return archive.file->Populate(archive.populate_begin,
+                                  archive.populate_end - archive.populate_begin, stop);
+  }
+
+  const TorchScriptOptions options_;
+};
+
+}  // namespace
+
+std::unique_ptr<Loader> MakeTorchScriptLoader(TorchScriptOptions options) {
+  return std::make_unique<TorchScriptLoader>(options);
+}
+
+}  // namespace hearth

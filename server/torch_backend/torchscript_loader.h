@@ -1,0 +1,18 @@
+// The loader of TorchScript archives. No torch headers: app.cc includes this.
+#pragma once
+
+#include <memory>
+
+#include "server/model/loader.h"
+
+namespace hearth {
+
+struct TorchScriptOptions {
+  bool populate = true;  // fault the weights' pages in on the load thread, before the model is ready
+};
+
+// Maps archives instead of copying them (script_binder.h). Checks the whole structure of a file
+// before LibTorch sees it. Remember that a TorchScript program is code: serve only what you trust.
+std::unique_ptr<Loader> MakeTorchScriptLoader(TorchScriptOptions options);
+
+}  // namespace hearth

@@ -1,0 +1,83 @@
+// A loaded TorchScript module behind the Model interface.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "server/base/mutex.h"
+#include "server/model/model.h"
+#include "server/torch_backend/program_signature.h"
+#include "server/torch_backend/script_binder.h"
+#include "server/torch_backend/script_session.h"
+
+namespace hearth {
+
+// Runs one method of a module. Most modules write nothing and every run shares the one module; one
+// that writes gets a copy of just that per session (script_session.h).
+//
+// Safety net: the version counters of all weights are compared after every run. If one moved although
+// analysis said that nothing writes it, the weights are bound anew from the file, the attribute counts
+// as written from then on, and the run is repeated from the fresh state: no request ever sees what
+// another one wrote.
+//
+// Thread-safe, as Model asks.
+class TorchScriptModel final : public Model {
+ public:
+  struct Parts {
+    ScriptArchive archive;  // kept to bind anew; shares the mapping with the weights
+    BoundModule bound;
+    at::Device device{at::kCPU};
+    std::string method;
+    ProgramSignature program;
+  };
+  // INVALID_ARGUMENT: the module has no such method.
+  static absl::StatusOr<std::unique_ptr<TorchScriptModel>> Create(Parts parts);
+
+  const Signature& signature() const override { return program_.signature; }
+  const Footprint& footprint() const override { return footprint_; }
+  const LoadReport& load_report() const override { return report_; }
+  absl::StatusOr<std::unique_ptr<Session>> NewSession() const override;
+  absl::StatusOr<TensorList> Run(const TensorList& inputs, Session* session) const override;
+
+  // Only while loading, before anybody else sees the model.
+  void set_footprint(Footprint footprint) { footprint_ = std::move(footprint); }
+  void set_report(const LoadReport& report) { report_ = report; }
+  void LearnOutputs(const TensorList& outputs);  // data types that only a run can tell
+  std::uint64_t session_bytes() const;
+
+ private:
+  // One binding of the weights, with what is known about writes to it. Immutable, but for the weights
+  // a program writes against expectation; then a new one takes its place.
+  struct Binding {
+    BoundModule bound;
+    torch::jit::Function* function;           // the method, owned by the module's class
+    std::vector<AttributeTensor> attributes;  // fixed order, the same in every binding
+    std::vector<std::uint32_t> versions;      // of attributes, then constants; as loaded
+    WrittenState written;
+    SessionPlan plan;
+  };
+  class ScriptSession;
+
+  TorchScriptModel(Parts parts);
+
+  static absl::StatusOr<std::shared_ptr<const Binding>> MakeBinding(
+      BoundModule bound, const std::string& method, const std::vector<std::size_t>& also_written);
+  std::shared_ptr<const Binding> CurrentBinding() const ABSL_LOCKS_EXCLUDED(mu_);
+  absl::StatusOr<TensorList> RunOn(const Binding& binding, torch::jit::Module module,
+                                   const TensorList& inputs) const;
+  // Replaces `spoilt`, unless somebody already has. FAILED_PRECONDITION when a constant was written.
+  absl::Status Rebind(const std::shared_ptr<const Binding>& spoilt) const ABSL_LOCKS_EXCLUDED(mu_);
+
+  const ScriptArchive archive_;
+  const at::Device device_;
+  const std::string method_;
+  ProgramSignature program_;
+  Footprint footprint_;
+  LoadReport report_;
+
+  mutable Mutex mu_;
+  mutable std::shared_ptr<const Binding> binding_ ABSL_GUARDED_BY(mu_);
+  mutable std::vector<std::size_t> also_written_ ABSL_GUARDED_BY(mu_);  // indices into attributes
+};
+
+}  // namespace hearth
