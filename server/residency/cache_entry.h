@@ -1,0 +1,123 @@
+// What the cache keeps for each model, and how a request finds it without a lock.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/hash/hash.h"
+#include "server/base/clock.h"
+#include "server/base/status.h"
+#include "server/metrics/metrics.h"
+#include "server/model/model.h"
+#include "server/residency/memory_budget.h"
+#include "server/residency/model_state.h"
+#include "server/residency/pin_count.h"
+
+namespace hearth {
+
+class ModelCache;
+struct ModelSlot;
+
+// Something to be done once all that hold it have let go. Destroy outside every lock.
+class Completion {
+ public:
+  using Done = absl::AnyInvocable<void() &&>;
+  explicit Completion(Done done) : done_(std::move(done)) {}
+  ~Completion() {
+    if (done_) std::move(done_)();
+  }
+  Completion(const Completion&) = delete;
+  Completion& operator=(const Completion&) = delete;
+
+ private:
+  Done done_;
+};
+
+// One generation of a model. Lives as long as the cache and is used again after it became absent,
+// for the same model: a request that reads a stale pointer finds either a closed entry or, pinned
+// and ready, the model it asked for.
+struct alignas(64) CacheEntry {
+  CacheEntry(ModelCache& c, ModelSlot& s) : cache(c), slot(s) {}
+
+  // Without a lock, by requests. `model` may be read while pinned.
+  PinCount pins;
+  std::atomic<Duration::rep> last_used{0};
+  std::atomic<std::uint64_t> hits{0};
+  std::unique_ptr<Model> model;
+  ModelCache& cache;
+  ModelSlot& slot;
+
+  // Guarded by ModelCache::mu_.
+  ModelState state = ModelState::kAbsent;
+  std::uint64_t generation = 0;             // of the whole cache; new with every kQueued
+  MemoryBudget::Reservation reservation;    // bytes charged
+  MemoryBudget::Claim claim;                // queued: bytes on their way
+  bool taken = false;                       // queued: a load thread has it
+  bool reload = false;                      // the one that is ready is out of date
+  bool stopping = false;                    // coming: its load was told to stop
+  std::stop_source stop;                    // coming: how it is told
+  std::optional<absl::Status> blocked;      // queued: why it has no room yet
+  EvictionReason leaving = EvictionReason::kCapacity;  // leaving: why
+  absl::Status error;                       // failed: why
+  TimePoint retry_at{};                     // failed: remembered until then
+  LoadReport report;                        // ready, draining
+  WallTime loaded_at{};                     // ready, draining
+  std::vector<std::shared_ptr<Completion>> on_gone;  // told when absent, or its load was stopped
+};
+
+// All generations of one model. Lives as long as the cache.
+struct ModelSlot {
+  ModelSlot(ModelId i, std::size_t h, ModelMetrics& m) : id(std::move(i)), hash(h), metrics(m) {}
+
+  const ModelId id;
+  const std::size_t hash;
+  ModelMetrics& metrics;
+  std::atomic<CacheEntry*> current{nullptr};  // the one that is ready
+  ModelSlot* next = nullptr;                  // in its bucket; constant once published
+
+  // Guarded by ModelCache::mu_.
+  std::vector<std::unique_ptr<CacheEntry>> entries;
+  CacheEntry* incoming = nullptr;  // queued, loading or failed: one at most
+  bool pinned = false;             // never evicted, until Unload
+  int failures = 0;                // in a row
+};
+
+// A hash table that is read without a lock and only grows: a slot per model that was ever asked
+// for, and those come from the catalog. One writer at a time.
+class ModelIndex {
+ public:
+  ModelSlot* Find(const ModelId& id) const {
+    const std::size_t hash = absl::Hash<ModelId>{}(id);
+    ModelSlot* slot = buckets_[hash % kBuckets].load(std::memory_order_acquire);
+    while (slot != nullptr && (slot->hash != hash || slot->id != id)) slot = slot->next;
+    return slot;
+  }
+
+  // REQUIRES: Find(id) is null.
+  ModelSlot& Insert(const ModelId& id, ModelMetrics& metrics) {
+    const std::size_t hash = absl::Hash<ModelId>{}(id);
+    auto slot = std::make_unique<ModelSlot>(id, hash, metrics);
+    std::atomic<ModelSlot*>& bucket = buckets_[hash % kBuckets];
+    slot->next = bucket.load(std::memory_order_relaxed);
+    bucket.store(slot.get(), std::memory_order_release);
+    slots_.push_back(std::move(slot));
+    return *slots_.back();
+  }
+
+  const std::vector<std::unique_ptr<ModelSlot>>& slots() const { return slots_; }  // for the writer
+
+ private:
+  static constexpr std::size_t kBuckets = 4096;
+  std::array<std::atomic<ModelSlot*>, kBuckets> buckets_{};
+  std::vector<std::unique_ptr<ModelSlot>> slots_;
+};
+
+}  // namespace hearth

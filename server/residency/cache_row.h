@@ -1,0 +1,33 @@
+// What people see of a model in the cache.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "server/base/clock.h"
+#include "server/base/status.h"
+#include "server/model/load_report.h"
+#include "server/model/signature.h"
+#include "server/residency/model_state.h"
+
+namespace hearth {
+
+// One generation of a model: a line of `hearth ps`.
+struct CacheRow {
+  ModelId id;
+  ModelState state = ModelState::kAbsent;
+  std::uint64_t pins = 0;          // handles given out and not dropped
+  std::uint64_t hits = 0;          // since it was loaded
+  std::uint64_t device_bytes = 0;  // charged; loading: the reserved peak
+  std::uint64_t host_bytes = 0;
+  std::uint64_t mapped_bytes = 0;  // bytes that models share show up in each one's row
+  TimePoint last_used{};
+  WallTime loaded_at{};            // ready, draining
+  bool pinned = false;             // hard pin: never evicted
+  std::size_t waiters = 0;
+  LoadReport load_report;          // ready, draining
+  absl::Status error;              // failed: why; queued: why it has no room yet
+  TimePoint retry_at{};            // failed: remembered until then
+};
+
+}  // namespace hearth

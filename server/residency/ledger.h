@@ -1,0 +1,68 @@
+// Arithmetic of the memory budget: who holds what, and what it comes to.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "server/model/footprint.h"
+
+namespace hearth {
+
+// One number per dimension (model/footprint.h says what they mean).
+struct Bytes {
+  std::uint64_t device_bytes = 0;
+  std::uint64_t host_bytes = 0;
+  std::uint64_t mapped_bytes = 0;
+  friend bool operator==(const Bytes&, const Bytes&) = default;
+};
+
+Bytes operator+(const Bytes& a, const Bytes& b);
+
+// In every dimension.
+bool operator<=(const Bytes& a, const Bytes& b);
+
+// The first dimension in which `need` and `held` come to more than `capacity`, for people: "12 GiB
+// of mapped memory, and 3 GiB of the 8 GiB of cache.budget.mapped are left". None: it fits.
+std::optional<std::string> Shortage(const Bytes& need, const Bytes& held, const Bytes& capacity);
+
+// Why bytes are held. `loading`: the peak a load may need. `unloading`: leaving, still there.
+enum class HoldPhase : std::uint8_t { kLoading, kResident, kUnloading };
+
+// A sum of footprints in which file-backed bytes count once, however many hold them: the mapped
+// dimension is the length of the union of all extents. Bytes held in several phases are attributed
+// to one: resident before loading before unloading.
+//
+// A value: what would happen if somebody came or went is tried out on a copy. Thread-compatible.
+class Ledger {
+ public:
+  void Add(const Footprint& footprint, HoldPhase phase) { Change(footprint, phase, 1); }
+  // REQUIRES: was added in this phase.
+  void Remove(const Footprint& footprint, HoldPhase phase) { Change(footprint, phase, -1); }
+  // As if everything that is unloading had gone.
+  void DropUnloading();
+
+  const Bytes& held(HoldPhase phase) const { return held_[static_cast<std::size_t>(phase)]; }
+  Bytes used() const;
+
+ private:
+  static constexpr std::size_t kPhases = 3;
+  using Holders = std::array<std::int64_t, kPhases>;
+  // Holders from this offset up to the next key; nobody before the first key nor after the last
+  // one. Neighbours differ, so the map is as small as it can be.
+  using Boundaries = std::map<std::uint64_t, Holders>;
+
+  void Change(const Footprint& footprint, HoldPhase phase, int by);
+  void ChangeExtent(const Extent& extent, HoldPhase phase, int by);
+  static Boundaries::iterator Split(Boundaries& boundaries, std::uint64_t offset);
+  static void Merge(Boundaries& boundaries, std::uint64_t first, std::uint64_t last);
+  Bytes* Attribution(const Holders& holders);  // null: nobody holds these bytes
+
+  std::map<FileId, Boundaries> files_;
+  std::array<Bytes, kPhases> held_;  // by HoldPhase
+};
+
+}  // namespace hearth

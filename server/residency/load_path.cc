@@ -1,0 +1,209 @@
+// The cold path of ModelManager: from the queue to the waiters' answers.
+#include <chrono>
+#include <utility>
+
+#include "server/base/bytes.h"
+#include "server/base/check.h"
+#include "server/base/log.h"
+#include "server/residency/model_manager.h"
+
+namespace hearth {
+namespace {
+
+// A request takes about this long; a model in use may be idle then.
+constexpr std::chrono::milliseconds kRetryHint{1000};
+
+}  // namespace
+
+void ModelManager::PostLoadNext() {
+  tasks_.Post(deps_.load_executor, [this](TaskGroup::How how) { LoadNext(how); });
+}
+
+// One of these is posted for every model that is queued; it decides which when it runs.
+void ModelManager::LoadNext(TaskGroup::How how) {
+  std::optional<ModelCache::QueuedLoad> queued = cache_.TakeQueued();
+  if (!queued) return;  // unloaded while it was queued
+  LoadPtr load(new PendingLoad{*this, *queued->entry, queued->generation, std::move(queued->stop),
+                               deps_.clock.Now()});
+  if (how == TaskGroup::How::kDrop) {
+    return Fail(*load, absl::UnavailableError("Server exiting"), /*remember=*/false);
+  }
+  LoadOne(std::move(load));
+}
+
+// Find the file and its loader, estimate, make room, load, publish, answer. When there is no room
+// yet the load is parked, and comes here again.
+void ModelManager::LoadOne(LoadPtr load) {
+  if (!load->spec) {
+    const absl::Status known = Estimate(*load);
+    if (!known.ok()) return Fail(*load, known, /*remember=*/true);
+  }
+
+  const absl::StatusOr<Room> room = MakeRoom(*load);
+  if (!room.ok()) return Fail(*load, room.status(), /*remember=*/false);
+  if (*room == Room::kLater) return Park(std::move(load), TaskGroup::How::kRun);
+
+  absl::StatusOr<std::unique_ptr<Model>> model = load->loader->Load(*load->spec, load->stop);
+  if (!model.ok()) return Fail(*load, model.status(), !absl::IsCancelled(model.status()));
+  const LoadReport report = (*model)->load_report();
+
+  absl::StatusOr<ModelCache::Published> published = cache_.Publish(load->entry, *model);
+  if (!published.ok()) {
+    model->reset();  // before its bytes are given back
+    return Fail(*load, published.status(), !absl::IsCancelled(published.status()));
+  }
+  Ready(*load, report, *std::move(published));
+}
+
+// Everything that can be known to be wrong is found here, before anybody is evicted.
+absl::Status ModelManager::Estimate(PendingLoad& load) const {
+  HEARTH_ASSIGN_OR_RETURN(ModelSpec spec, deps_.find_spec(load.entry.slot.id));
+  HEARTH_ASSIGN_OR_RETURN(load.loader, deps_.find_loader(spec.format));
+  HEARTH_ASSIGN_OR_RETURN(load.estimate, load.loader->Estimate(spec));
+  load.spec = std::move(spec);
+  return absl::OkStatus();
+}
+
+// Reserves the load's peak, evicting and destroying on this thread what has to go.
+absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
+  const Footprint& need = load.estimate.peak;
+  CacheEntry& entry = load.entry;
+  const ModelId& id = entry.slot.id;
+  HEARTH_RETURN_IF_ERROR(cache_.CheckCanFit(entry, need));
+  while (true) {
+    if (load.stop.stop_requested()) {
+      return absl::CancelledError(StrCat("the load of model '", id.name, "' was stopped"));
+    }
+    {
+      MutexLock lock(mu_);
+      load.room_changes = room_changes_;
+    }
+    if (cache_.TryBeginLoad(entry, need)) return Room::kReserved;
+    if (!std::exchange(load.wants_room, true)) {
+      cache_.WantRoom(true);  // from now on no dropped handle goes unnoticed
+      continue;
+    }
+    if (std::optional<ModelCache::Victim> old = cache_.RetireForReload(entry)) {
+      Free(*std::move(old));
+      continue;
+    }
+    std::optional<ModelCache::EvictionView> view = cache_.ViewForEviction(entry);
+    if (!view) return Room::kLater;  // its bytes are on their way
+    const auto chosen = ChooseVictims(view->candidates, policy_, deps_.clock.Now(),
+                                      std::move(view->settled), budget_.capacity(), need);
+    if (!chosen) {
+      absl::Status blocked = WithRetryAfter(
+          absl::ResourceExhaustedError(
+              StrCat("model '", id.name, "' version ", id.version,
+                     " does not fit beside the models in use; ask again when they are idle")),
+          kRetryHint);
+      if (!cache_.SetBlocked(entry, blocked)) return blocked;  // nobody waits for it any more
+      return Room::kLater;
+    }
+    std::vector<EvictionCandidate> candidates;
+    for (const std::size_t i : *chosen) candidates.push_back(view->candidates[i]);
+    std::optional<std::vector<ModelCache::Victim>> victims =
+        cache_.TakeVictims(entry, need, candidates);
+    if (!victims) continue;  // one of them was asked for meanwhile: it stays, and another is picked
+    for (ModelCache::Victim& victim : *victims) {
+      const ModelId& old = victim.entry->slot.id;
+      log::Info("model evicted", {{"model", old.name},
+                                  {"version", old.version},
+                                  {"for", ToString(id)},
+                                  {"needed", FormatBytes(need.host_bytes + need.device_bytes +
+                                                         need.mapped_bytes())}});
+      Free(std::move(victim));
+    }
+  }
+}
+
+// No thread is held while a load waits for room. Wake() brings it back.
+void ModelManager::Park(LoadPtr load, TaskGroup::How how) {
+  if (how == TaskGroup::How::kDrop) {
+    return Fail(*load, absl::UnavailableError("Server exiting"), /*remember=*/false);
+  }
+  {
+    MutexLock lock(mu_);
+    if (load->room_changes == room_changes_) {
+      const std::uint64_t generation = load->generation;
+      parked_.emplace(generation, std::move(load));
+      return;
+    }
+  }
+  Resume(std::move(load));  // something changed while it was looking
+}
+
+void ModelManager::Resume(LoadPtr load) {
+  tasks_.Post(deps_.load_executor, [this, load = std::move(load)](TaskGroup::How how) mutable {
+    if (how == TaskGroup::How::kDrop) return Park(std::move(load), how);
+    LoadOne(std::move(load));
+  });
+}
+
+void ModelManager::RoomChanged() {
+  if (!cache_.room_wanted() || waking_.exchange(true)) return;
+  tasks_.Post(deps_.load_executor, [this](TaskGroup::How how) { Wake(how); });
+}
+
+void ModelManager::Wake(TaskGroup::How how) {
+  waking_.store(false);
+  std::map<std::uint64_t, LoadPtr> woken;
+  {
+    MutexLock lock(mu_);
+    ++room_changes_;
+    woken.swap(parked_);
+  }
+  for (auto& [generation, load] : woken) {
+    if (how == TaskGroup::How::kDrop) {
+      Park(std::move(load), how);
+    } else {
+      Resume(std::move(load));
+    }
+  }
+}
+
+void ModelManager::Fail(PendingLoad& load, const absl::Status& error, bool remember) {
+  const ModelId& id = load.entry.slot.id;
+  ModelCache::Failed failed = cache_.Fail(load.entry, error, remember);
+  deps_.metrics.LoadFinished(id.name, error.code(), deps_.clock.Now() - load.started, {});
+  log::Warning("model not loaded", {{"model", id.name},
+                                    {"version", id.version},
+                                    {"code", absl::StatusCodeToString(error.code())},
+                                    {"error", FromAbsl(error.message())},
+                                    {"waiters", failed.waiters.size()}});
+  for (Waiter& waiter : failed.waiters) std::move(waiter.done)(failed.error, waiter.result);
+  if (failed.requeued) PostLoadNext();
+  RoomChanged();
+}
+
+void ModelManager::Ready(PendingLoad& load, const LoadReport& report,
+                         ModelCache::Published published) {
+  const ModelId& id = load.entry.slot.id;
+  const Duration total = deps_.clock.Now() - load.started;
+  std::vector<Metrics::LoadPhaseTime> phases;
+  for (std::size_t i = 0; i < kLoadPhaseCount; ++i) {
+    if (report.phases[i] != Duration{}) {
+      phases.push_back({ToString(static_cast<LoadPhase>(i)), report.phases[i]});
+    }
+  }
+  deps_.metrics.LoadFinished(id.name, absl::StatusCode::kOk, total, phases);
+  log::Info("model ready", {{"model", id.name},
+                            {"version", id.version},
+                            {"weights", FormatBytes(report.weight_bytes)},
+                            {"copied", FormatBytes(report.copied_bytes)},
+                            {"load_ms", ToMilliseconds(total)},
+                            {"map_ms", ToMilliseconds(report[LoadPhase::kMap])},
+                            {"parse_ms", ToMilliseconds(report[LoadPhase::kParse])},
+                            {"bind_ms", ToMilliseconds(report[LoadPhase::kBind])},
+                            {"to_device_ms", ToMilliseconds(report[LoadPhase::kToDevice])},
+                            {"populate_ms", ToMilliseconds(report[LoadPhase::kPopulate])},
+                            {"warm_up_ms", ToMilliseconds(report[LoadPhase::kWarmUp])},
+                            {"waiters", published.deliveries.size()}});
+  for (ModelCache::Delivery& delivery : published.deliveries) {
+    std::move(delivery.waiter.done)(std::move(delivery.handle), delivery.waiter.result);
+  }
+  if (published.replaced) Free(*std::move(published.replaced));
+  RoomChanged();  // less may be held than was reserved
+}
+
+}  // namespace hearth

@@ -1,0 +1,266 @@
+// Requests: hits, waiters, and who leaves. The steps of a load are in model_cache_load.cc, what
+// people and the invariants see in model_cache_view.cc.
+#include "server/residency/model_cache.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "server/base/check.h"
+
+namespace hearth {
+namespace {
+
+std::chrono::milliseconds CeilMilliseconds(Duration d) {
+  return std::max(std::chrono::ceil<std::chrono::milliseconds>(d), std::chrono::milliseconds(1));
+}
+
+absl::Status ServerExiting() { return absl::UnavailableError("Server exiting"); }
+
+}  // namespace
+
+ModelCache::ModelCache(MemoryBudget& budget, const Clock& clock, Options options, Hooks hooks)
+    : budget_(budget), clock_(clock), options_(options), hooks_(std::move(hooks)) {}
+
+ModelCache::~ModelCache() {
+  MutexLock lock(mu_);
+  for (const auto& slot : index_.slots()) {
+    for (const auto& entry : slot->entries) {
+      HEARTH_CHECK(entry->state == ModelState::kAbsent || entry->state == ModelState::kFailed);
+    }
+  }
+}
+
+void ModelCache::Touched(CacheEntry& entry) {
+  entry.last_used.store(clock_.Now().time_since_epoch().count(), std::memory_order_relaxed);
+  entry.hits.fetch_add(1, std::memory_order_relaxed);
+  entry.slot.metrics.CacheLookup(CacheResult::kHit);
+}
+
+ModelHandle ModelCache::TryPin(const ModelId& id, Touch touch) {
+  const ModelSlot* slot = index_.Find(id);
+  if (slot == nullptr) return {};
+  CacheEntry* entry = slot->current.load(std::memory_order_acquire);
+  if (entry == nullptr || !entry->pins.TryPin()) return {};
+  if (touch == Touch::kRequest) Touched(*entry);
+  return ModelHandle(entry);
+}
+
+void ModelCache::Unpin(CacheEntry& entry) noexcept {
+  const PinCount::Left left = entry.pins.Unpin();
+  if (!left.last) return;
+  if (left.closed) {
+    Drained(entry);
+  } else if (room_wanted() && hooks_.unpinned) {
+    hooks_.unpinned();
+  }
+}
+
+// The last handle of a closed entry is gone. Several threads may have seen that, one after the
+// other, and the entry may live again by now: the state decides, under the lock.
+void ModelCache::Drained(CacheEntry& entry) {
+  Victim victim;
+  {
+    MutexLock lock(mu_);
+    if (entry.state != ModelState::kDraining || entry.pins.count() != 0) return;
+    entry.reservation.BeginUnloading();
+    victim = TakeOut(entry);
+    CheckLocked();
+  }
+  hooks_.drained(std::move(victim));
+}
+
+ModelCache::FindResult ModelCache::Find(const ModelId& id, ModelMetrics& metrics,
+                                        FindOptions options, Waiter& waiter) {
+  MutexLock lock(mu_);
+  FindResult result;
+  if (shutting_down_) {
+    result.error = ServerExiting();
+    return result;
+  }
+  ModelSlot* known = index_.Find(id);
+  ModelSlot& slot = known != nullptr ? *known : index_.Insert(id, metrics);
+  if (options.pin) slot.pinned = true;
+
+  CacheEntry* current = slot.current.load(std::memory_order_relaxed);
+  if (current != nullptr && !options.reload && current->pins.TryPin()) {
+    if (waiter.request) Touched(*current);
+    result.outcome = Outcome::kHit;
+    result.handle = ModelHandle(current);
+    return result;
+  }
+
+  CacheEntry* incoming = slot.incoming;
+  if (incoming != nullptr && IsComing(incoming->state)) {
+    if (options.reload && (incoming->state == ModelState::kLoading || incoming->taken)) {
+      incoming->stopping = true;  // it may have read the old file; Fail() queues it again
+      result.stop = incoming->stop;
+    }
+    result.outcome = Outcome::kJoined;
+    waiter.result = CacheResult::kWait;
+  } else {
+    if (incoming != nullptr && !options.explicit_load && clock_.Now() < incoming->retry_at) {
+      result.error =
+          WithRetryAfter(incoming->error, CeilMilliseconds(incoming->retry_at - clock_.Now()));
+      return result;
+    }
+    incoming = &Enqueue(slot);
+    result.outcome = Outcome::kStart;
+    waiter.result = CacheResult::kLoad;
+  }
+  incoming->reload |= options.reload && current != nullptr;
+  result.ticket = waiters_.Add(incoming, std::move(waiter));
+  CheckLocked();
+  return result;
+}
+
+// A fresh entry, or the failed one once more.
+CacheEntry& ModelCache::Enqueue(ModelSlot& slot) {
+  CacheEntry* entry = slot.incoming;
+  for (const auto& unused : slot.entries) {
+    if (entry != nullptr) break;
+    if (unused->state == ModelState::kAbsent) entry = unused.get();
+  }
+  if (entry == nullptr) {
+    entry = slot.entries.emplace_back(std::make_unique<CacheEntry>(*this, slot)).get();
+  }
+  Transition(*entry, ModelState::kQueued);
+  entry->generation = ++generations_;
+  entry->error = absl::OkStatus();
+  entry->retry_at = {};
+  entry->taken = false;
+  entry->stopping = false;
+  entry->stop = std::stop_source();
+  slot.incoming = entry;
+  queue_.push_back(entry);
+  return *entry;
+}
+
+ModelCache::Leaver ModelCache::MakeLeaver(Waiters::Taken taken) {
+  const CacheEntry& entry = *taken.entry;
+  absl::Status why = entry.blocked.value_or(absl::DeadlineExceededError(
+      StrCat("model '", entry.slot.id.name, "' version ", entry.slot.id.version, " is still ",
+             ToString(entry.state), "; the load goes on, so a later request may find it ready")));
+  return {std::move(taken.waiter), std::move(why),
+          entry.blocked.has_value() && waiters_.count(&entry) == 0};
+}
+
+std::optional<ModelCache::Leaver> ModelCache::TakeWaiter(Waiters::Ticket ticket) {
+  MutexLock lock(mu_);
+  std::optional<Waiters::Taken> taken = waiters_.Take(ticket);
+  if (!taken) return std::nullopt;
+  return MakeLeaver(std::move(*taken));
+}
+
+std::vector<ModelCache::Leaver> ModelCache::TakeExpired() {
+  MutexLock lock(mu_);
+  std::vector<Leaver> leavers;
+  for (Waiters::Taken& taken : waiters_.TakeExpired(clock_.Now())) {
+    leavers.push_back(MakeLeaver(std::move(taken)));
+  }
+  return leavers;
+}
+
+std::optional<TimePoint> ModelCache::next_deadline() const {
+  MutexLock lock(mu_);
+  return waiters_.next_deadline();
+}
+
+// The only place where a state changes.
+void ModelCache::Transition(CacheEntry& entry, ModelState to) {
+  HEARTH_CHECK(CanFollow(entry.state, to));
+  entry.state = to;
+}
+
+// Closed and unpinned, and charged as unloading -> kUnloading.
+ModelCache::Victim ModelCache::TakeOut(CacheEntry& entry) {
+  Transition(entry, ModelState::kUnloading);
+  entry.report = {};
+  entry.loaded_at = {};
+  CacheEntry* expected = &entry;
+  entry.slot.current.compare_exchange_strong(expected, nullptr, std::memory_order_release,
+                                             std::memory_order_relaxed);
+  return {&entry, std::move(entry.model)};
+}
+
+// kReady -> kUnloading, or kDraining while somebody holds it.
+std::optional<ModelCache::Victim> ModelCache::Retire(CacheEntry& entry, EvictionReason reason) {
+  HEARTH_CHECK(entry.state == ModelState::kReady);
+  entry.leaving = reason;
+  if (entry.pins.Close() == 0) {
+    entry.reservation.BeginUnloading();
+    return TakeOut(entry);
+  }
+  Transition(entry, ModelState::kDraining);
+  CacheEntry* expected = &entry;
+  entry.slot.current.compare_exchange_strong(expected, nullptr, std::memory_order_release,
+                                             std::memory_order_relaxed);
+  return std::nullopt;
+}
+
+void ModelCache::Leave(ModelSlot& slot, EvictionReason reason,
+                       const std::shared_ptr<Completion>& completion, Leaving& leaving) {
+  slot.pinned = false;
+  slot.failures = 0;
+  if (CacheEntry* current = slot.current.load(std::memory_order_relaxed)) {
+    if (std::optional<Victim> victim = Retire(*current, reason)) {
+      leaving.victims.push_back(std::move(*victim));
+    }
+  }
+  if (CacheEntry* incoming = slot.incoming) {
+    for (Waiter& waiter : waiters_.TakeAll(incoming)) leaving.waiters.push_back(std::move(waiter));
+    const bool untouched = incoming->state == ModelState::kQueued && !incoming->taken;
+    if (untouched) {
+      std::erase(queue_, incoming);
+      Transition(*incoming, ModelState::kFailed);
+    }
+    if (incoming->state == ModelState::kFailed) {
+      Transition(*incoming, ModelState::kAbsent);
+      incoming->error = absl::OkStatus();
+      incoming->retry_at = {};
+      incoming->reload = false;
+      slot.incoming = nullptr;
+      for (auto& gone : incoming->on_gone) leaving.gone.push_back(std::move(gone));
+      incoming->on_gone.clear();
+    } else {
+      incoming->stopping = true;
+      leaving.stops.push_back(incoming->stop);
+    }
+  }
+  for (const auto& entry : slot.entries) {
+    if (completion && (IsLeaving(entry->state) || IsComing(entry->state))) {
+      entry->on_gone.push_back(completion);
+    }
+  }
+}
+
+ModelCache::Leaving ModelCache::BeginUnload(const ModelId& id,
+                                            std::shared_ptr<Completion> completion) {
+  MutexLock lock(mu_);
+  Leaving leaving;
+  if (ModelSlot* slot = index_.Find(id)) Leave(*slot, EvictionReason::kUnload, completion, leaving);
+  CheckLocked();
+  leaving.gone.push_back(std::move(completion));  // not under the lock, should it be the last
+  return leaving;
+}
+
+ModelCache::Leaving ModelCache::Shutdown() {
+  MutexLock lock(mu_);
+  shutting_down_ = true;
+  Leaving leaving;
+  for (const auto& slot : index_.slots()) {
+    Leave(*slot, EvictionReason::kShutdown, nullptr, leaving);
+  }
+  CheckLocked();
+  return leaving;
+}
+
+std::vector<std::shared_ptr<Completion>> ModelCache::Forget(CacheEntry& entry) {
+  MutexLock lock(mu_);
+  entry.reservation.Release();
+  Transition(entry, ModelState::kAbsent);
+  std::vector<std::shared_ptr<Completion>> gone = std::exchange(entry.on_gone, {});
+  CheckLocked();
+  return gone;
+}
+
+}  // namespace hearth

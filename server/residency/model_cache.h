@@ -1,0 +1,217 @@
+// The table of models: which are there, in which state, who uses them, what they weigh.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <vector>
+
+#include "server/base/clock.h"
+#include "server/base/mutex.h"
+#include "server/base/status.h"
+#include "server/residency/cache_entry.h"
+#include "server/residency/cache_row.h"
+#include "server/residency/eviction.h"
+#include "server/residency/memory_budget.h"
+#include "server/residency/model_handle.h"
+#include "server/residency/model_state.h"
+#include "server/residency/waiters.h"
+
+namespace hearth {
+
+// Bookkeeping only: starts no thread, opens no file, calls no Loader. ModelManager drives it.
+//
+// A hit takes no lock, moves no list and allocates nothing: pins, last use and hits are atomics in
+// the entry, and entries are never freed while the cache lives. Everything else happens under one
+// lock, and under it there is no I/O, no callback and no Model destructor: what has to be called or
+// destroyed is handed to the caller. The only lock taken inside it is the budget's, so that the
+// table and the ledger always agree.
+//
+// Thread-safe.
+class ModelCache {
+ public:
+  struct Options {
+    Duration failure_backoff{};      // after the first failure; doubles
+    Duration max_failure_backoff{};
+  };
+  // A model on its way out, kUnloading. Destroy `model` outside every lock, then call Forget().
+  struct Victim {
+    CacheEntry* entry = nullptr;
+    std::unique_ptr<Model> model;
+  };
+  // Called by whichever thread drops a handle, outside the lock.
+  struct Hooks {
+    std::function<void(Victim)> drained;  // it was the last one of a model that is leaving
+    std::function<void()> unpinned;       // it was the last one, and somebody wants room
+  };
+  ModelCache(MemoryBudget& budget, const Clock& clock, Options options, Hooks hooks);
+  ~ModelCache();  // CHECKs that nothing is pinned, loading or leaving
+
+  // --- Requests --------------------------------------------------------------------------------
+
+  // kRequest: counts a hit and marks the model as used now. kProbe leaves no trace.
+  enum class Touch { kRequest, kProbe };
+  // The resident model, or null. Wait-free but for other pins on the same model.
+  ModelHandle TryPin(const ModelId& id, Touch touch);
+
+  struct FindOptions {
+    bool explicit_load = false;  // even inside a back-off
+    bool reload = false;         // even when resident; a load under way starts again
+    bool pin = false;            // hard pin, until Unload
+  };
+  enum class Outcome {
+    kHit,      // `handle` is set, `waiter` untouched
+    kJoined,   // on its way already; `waiter` was queued
+    kStart,    // now kQueued; `waiter` was queued; the caller sees to it that a load thread comes
+    kRefused,  // failed recently, or shutting down: `error`; `waiter` untouched
+  };
+  struct FindResult {
+    Outcome outcome = Outcome::kRefused;
+    ModelHandle handle{};
+    absl::Status error{};
+    Waiters::Ticket ticket = 0;
+    std::optional<std::stop_source> stop{};  // a load to be told to stop
+  };
+  // One look under one lock decides, so there is at most one load of a model.
+  FindResult Find(const ModelId& id, ModelMetrics& metrics, FindOptions options, Waiter& waiter)
+      ABSL_LOCKS_EXCLUDED(mu_);
+
+  // A waiter that has lost interest, with what it should hear; `abandoned`: nobody else waits for
+  // that load, and it has no room, so it should be looked at.
+  struct Leaver {
+    Waiter waiter;
+    absl::Status why;
+    bool abandoned = false;
+  };
+  std::optional<Leaver> TakeWaiter(Waiters::Ticket ticket) ABSL_LOCKS_EXCLUDED(mu_);
+  std::vector<Leaver> TakeExpired() ABSL_LOCKS_EXCLUDED(mu_);
+  std::optional<TimePoint> next_deadline() const ABSL_LOCKS_EXCLUDED(mu_);
+
+  // --- A load, step by step ----------------------------------------------------------------------
+
+  struct QueuedLoad {
+    CacheEntry* entry = nullptr;
+    std::uint64_t generation = 0;
+    std::stop_token stop;
+  };
+  // The next load to do: one that a request waits for, else the oldest. None: the queue is empty.
+  std::optional<QueuedLoad> TakeQueued() ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Why `need` cannot fit for as long as the budget and the hard pins are what they are; or OK.
+  absl::Status CheckCanFit(const CacheEntry& entry, const Footprint& need) const
+      ABSL_LOCKS_EXCLUDED(mu_);
+
+  // kQueued -> kLoading if the bytes are there.
+  bool TryBeginLoad(CacheEntry& entry, const Footprint& need) ABSL_LOCKS_EXCLUDED(mu_);
+
+  struct EvictionView {
+    std::vector<EvictionCandidate> candidates;
+    Ledger settled;  // they are part of it
+  };
+  // Null: `entry` holds a claim, and only has to wait.
+  std::optional<EvictionView> ViewForEviction(const CacheEntry& entry) const
+      ABSL_LOCKS_EXCLUDED(mu_);
+  // All the chosen ones -> kUnloading, and their bytes claimed for `entry`. None, and nothing
+  // changed, if one of them is wanted again or the bytes would not do any more: look again.
+  std::optional<std::vector<Victim>> TakeVictims(CacheEntry& entry, const Footprint& need,
+                                                 const std::vector<EvictionCandidate>& chosen)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  // The generation that `entry` reloads makes room: unpinned -> kUnloading (returned), else
+  // kDraining. Nothing if `entry` is no reload or it is leaving already.
+  std::optional<Victim> RetireForReload(CacheEntry& entry) ABSL_LOCKS_EXCLUDED(mu_);
+  // No room yet. False: nobody waits for it, so it need not be loaded at all.
+  bool SetBlocked(CacheEntry& entry, absl::Status why) ABSL_LOCKS_EXCLUDED(mu_);
+
+  struct Delivery {
+    Waiter waiter;
+    ModelHandle handle;
+  };
+  struct Published {
+    std::vector<Delivery> deliveries;
+    std::optional<Victim> replaced;  // the generation before, if nobody used it
+  };
+  // kLoading -> kReady, charged what was measured. Every waiter's pin is taken before anybody can
+  // evict the model. An error leaves the model with the caller, who destroys it and calls Fail():
+  // CANCELLED, it was told to stop; RESOURCE_EXHAUSTED, more was measured than fits.
+  absl::StatusOr<Published> Publish(CacheEntry& entry, std::unique_ptr<Model>& model)
+      ABSL_LOCKS_EXCLUDED(mu_);
+
+  struct Failed {
+    absl::Status error;  // for the waiters: with a hint when to ask again
+    std::vector<Waiter> waiters{};
+    bool requeued = false;  // told to stop, and wanted again since: kQueued
+    std::vector<std::shared_ptr<Completion>> gone{};
+  };
+  // kQueued | kLoading -> kFailed, then kAbsent unless `remember`. Gives the bytes back.
+  Failed Fail(CacheEntry& entry, const absl::Status& error, bool remember) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // --- Leaving -----------------------------------------------------------------------------------
+
+  struct Leaving {
+    std::vector<Victim> victims;
+    std::vector<Waiter> waiters;            // of loads that were stopped
+    std::vector<std::stop_source> stops;    // request_stop() these
+    std::vector<std::shared_ptr<Completion>> gone;
+  };
+  // What is ready -> kDraining | kUnloading, what is coming is stopped, what failed is forgotten,
+  // and the hard pin is lifted. `completion` is let go when the bytes of all of it are back.
+  Leaving BeginUnload(const ModelId& id, std::shared_ptr<Completion> completion)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  // BeginUnload of everything; Find() refuses from now on.
+  Leaving Shutdown() ABSL_LOCKS_EXCLUDED(mu_);
+
+  // kUnloading -> kAbsent: the model has been destroyed, and its bytes are free from now on.
+  std::vector<std::shared_ptr<Completion>> Forget(CacheEntry& entry) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // While somebody wants room, dropping a last handle calls Hooks::unpinned.
+  void WantRoom(bool wanted) { room_wanted_.fetch_add(wanted ? 1 : -1); }
+  bool room_wanted() const { return room_wanted_.load() > 0; }
+
+  // --- For people --------------------------------------------------------------------------------
+
+  using Row = CacheRow;
+  // By id, oldest generation first. Touches nothing.
+  std::vector<Row> Snapshot() const ABSL_LOCKS_EXCLUDED(mu_);
+  bool shutting_down() const ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Aborts unless the table in model_state.h holds and the ledger says what the table says. Debug
+  // builds do this after every change.
+  void CheckInvariants() const ABSL_LOCKS_EXCLUDED(mu_);
+
+ private:
+  friend class ModelHandle;
+
+  void Unpin(CacheEntry& entry) noexcept ABSL_LOCKS_EXCLUDED(mu_);
+  void Drained(CacheEntry& entry) ABSL_LOCKS_EXCLUDED(mu_);
+  void Transition(CacheEntry& entry, ModelState to) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  CacheEntry& Enqueue(ModelSlot& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  Victim TakeOut(CacheEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::optional<Victim> Retire(CacheEntry& entry, EvictionReason reason)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Leave(ModelSlot& slot, EvictionReason reason, const std::shared_ptr<Completion>& completion,
+             Leaving& leaving) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  Leaver MakeLeaver(Waiters::Taken taken) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Touched(CacheEntry& entry);
+  void CheckLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);  // in debug builds
+  void CheckTable() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void CheckEntry(const CacheEntry& entry) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  MemoryBudget& budget_;
+  const Clock& clock_;
+  const Options options_;
+  const Hooks hooks_;
+  std::atomic<int> room_wanted_{0};
+  ModelIndex index_;  // written under mu_, read without
+
+  mutable Mutex mu_;
+  Waiters waiters_ ABSL_GUARDED_BY(mu_);
+  std::deque<CacheEntry*> queue_ ABSL_GUARDED_BY(mu_);  // kQueued and not taken, oldest first
+  std::uint64_t generations_ ABSL_GUARDED_BY(mu_) = 0;
+  bool shutting_down_ ABSL_GUARDED_BY(mu_) = false;
+};
+
+}  // namespace hearth

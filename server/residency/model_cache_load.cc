@@ -1,0 +1,210 @@
+// The steps of a load: model_manager.cc takes them in this order.
+#include <algorithm>
+#include <utility>
+
+#include "server/base/bytes.h"
+#include "server/base/check.h"
+#include "server/residency/model_cache.h"
+
+namespace hearth {
+namespace {
+
+std::string Title(const ModelId& id) {
+  return StrCat("model '", id.name, "' version ", id.version);
+}
+
+}  // namespace
+
+std::optional<ModelCache::QueuedLoad> ModelCache::TakeQueued() {
+  MutexLock lock(mu_);
+  if (queue_.empty()) return std::nullopt;
+  auto next = std::find_if(queue_.begin(), queue_.end(),
+                           [&](const CacheEntry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+                             return waiters_.HasRequest(entry);
+                           });
+  if (next == queue_.end()) next = queue_.begin();
+  CacheEntry* entry = *next;
+  queue_.erase(next);
+  entry->taken = true;
+  CheckLocked();
+  return QueuedLoad{entry, entry->generation, entry->stop.get_token()};
+}
+
+absl::Status ModelCache::CheckCanFit(const CacheEntry& entry, const Footprint& need) const {
+  const Bytes& capacity = budget_.capacity();
+  Ledger alone;
+  alone.Add(need, HoldPhase::kLoading);
+  if (const auto shortage = Shortage(alone.used(), {}, capacity)) {
+    return absl::FailedPreconditionError(StrCat(Title(entry.slot.id), " can never fit: it needs ",
+                                                *shortage, "; raise the budget to serve it"));
+  }
+  Ledger hard_pinned;
+  {
+    MutexLock lock(mu_);
+    for (const auto& slot : index_.slots()) {
+      if (!slot->pinned || slot.get() == &entry.slot) continue;
+      for (const auto& other : slot->entries) {
+        if (other->state != ModelState::kReady && other->state != ModelState::kLoading) continue;
+        hard_pinned.Add(*other->reservation.footprint(), HoldPhase::kLoading);
+      }
+    }
+  }
+  const Bytes held = hard_pinned.used();
+  hard_pinned.Add(need, HoldPhase::kLoading);
+  const Bytes both = hard_pinned.used();
+  const Bytes own{both.device_bytes - held.device_bytes, both.host_bytes - held.host_bytes,
+                  both.mapped_bytes - held.mapped_bytes};
+  if (const auto shortage = Shortage(own, held, capacity)) {
+    return absl::ResourceExhaustedError(
+        StrCat(Title(entry.slot.id), " does not fit beside the hard-pinned models: it needs ",
+               *shortage, "; unload one or raise the budget"));
+  }
+  return absl::OkStatus();
+}
+
+bool ModelCache::TryBeginLoad(CacheEntry& entry, const Footprint& need) {
+  MutexLock lock(mu_);
+  HEARTH_CHECK(entry.state == ModelState::kQueued && entry.taken);
+  std::optional<MemoryBudget::Reservation> reservation =
+      entry.claim ? entry.claim.TryTake() : budget_.TryReserve(need);
+  if (!reservation) return false;
+  entry.reservation = std::move(*reservation);
+  entry.blocked.reset();
+  entry.taken = false;
+  Transition(entry, ModelState::kLoading);
+  CheckLocked();
+  return true;
+}
+
+std::optional<ModelCache::EvictionView> ModelCache::ViewForEviction(const CacheEntry& entry) const {
+  MutexLock lock(mu_);
+  if (entry.claim) return std::nullopt;
+  EvictionView view{{}, budget_.Settled()};
+  for (const auto& slot : index_.slots()) {
+    CacheEntry* current = slot->current.load(std::memory_order_relaxed);
+    if (current == nullptr || slot->pinned || current->pins.count() != 0) continue;
+    view.candidates.push_back(
+        {current, current->generation, slot->id, current->reservation.footprint(),
+         TimePoint(Duration(current->last_used.load(std::memory_order_relaxed))),
+         current->hits.load(std::memory_order_relaxed)});
+  }
+  return view;
+}
+
+std::optional<std::vector<ModelCache::Victim>> ModelCache::TakeVictims(
+    CacheEntry& entry, const Footprint& need, const std::vector<EvictionCandidate>& chosen) {
+  MutexLock lock(mu_);
+  std::vector<CacheEntry*> closed;
+  std::vector<MemoryBudget::Reservation*> reservations;
+  for (const EvictionCandidate& candidate : chosen) {
+    CacheEntry& victim = *candidate.entry;
+    const bool same = victim.generation == candidate.generation &&
+                      victim.state == ModelState::kReady && !victim.slot.pinned;
+    if (!same || !victim.pins.TryClose()) break;
+    closed.push_back(&victim);
+    reservations.push_back(&victim.reservation);
+  }
+  if (closed.size() == chosen.size()) {
+    if (std::optional<MemoryBudget::Claim> claim = budget_.TryClaim(need, reservations)) {
+      entry.claim = std::move(*claim);
+      std::vector<Victim> victims;
+      for (CacheEntry* victim : closed) {
+        victim->leaving = EvictionReason::kCapacity;
+        victims.push_back(TakeOut(*victim));
+      }
+      CheckLocked();
+      return victims;
+    }
+  }
+  // A request that came in between has missed, and is now waiting for the lock to look again.
+  for (CacheEntry* rescued : closed) rescued->pins.Reopen();
+  return std::nullopt;
+}
+
+std::optional<ModelCache::Victim> ModelCache::RetireForReload(CacheEntry& entry) {
+  MutexLock lock(mu_);
+  CacheEntry* current = entry.slot.current.load(std::memory_order_relaxed);
+  if (!entry.reload || current == nullptr) return std::nullopt;
+  std::optional<Victim> victim = Retire(*current, EvictionReason::kReload);
+  CheckLocked();
+  return victim;
+}
+
+bool ModelCache::SetBlocked(CacheEntry& entry, absl::Status why) {
+  MutexLock lock(mu_);
+  entry.blocked = std::move(why);
+  return waiters_.count(&entry) > 0;
+}
+
+absl::StatusOr<ModelCache::Published> ModelCache::Publish(CacheEntry& entry,
+                                                          std::unique_ptr<Model>& model) {
+  MutexLock lock(mu_);
+  if (entry.stopping) return absl::CancelledError(StrCat(Title(entry.slot.id), " was stopped"));
+  const Footprint& measured = model->footprint();
+  if (!entry.reservation.Settle(measured)) {
+    return absl::ResourceExhaustedError(
+        StrCat(Title(entry.slot.id), " took more memory than its files promised (",
+               FormatBytes(measured.device_bytes), " device, ", FormatBytes(measured.host_bytes),
+               " host), and there is no room for the difference"));
+  }
+  ModelSlot& slot = entry.slot;
+  Published published;
+  if (CacheEntry* before = slot.current.load(std::memory_order_relaxed)) {
+    published.replaced = Retire(*before, EvictionReason::kReload);
+  }
+  entry.report = model->load_report();
+  entry.loaded_at = clock_.WallNow();
+  entry.model = std::move(model);
+  entry.reload = false;
+  entry.hits.store(0, std::memory_order_relaxed);
+  entry.last_used.store(clock_.Now().time_since_epoch().count(), std::memory_order_relaxed);
+  for (Waiter& waiter : waiters_.TakeAll(&entry)) {
+    published.deliveries.push_back({std::move(waiter), ModelHandle(&entry)});
+  }
+  Transition(entry, ModelState::kReady);
+  entry.pins.Open(published.deliveries.size());
+  slot.incoming = nullptr;
+  slot.failures = 0;
+  slot.current.store(&entry, std::memory_order_release);
+  CheckLocked();
+  return published;
+}
+
+ModelCache::Failed ModelCache::Fail(CacheEntry& entry, const absl::Status& error, bool remember) {
+  MutexLock lock(mu_);
+  ModelSlot& slot = entry.slot;
+  Failed failed{error};
+  std::erase(queue_, &entry);
+  entry.claim.Release();
+  entry.reservation.Release();
+  entry.blocked.reset();
+  entry.taken = false;
+  const bool stopped = std::exchange(entry.stopping, false);
+  Transition(entry, ModelState::kFailed);
+  failed.gone = std::exchange(entry.on_gone, {});
+  if (stopped && !shutting_down_ && waiters_.count(&entry) > 0) {
+    Enqueue(slot);
+    failed.requeued = true;
+    CheckLocked();
+    return failed;
+  }
+  // A reload that failed leaves the old one in service, so there is nothing to remember.
+  const bool keep = remember && !stopped && slot.current.load(std::memory_order_relaxed) == nullptr;
+  if (keep) {
+    const Duration wait =
+        std::min(options_.max_failure_backoff,
+                 options_.failure_backoff * (std::int64_t{1} << std::min(slot.failures++, 20)));
+    entry.error = error;
+    entry.retry_at = clock_.Now() + wait;
+    failed.error = WithRetryAfter(error, std::chrono::ceil<std::chrono::milliseconds>(wait));
+  } else {
+    Transition(entry, ModelState::kAbsent);
+    slot.incoming = nullptr;
+  }
+  entry.reload = false;
+  failed.waiters = waiters_.TakeAll(&entry);
+  CheckLocked();
+  return failed;
+}
+
+}  // namespace hearth

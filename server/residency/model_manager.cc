@@ -1,0 +1,206 @@
+// Everything but the cold path, which is load_path.cc.
+#include "server/residency/model_manager.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "server/base/check.h"
+#include "server/base/log.h"
+
+namespace hearth {
+namespace {
+
+const EvictionPolicy& Lru() {
+  static const LruPolicy policy;  // stateless
+  return policy;
+}
+
+Deadline After(TimePoint now, Duration wait) {
+  return wait < kNoDeadline - now ? now + wait : kNoDeadline;
+}
+
+}  // namespace
+
+ModelManager::ModelManager(Deps deps, Options options)
+    : deps_(std::move(deps)),
+      options_(options),
+      policy_(deps_.eviction != nullptr ? *deps_.eviction : Lru()),
+      budget_(options.capacity),
+      cache_(budget_, deps_.clock, {options.failure_backoff, options.max_failure_backoff},
+             {.drained = [this](ModelCache::Victim victim) { PostFree(std::move(victim)); },
+              .unpinned = [this] { RoomChanged(); }}),
+      alarm_(deps_.timer, [this] { ExpireWaiters(); }) {}
+
+ModelManager::~ModelManager() {
+  Shutdown();
+  tasks_.Wait();
+}
+
+ModelHandle ModelManager::TryAcquire(const ModelId& id) {
+  return cache_.TryPin(id, ModelCache::Touch::kRequest);
+}
+
+ModelHandle ModelManager::Peek(const ModelId& id) {
+  return cache_.TryPin(id, ModelCache::Touch::kProbe);
+}
+
+ModelManager::Ticket ModelManager::Acquire(const ModelId& id, Deadline deadline,
+                                           AcquireCallback done) {
+  if (ModelHandle handle = TryAcquire(id)) {
+    std::move(done)(Acquired{std::move(handle)});
+    return 0;
+  }
+  const TimePoint now = deps_.clock.Now();
+  if (deadline == kNoDeadline) deadline = After(now, options_.max_cold_wait);
+  if (deadline <= now) {
+    std::move(done)(absl::DeadlineExceededError(
+        StrCat("the deadline had passed when model '", id.name, "' was asked for")));
+    return 0;
+  }
+  Waiter waiter{[this, now, done = std::move(done)](absl::StatusOr<ModelHandle> handle,
+                                                    CacheResult result) mutable {
+                  if (!handle.ok()) return std::move(done)(std::move(handle).status());
+                  std::move(done)(Acquired{*std::move(handle), result, deps_.clock.Now() - now});
+                },
+                deadline};
+  return Find(id, {}, std::move(waiter));
+}
+
+void ModelManager::Load(const ModelId& id, LoadRequest request, Deadline deadline,
+                        LoadCallback done) {
+  Waiter waiter{[done = std::move(done)](absl::StatusOr<ModelHandle> handle, CacheResult) mutable {
+                  if (!handle.ok()) return std::move(done)(std::move(handle).status());
+                  std::move(done)((*handle)->load_report());
+                },
+                deadline, /*request=*/false};
+  Find(id, {.explicit_load = true, .reload = request.reload, .pin = request.pin},
+       std::move(waiter));
+  if (request.pin) RoomChanged();  // for the worse: who can never fit beside it need not wait
+}
+
+Waiters::Ticket ModelManager::Find(const ModelId& id, ModelCache::FindOptions options,
+                                   Waiter waiter) {
+  ModelMetrics& metrics = deps_.metrics.Model(id.name, id.version);
+  const bool request = waiter.request;
+  const Deadline deadline = waiter.deadline;
+  ModelCache::FindResult found = cache_.Find(id, metrics, options, waiter);
+  switch (found.outcome) {
+    case ModelCache::Outcome::kHit:
+      std::move(waiter.done)(std::move(found.handle), CacheResult::kHit);
+      return 0;
+    case ModelCache::Outcome::kRefused:
+      std::move(waiter.done)(std::move(found.error), CacheResult::kWait);
+      return 0;
+    case ModelCache::Outcome::kJoined:
+      if (request) metrics.CacheLookup(CacheResult::kWait);
+      break;
+    case ModelCache::Outcome::kStart:
+      if (request) metrics.CacheLookup(CacheResult::kLoad);
+      PostLoadNext();
+      break;
+  }
+  if (found.stop) {
+    found.stop->request_stop();
+    RoomChanged();  // should it be parked
+  }
+  if (deadline != kNoDeadline) alarm_.SetBy(deadline);
+  return found.ticket;
+}
+
+void ModelManager::Cancel(Ticket ticket) {
+  std::optional<ModelCache::Leaver> leaver = cache_.TakeWaiter(ticket);
+  if (leaver) Answer(*std::move(leaver), absl::CancelledError("the request was cancelled"));
+}
+
+void ModelManager::ExpireWaiters() {
+  for (ModelCache::Leaver& leaver : cache_.TakeExpired()) {
+    const absl::Status why = leaver.why;
+    Answer(std::move(leaver), why);
+  }
+  if (const auto next = cache_.next_deadline()) alarm_.SetBy(*next);
+}
+
+void ModelManager::Answer(ModelCache::Leaver leaver, const absl::Status& why) {
+  std::move(leaver.waiter.done)(why, leaver.waiter.result);
+  if (leaver.abandoned) RoomChanged();
+}
+
+void ModelManager::Unload(const ModelId& id, absl::AnyInvocable<void() &&> done) {
+  Carry(cache_.BeginUnload(id, std::make_shared<Completion>(std::move(done))),
+        absl::UnavailableError(StrCat("model '", id.name, "' version ", id.version,
+                                      " was unloaded while it was loading")));
+}
+
+void ModelManager::Shutdown() {
+  Carry(cache_.Shutdown(), absl::UnavailableError("Server exiting"));
+}
+
+// Out of the cache's lock: tells loads to stop, waiters why, and load threads to destroy.
+void ModelManager::Carry(ModelCache::Leaving leaving, const absl::Status& why) {
+  for (std::stop_source& stop : leaving.stops) stop.request_stop();
+  for (Waiter& waiter : leaving.waiters) std::move(waiter.done)(why, waiter.result);
+  for (ModelCache::Victim& victim : leaving.victims) PostFree(std::move(victim));
+  if (!leaving.stops.empty()) RoomChanged();  // should they be parked
+}
+
+void ModelManager::PostFree(ModelCache::Victim victim) {
+  tasks_.Post(deps_.load_executor, [this, victim = std::move(victim)](TaskGroup::How) mutable {
+    Free(std::move(victim));  // also when dropped: the bytes have to come back
+  });
+}
+
+void ModelManager::Free(ModelCache::Victim victim) {
+  const EvictionReason reason = victim.entry->leaving;
+  const ModelId& id = victim.entry->slot.id;
+  victim.model.reset();
+  deps_.metrics.Evicted(reason);
+  if (reason != EvictionReason::kCapacity) {
+    log::Info("model unloaded",
+              {{"model", id.name}, {"version", id.version}, {"reason", ToString(reason)}});
+  }
+  const auto gone = cache_.Forget(*victim.entry);
+  RoomChanged();
+}
+
+std::vector<ModelId> ModelManager::Remaining() const {
+  std::vector<ModelId> remaining;
+  for (const ModelCache::Row& row : cache_.Snapshot()) {
+    if (row.state == ModelState::kFailed) continue;
+    if (remaining.empty() || remaining.back() != row.id) remaining.push_back(row.id);
+  }
+  return remaining;
+}
+
+std::vector<Metrics::Sample> ModelManager::Samples() const {
+  std::vector<Metrics::Sample> samples;
+  const auto by_dimension = [&](const char* name, const char* help, const Bytes& bytes) {
+    const std::pair<const char*, std::uint64_t> dimensions[] = {
+        {"device", bytes.device_bytes}, {"host", bytes.host_bytes}, {"mapped", bytes.mapped_bytes}};
+    for (const auto& [dimension, value] : dimensions) {
+      samples.push_back({name, help, {{"dimension", dimension}}, static_cast<double>(value)});
+    }
+  };
+  const MemoryBudget::Usage usage = budget_.usage();
+  by_dimension("hearth_budget_bytes", "Bytes that models may hold.", usage.capacity);
+  by_dimension("hearth_resident_bytes", "Bytes held by loaded models.", usage.resident);
+  by_dimension("hearth_loading_bytes", "Bytes reserved for loads under way.", usage.loading);
+  by_dimension("hearth_unloading_bytes", "Bytes of models that are being freed.", usage.unloading);
+
+  double resident = 0, loading = 0, queued = 0, waiters = 0, pins = 0;
+  for (const ModelCache::Row& row : cache_.Snapshot()) {
+    resident += row.state == ModelState::kReady || row.state == ModelState::kDraining ? 1 : 0;
+    loading += row.state == ModelState::kLoading ? 1 : 0;
+    queued += row.state == ModelState::kQueued ? 1 : 0;
+    waiters += static_cast<double>(row.waiters);
+    pins += static_cast<double>(row.pins);
+  }
+  samples.push_back({"hearth_resident_models", "Models that are loaded.", {}, resident});
+  samples.push_back({"hearth_loading_models", "Models that are being loaded.", {}, loading});
+  samples.push_back(
+      {"hearth_load_queue_depth", "Models that wait for a load thread or for room.", {}, queued});
+  samples.push_back({"hearth_waiters", "Requests that wait for a model to load.", {}, waiters});
+  samples.push_back({"hearth_pins", "Handles that keep a model from being evicted.", {}, pins});
+  return samples;
+}
+
+}  // namespace hearth

@@ -1,0 +1,192 @@
+// Gives out models, loading and evicting as needed.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "server/base/clock.h"
+#include "server/base/executor.h"
+#include "server/base/mutex.h"
+#include "server/base/status.h"
+#include "server/base/timer.h"
+#include "server/metrics/metrics.h"
+#include "server/model/loader.h"
+#include "server/residency/alarm.h"
+#include "server/residency/eviction.h"
+#include "server/residency/memory_budget.h"
+#include "server/residency/model_cache.h"
+#include "server/residency/model_handle.h"
+#include "server/residency/task_group.h"
+
+namespace hearth {
+
+// ModelCache knows, ModelManager moves: this class finds files, calls loaders, destroys models and
+// answers those who wait, and asks the cache before each step. A cold request's way is one
+// function, LoadOne, that reads from top to bottom.
+//
+// Nobody is hurt by an eviction: a model that is in use or hard-pinned is no candidate, nothing is
+// evicted for a load that is known to be bad or that would not fit all the same, never more goes
+// than is needed, and the bytes that come back are kept for the load they were freed for. A load
+// that has to wait for models in use holds no thread: it is parked and goes on when a handle is
+// dropped or bytes are freed.
+//
+// Thread-safe. Owns no thread: loads and unloads run on the Executor it was given, expiry of
+// waiters on the Timer. Outlived by what Deps refers to; outlives every ModelHandle it gave out.
+class ModelManager {
+ public:
+  struct Options {
+    MemoryBudget::Capacity capacity;
+    Duration failure_backoff = std::chrono::seconds(5);       // after the first failure; doubles
+    Duration max_failure_backoff = std::chrono::minutes(2);
+    Duration max_cold_wait = std::chrono::seconds(60);        // for callers without a deadline
+  };
+  struct Deps {
+    std::function<absl::StatusOr<ModelSpec>(const ModelId&)> find_spec;
+    std::function<absl::StatusOr<const Loader*>(std::string_view format)> find_loader;
+    Executor& load_executor;
+    Timer& timer;
+    const Clock& clock;
+    Metrics& metrics;
+    const EvictionPolicy* eviction = nullptr;  // null: least recently used
+  };
+
+  ModelManager(Deps deps, Options options);
+  // Shutdown(), then waits for loads and unloads under way: the executor still has to run or drop
+  // what was posted to it.
+  ~ModelManager();
+  ModelManager(const ModelManager&) = delete;
+  ModelManager& operator=(const ModelManager&) = delete;
+
+  // The answer to Acquire.
+  struct Acquired {
+    ModelHandle handle;
+    CacheResult cache = CacheResult::kHit;
+    Duration waited{};
+  };
+  using AcquireCallback = absl::AnyInvocable<void(absl::StatusOr<Acquired>) &&>;
+  // Names a waiter. 0: already answered.
+  using Ticket = std::uint64_t;
+
+  // A resident model's handle, or null: no lock, no allocation, no load started. Counts as a hit
+  // and as a use. What a request may try first; Acquire does so too.
+  ModelHandle TryAcquire(const ModelId& id);
+  // The same for probes, metadata and metrics: leaves recency and hits as they are.
+  ModelHandle Peek(const ModelId& id);
+
+  // Calls `done` exactly once, with a handle or an error:
+  //   RESOURCE_EXHAUSTED   does not fit beside the hard-pinned models (at once), or beside the
+  //                        models in use until `deadline` (with a retry hint)
+  //   FAILED_PRECONDITION  larger than the whole budget: will never fit
+  //   DEADLINE_EXCEEDED    `deadline` (or max_cold_wait) passed first; the load goes on
+  //   UNAVAILABLE          shutting down, or unloaded meanwhile
+  //   CANCELLED            Cancel(ticket)
+  //   other                why the load failed
+  // All who wait for a load hear the same. A failure is remembered: until a back-off has passed,
+  // later requests get the load's own status with a hint when to ask again. What is no fault of the
+  // model (no room, stopped) is not remembered.
+  // Resident model: `done` runs before Acquire returns, on this thread, as do refusals. Otherwise
+  // on a load or timer thread, so it must only hand over, not compute.
+  // REQUIRES: `id` came from Catalog::Resolve, so the table cannot be made to grow from outside.
+  Ticket Acquire(const ModelId& id, Deadline deadline, AcquireCallback done);
+  // Answers CANCELLED now if still waiting; otherwise does nothing. The load goes on.
+  void Cancel(Ticket ticket);
+
+  // Loads now even inside a failure's back-off; `done` gets OK once resident, or the reason.
+  // kNoDeadline waits for as long as it takes.
+  // `pin`: never evicted until Unload. `reload`: load anew even when resident (the file changed); a
+  // load under way starts again. The old one answers requests until the new one is ready, if both
+  // fit at once; else it leaves first, and requests wait for the new one. A reload that fails
+  // before the old one had to leave changes nothing.
+  struct LoadRequest {
+    bool pin = false;
+    bool reload = false;
+  };
+  using LoadCallback = absl::AnyInvocable<void(absl::StatusOr<LoadReport>) &&>;
+  void Load(const ModelId& id, LoadRequest request, Deadline deadline, LoadCallback done);
+
+  // Stops handing out `id`, frees it when the last handle is gone, then calls `done` (its bytes are
+  // back by then). OK also when it was not resident. A load under way is stopped: its waiters get
+  // UNAVAILABLE. A request that comes meanwhile is not refused: it loads the model again.
+  void Unload(const ModelId& id, absl::AnyInvocable<void() &&> done);
+
+  std::vector<ModelCache::Row> Snapshot() const { return cache_.Snapshot(); }
+  MemoryBudget::Usage usage() const { return budget_.usage(); }
+  // For Metrics::AddCollector: bytes by dimension, models, queue depth, waiters.
+  std::vector<Metrics::Sample> Samples() const;
+
+  // Refuses new work, cancels queued and running loads, unloads everything that is not in use; the
+  // rest leaves when its handles are dropped. Returns at once; `idle()` tells when nothing is left.
+  // Idempotent.
+  void Shutdown();
+  // Models that are still loaded, loading or unloading: what a hung shutdown should name.
+  std::vector<ModelId> Remaining() const;
+  bool idle() const { return Remaining().empty(); }
+
+  // Aborts on a bug; for tests. Debug builds check after every step.
+  void CheckInvariants() const { cache_.CheckInvariants(); }
+
+ private:
+  // A load that a thread has taken from the queue. `spec` to `estimate` are set together.
+  struct PendingLoad {
+    ModelManager& manager;
+    CacheEntry& entry;
+    std::uint64_t generation;
+    std::stop_token stop;
+    TimePoint started{};
+    std::optional<ModelSpec> spec{};
+    const Loader* loader = nullptr;
+    LoadEstimate estimate{};
+    bool wants_room = false;
+    std::uint64_t room_changes = 0;  // when it last looked for room
+    ~PendingLoad() {
+      if (wants_room) manager.cache_.WantRoom(false);
+    }
+  };
+  using LoadPtr = std::unique_ptr<PendingLoad>;
+  enum class Room { kReserved, kLater };
+
+  // load_path.cc: the cold path, top to bottom.
+  void LoadNext(TaskGroup::How how);
+  void LoadOne(LoadPtr load);
+  absl::Status Estimate(PendingLoad& load) const;
+  absl::StatusOr<Room> MakeRoom(PendingLoad& load);
+  void Park(LoadPtr load, TaskGroup::How how);
+  void Resume(LoadPtr load);
+  void Fail(PendingLoad& load, const absl::Status& error, bool remember);
+  void Ready(PendingLoad& load, const LoadReport& report, ModelCache::Published published);
+
+  // Runs the destructor, here, then gives the bytes back.
+  void Free(ModelCache::Victim victim);
+  void PostFree(ModelCache::Victim victim);
+  void PostLoadNext();
+  // Bytes were freed, or a model fell idle: parked loads look again.
+  void RoomChanged();
+  void Wake(TaskGroup::How how);
+  void Carry(ModelCache::Leaving leaving, const absl::Status& why);
+  void Answer(ModelCache::Leaver leaver, const absl::Status& why);
+  void ExpireWaiters();
+  Waiters::Ticket Find(const ModelId& id, ModelCache::FindOptions options, Waiter waiter);
+
+  const Deps deps_;
+  const Options options_;
+  const EvictionPolicy& policy_;
+  MemoryBudget budget_;
+  ModelCache cache_;
+
+  std::atomic<bool> waking_{false};  // a Wake() is posted
+  Mutex mu_;
+  std::map<std::uint64_t, LoadPtr> parked_ ABSL_GUARDED_BY(mu_);  // by generation: oldest first
+  std::uint64_t room_changes_ ABSL_GUARDED_BY(mu_) = 0;           // Wake()s so far
+
+  TaskGroup tasks_;  // its destructor waits for what still uses the members above
+  Alarm alarm_;      // may post tasks, so it goes first
+};
+
+}  // namespace hearth

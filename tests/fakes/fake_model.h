@@ -1,0 +1,42 @@
+// A model without a program.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <utility>
+
+#include "server/model/model.h"
+
+namespace hearth::fakes {
+
+// Answers with its inputs unless told otherwise. Thread-safe if `run` is.
+class FakeModel final : public Model {
+ public:
+  struct Options {
+    Signature signature{"fake", {}, {}};
+    Footprint footprint;
+    LoadReport report;
+    std::function<absl::StatusOr<TensorList>(const TensorList&, Session*)> run;  // none: echo
+    std::function<void()> on_destroy;  // first thing in the destructor
+  };
+
+  explicit FakeModel(Options options) : options_(std::move(options)) {}
+  ~FakeModel() override {
+    if (options_.on_destroy) options_.on_destroy();
+  }
+
+  const Signature& signature() const override { return options_.signature; }
+  const Footprint& footprint() const override { return options_.footprint; }
+  const LoadReport& load_report() const override { return options_.report; }
+  absl::StatusOr<std::unique_ptr<Session>> NewSession() const override {
+    return std::make_unique<Session>();
+  }
+  absl::StatusOr<TensorList> Run(const TensorList& inputs, Session* session) const override {
+    return options_.run ? options_.run(inputs, session) : inputs;
+  }
+
+ private:
+  const Options options_;
+};
+
+}  // namespace hearth::fakes

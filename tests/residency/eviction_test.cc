@@ -1,0 +1,129 @@
+#include "server/residency/eviction.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <random>
+
+namespace hearth {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+
+// Candidates in the order of their last use, oldest first.
+class Eviction : public testing::Test {
+ protected:
+  void Idle(const Footprint& footprint) {
+    EvictionCandidate candidate;
+    candidate.footprint = std::make_shared<const Footprint>(footprint);
+    candidate.last_used = TimePoint(std::chrono::seconds(100 + candidates_.size()));
+    settled_.Add(footprint, HoldPhase::kResident);
+    candidates_.push_back(std::move(candidate));
+  }
+  void InUse(const Footprint& footprint) { settled_.Add(footprint, HoldPhase::kResident); }
+  std::optional<std::vector<std::size_t>> Choose(const Footprint& need, const Bytes& capacity) {
+    return ChooseVictims(candidates_, LruPolicy(), TimePoint(std::chrono::hours(1)), settled_,
+                         capacity, need);
+  }
+  static Footprint Host(std::uint64_t bytes) { return {0, bytes, {}}; }
+  static Footprint Mapped(std::uint64_t inode, std::uint64_t bytes) {
+    return {0, 0, {{FileId{1, inode, 0, bytes}, 0, bytes}}};
+  }
+
+  std::vector<EvictionCandidate> candidates_;
+  Ledger settled_;
+};
+
+TEST_F(Eviction, TakesNobodyWhenThereIsRoom) {
+  Idle(Host(10));
+  EXPECT_THAT(*Choose(Host(90), {0, 100, 0}), IsEmpty());
+}
+
+TEST_F(Eviction, TakesTheLeastRecentlyUsed) {
+  Idle(Host(50));
+  Idle(Host(50));
+  EXPECT_THAT(*Choose(Host(30), {0, 100, 0}), ElementsAre(0));
+}
+
+TEST_F(Eviction, SparesWhoTheOthersMakeUnnecessary) {
+  Idle(Host(10));
+  Idle(Host(10));
+  Idle(Host(80));
+  EXPECT_THAT(*Choose(Host(75), {0, 100, 0}), ElementsAre(2)) << "one cold model covers it";
+}
+
+TEST_F(Eviction, SparesWhoHoldsNothingInTheDimensionThatIsShort) {
+  Idle({40, 0, {}});
+  Idle(Host(100));
+  EXPECT_THAT(*Choose(Host(10), {40, 100, 0}), ElementsAre(1));
+}
+
+TEST_F(Eviction, TakesNobodyWhenAllOfThemWouldNotDo) {
+  Idle(Host(50));
+  InUse(Host(30));
+  EXPECT_EQ(Choose(Host(71), {0, 100, 0}), std::nullopt);
+  EXPECT_THAT(*Choose(Host(70), {0, 100, 0}), ElementsAre(0));
+}
+
+TEST_F(Eviction, KnowsThatSharedBytesDoNotComeBack) {
+  Idle(Mapped(1, 60));
+  InUse(Mapped(1, 60));
+  Idle(Mapped(2, 40));
+  EXPECT_THAT(*Choose(Mapped(3, 40), {0, 0, 100}), ElementsAre(1));
+  EXPECT_EQ(Choose(Mapped(3, 41), {0, 0, 100}), std::nullopt);
+}
+
+TEST_F(Eviction, KnowsThatTheNewcomerMayShareWithTheVictim) {
+  Idle(Mapped(1, 60));
+  Idle(Mapped(2, 40));
+  EXPECT_THAT(*Choose(Mapped(1, 60), {0, 0, 100}), IsEmpty());
+}
+
+TEST_F(Eviction, FreesTwoSharersTogetherWhenNothingLessWillDo) {
+  Idle(Mapped(1, 60));
+  Idle(Mapped(1, 60));
+  Idle(Mapped(2, 40));
+  EXPECT_THAT(*Choose(Mapped(3, 50), {0, 0, 100}), ElementsAre(0, 1));
+}
+
+TEST_F(Eviction, IsAlwaysEnoughAndNeverMoreThanNeeded) {
+  const auto seed = std::random_device{}();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  for (int round = 0; round < 500; ++round) {
+    candidates_.clear();
+    settled_ = Ledger();
+    const Bytes capacity{0, 100, 100};
+    for (int i = 0; i < 12; ++i) {
+      Footprint f{0, random() % 30, {}};
+      f.extents.push_back({FileId{1, random() % 4, 0, 0}, random() % 20, random() % 30});
+      Ledger with = settled_;
+      with.Add(f, HoldPhase::kResident);
+      if (!(with.used() <= capacity)) continue;
+      random() % 4 == 0 ? InUse(f) : Idle(f);
+    }
+    const Footprint need{0, random() % 100, {{FileId{1, 9, 0, 0}, 0, random() % 100}}};
+    const auto chosen = Choose(need, capacity);
+
+    Ledger none_left = settled_;
+    for (const auto& c : candidates_) none_left.Remove(*c.footprint, HoldPhase::kResident);
+    none_left.Add(need, HoldPhase::kLoading);
+    ASSERT_EQ(chosen.has_value(), none_left.used() <= capacity);
+    if (!chosen) continue;
+    Ledger after = settled_;
+    after.Add(need, HoldPhase::kLoading);
+    for (const std::size_t i : *chosen) {
+      after.Remove(*candidates_[i].footprint, HoldPhase::kResident);
+    }
+    ASSERT_TRUE(after.used() <= capacity);
+    for (const std::size_t i : *chosen) {
+      Ledger one_less = after;
+      one_less.Add(*candidates_[i].footprint, HoldPhase::kResident);
+      ASSERT_FALSE(one_less.used() <= capacity) << "candidate " << i << " need not have gone";
+    }
+  }
+}
+
+}  // namespace
+}  // namespace hearth
