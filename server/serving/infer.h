@@ -1,0 +1,35 @@
+// One inference as every front end sees it. Plain data.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "server/base/clock.h"
+#include "server/base/status.h"
+#include "server/metrics/metrics.h"
+#include "server/model/signature.h"
+#include "server/tensor/tensor.h"
+
+namespace hearth {
+
+struct InferRequest {
+  std::string model;
+  std::string version;  // as sent; empty: the highest
+  std::string id;       // for messages; may be empty
+  TensorList inputs;
+  std::vector<std::string> outputs;  // empty: all
+  Deadline deadline = kNoDeadline;
+  TimePoint received{};  // first byte parsed; left out: when Infer was called
+};
+
+struct InferResponse {
+  ModelId model;
+  TensorList outputs;  // in the order asked for, or the program's
+  CacheResult cache = CacheResult::kHit;
+  Duration waited_for_load{};
+};
+
+using InferCallback = absl::AnyInvocable<void(absl::StatusOr<InferResponse>) &&>;
+
+}  // namespace hearth

@@ -1,0 +1,68 @@
+// The entrance for inference. The way of one request is pipeline.h:
+// resolve -> acquire -> validate -> run on the compute pool -> answer.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+
+#include "server/base/clock.h"
+#include "server/base/executor.h"
+#include "server/base/status.h"
+#include "server/metrics/metrics.h"
+#include "server/residency/model_manager.h"
+#include "server/serving/infer.h"
+#include "server/serving/validate.h"
+#include "server/storage/catalog.h"
+
+namespace hearth {
+
+class Pipeline;
+
+// The one entrance from every front end. Thread-safe. Outlived by what Deps refers to. REQUIRES,
+// when destroyed: nothing is in flight (drain, or shut the manager and the compute executor down
+// first: both answer what they drop).
+class InferService {
+ public:
+  struct Deps {
+    const Catalog& catalog;
+    ModelManager& manager;
+    Executor& compute;
+    const Clock& clock;
+    Metrics& metrics;
+  };
+  struct Options {
+    RequestLimits limits;
+    // Requests accepted and not yet answered, of all models together; more are refused: UNAVAILABLE
+    // "Exceeds maximum queue size". 0: no limit.
+    std::int64_t max_in_flight = 0;
+    bool access_log = false;  // one line per request
+  };
+  InferService(Deps deps, Options options);
+  explicit InferService(Deps deps) : InferService(deps, Options()) {}
+  ~InferService();
+
+  // Calls `done` exactly once: inline for a refusal, else on a compute, load or timer thread. Never
+  // blocks. A request whose `cancelled` is requested while it waits or queues is answered CANCELLED
+  // and never run; once running it is finished and its answer dropped by the caller. The same holds
+  // for one whose deadline passes: DEADLINE_EXCEEDED.
+  // The model is let go of before `done` is called.
+  void Infer(InferRequest request, std::stop_token cancelled, InferCallback done);
+
+  // Requests accepted and not yet answered.
+  std::int64_t in_flight() const;
+
+  // Refuse everything from now on: UNAVAILABLE "Server exiting".
+  void StopAccepting();
+
+ private:
+  const std::unique_ptr<Pipeline> pipeline_;
+};
+
+// "" -> none; "3" -> 3; otherwise INVALID_ARGUMENT "failed to get model version from specified
+// version string 'x' (details: ...), version should be an integral value > 0".
+absl::StatusOr<std::optional<std::int64_t>> ParseVersion(const std::string& text);
+
+}  // namespace hearth

@@ -1,0 +1,68 @@
+// The models of the configuration's `models:` list, loaded before anybody asks.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "server/base/clock.h"
+#include "server/base/mutex.h"
+#include "server/base/timer.h"
+#include "server/residency/model_manager.h"
+#include "server/storage/catalog.h"
+
+namespace hearth {
+
+struct PreloadItem {
+  std::string model;
+  std::optional<std::int64_t> version;  // none: the highest
+  bool required = true;
+  bool pin = false;
+
+  friend bool operator==(const PreloadItem&, const PreloadItem&) = default;
+};
+
+// Starts the loads in the order of the list. A required model that fails is tried again, with a
+// back-off and a fresh look at its files, until it is there: the daemon stays up and not ready, so that
+// whoever put the wrong file there can put the right one. An optional one is left to its first request.
+//
+// Thread-safe.
+class Preloader {
+ public:
+  struct Deps {
+    Catalog& catalog;
+    ModelManager& manager;
+    Timer& timer;
+    const Clock& clock;
+  };
+  struct Options {
+    Duration backoff = std::chrono::seconds(5);      // doubles up to max_backoff
+    Duration max_backoff = std::chrono::minutes(2);
+  };
+
+  // `on_change` runs, on any thread and never under a lock, when all_required_ready() may have changed.
+  Preloader(Deps deps, Options options, std::function<void()> on_change);
+  ~Preloader();  // Stop()
+
+  // Replaces the list. Items that are new or changed are loaded; what left the list stays resident
+  // until it has to make room.
+  void Apply(std::vector<PreloadItem> items);
+  // No load is started any more. Idempotent.
+  void Stop();
+
+  bool all_required_ready() const;
+  std::vector<std::string> waiting_for() const;  // required models that are not there yet
+
+ private:
+  struct State;
+  static void Start(const std::shared_ptr<State>& state, std::size_t generation, std::size_t index);
+  static void Loaded(const std::shared_ptr<State>& state, std::size_t generation, std::size_t index,
+                     const absl::Status& status);
+
+  const std::shared_ptr<State> state_;  // shared with loads under way, which may outlive us
+};
+
+}  // namespace hearth

@@ -1,0 +1,251 @@
+#include "server/serving/repository_service.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "absl/strings/cord.h"
+#include "server/serving/infer_service.h"
+
+namespace hearth {
+namespace {
+
+// Whether `path` was written, replaced or renamed at or after `when`. Looks at the time of the last
+// change of the inode, which `cp -p` and `touch -d` cannot set back.
+bool ChangedSince(const std::filesystem::path& path, WallTime when) {
+  struct stat status{};
+  if (::stat(path.c_str(), &status) != 0) return false;
+  const auto changed = std::chrono::seconds(status.st_ctim.tv_sec) +
+                       std::chrono::nanoseconds(status.st_ctim.tv_nsec);
+  return changed >= when.time_since_epoch();
+}
+
+// The same for all files of a model: the program, and the model.yaml of its folder if it has one.
+bool ModelChangedSince(const ModelSpec& spec, WallTime when) {
+  const std::filesystem::path version = spec.file.parent_path();
+  const std::filesystem::path folder = version.parent_path();
+  const bool has_folder =
+      version.filename() == std::to_string(spec.id.version) && folder.filename() == spec.id.name;
+  return ChangedSince(spec.file, when) || (has_folder && ChangedSince(folder / "model.yaml", when));
+}
+
+// What the load's own status means to the one who asked for it: Triton calls every fault of the
+// model INVALID_ARGUMENT. What asking again, or making room, can mend keeps its code.
+absl::Status LoadFailure(const ModelId& id, const absl::Status& why) {
+  const absl::Status told = Annotate(why, StrCat("load failed for model '", id.name, "': version ",
+                                                 id.version, " is at UNAVAILABLE state"));
+  switch (why.code()) {
+    case absl::StatusCode::kResourceExhausted:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kDeadlineExceeded:
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kCancelled:
+      return told;
+    default: {
+      absl::Status invalid(absl::StatusCode::kInvalidArgument, told.message());
+      told.ForEachPayload([&](absl::string_view type, const absl::Cord& payload) {
+        invalid.SetPayload(type, payload);
+      });
+      return invalid;
+    }
+  }
+}
+
+// Several generations of a version may be there at once: the one that a client should hear of.
+int Rank(ModelState state) {
+  switch (state) {
+    case ModelState::kReady:
+      return 4;
+    case ModelState::kQueued:
+    case ModelState::kLoading:
+      return 3;
+    case ModelState::kFailed:
+      return 2;
+    case ModelState::kDraining:
+    case ModelState::kUnloading:
+      return 1;
+    case ModelState::kAbsent:
+      return 0;
+  }
+  return 0;
+}
+
+void SetState(const ModelCache::Row& row, IndexRow& index) {
+  switch (row.state) {
+    case ModelState::kReady:
+      index.state = "READY";
+      break;
+    case ModelState::kQueued:
+    case ModelState::kLoading:
+      index.state = "LOADING";
+      index.reason = std::string(FromAbsl(row.error.message()));
+      break;
+    case ModelState::kDraining:
+    case ModelState::kUnloading:
+      index.state = "UNLOADING";
+      break;
+    case ModelState::kFailed:
+      index.state = "UNAVAILABLE";
+      index.reason = std::string(FromAbsl(row.error.message()));
+      break;
+    case ModelState::kAbsent:
+      break;
+  }
+}
+
+}  // namespace
+
+RepositoryService::RepositoryService(Deps deps) : deps_(deps) {}
+
+absl::StatusOr<ModelId> RepositoryService::Resolve(const std::string& model,
+                                                   const std::string& version) const {
+  HEARTH_ASSIGN_OR_RETURN(const std::optional<std::int64_t> number, ParseVersion(version));
+  return deps_.catalog.Resolve(model, number);
+}
+
+bool RepositoryService::ModelReady(const std::string& model, const std::string& version) const {
+  const auto id = Resolve(model, version);
+  return id.ok() && static_cast<bool>(deps_.manager.Peek(*id));
+}
+
+ModelMetadata RepositoryService::Describe(const ModelHandle& handle) const {
+  const Footprint& footprint = handle->footprint();
+  ModelMetadata metadata;
+  metadata.id = handle.id();
+  metadata.versions = deps_.catalog.Versions(handle.id().name);
+  metadata.signature = handle->signature();
+  metadata.properties = {
+      {"hearth_residency", "resident"},
+      {"hearth_device_bytes", std::to_string(footprint.device_bytes)},
+      {"hearth_host_bytes", std::to_string(footprint.host_bytes)},
+      {"hearth_mapped_bytes", std::to_string(footprint.mapped_bytes())},
+      {"hearth_load_ms", StrCat(ToMilliseconds(handle->load_report().total()))},
+  };
+  return metadata;
+}
+
+// An explicit load ignores the back-off after a failure; one for metadata must not, or a client
+// that polls would make a broken model load again and again.
+absl::Status RepositoryService::CheckNotBackingOff(const ModelId& id) const {
+  for (const ModelCache::Row& row : deps_.manager.Snapshot()) {
+    const Duration left = row.retry_at - deps_.clock.Now();
+    if (row.id == id && row.state == ModelState::kFailed && left > Duration::zero()) {
+      return WithRetryAfter(row.error, std::chrono::ceil<std::chrono::milliseconds>(left));
+    }
+  }
+  return absl::OkStatus();
+}
+
+void RepositoryService::Metadata(const std::string& model, const std::string& version,
+                                 Deadline deadline, MetadataCallback done) {
+  absl::StatusOr<ModelId> id = Resolve(model, version);
+  if (!id.ok()) return std::move(done)(std::move(id).status());
+  if (const ModelHandle handle = deps_.manager.Peek(*id)) return std::move(done)(Describe(handle));
+  if (absl::Status status = CheckNotBackingOff(*id); !status.ok()) return std::move(done)(status);
+  deps_.manager.Load(
+      *id, {}, deadline,
+      [this, id = *id, done = std::move(done)](absl::StatusOr<LoadReport> loaded) mutable {
+        if (!loaded.ok()) return std::move(done)(std::move(loaded).status());
+        // Still pinned for this callback; gone only if somebody unloads it right now.
+        if (const ModelHandle handle = deps_.manager.Peek(id)) {
+          return std::move(done)(Describe(handle));
+        }
+        std::move(done)(absl::UnavailableError(
+            StrCat("model '", id.name, "' version ", id.version, " was unloaded meanwhile")));
+      });
+}
+
+std::vector<IndexRow> RepositoryService::Index(bool ready_only) const {
+  std::map<ModelId, ModelCache::Row> states;
+  for (ModelCache::Row& row : deps_.manager.Snapshot()) {
+    const auto [at, added] = states.try_emplace(row.id, row);
+    if (!added && Rank(row.state) > Rank(at->second.state)) at->second = std::move(row);
+  }
+  std::vector<IndexRow> index;
+  for (const Catalog::Row& model : deps_.catalog.List()) {
+    if (!model.error.ok()) {
+      index.push_back(
+          {model.model, "", "UNAVAILABLE", std::string(FromAbsl(model.error.message()))});
+    }
+    for (const std::int64_t version : model.versions) {
+      IndexRow& row = index.emplace_back();
+      row.model = model.model;
+      row.version = std::to_string(version);
+      const auto state = states.find({model.model, version});
+      if (state != states.end()) {
+        SetState(state->second, row);
+      } else if (model.unloaded) {
+        row.state = "UNAVAILABLE";
+        row.reason = "unloaded";
+      } else {
+        row.reason = "not resident; loads on the first request";
+      }
+    }
+  }
+  if (ready_only) std::erase_if(index, [](const IndexRow& row) { return row.state != "READY"; });
+  return index;
+}
+
+absl::StatusOr<ModelId> RepositoryService::PrepareLoad(const std::string& model) {
+  if (model.empty()) return absl::InvalidArgumentError("Model name cannot be empty");
+  if (model.find('/') != model.npos || model.find('\\') != model.npos || model == "..") {
+    return absl::InvalidArgumentError(
+        StrCat("Model name '", model, "' must not contain path traversal characters"));
+  }
+  if (const absl::Status scanned = deps_.catalog.Rescan(model); !scanned.ok()) {
+    const std::string polled =
+        StrCat("failed to load '", model, "', failed to poll from model repository");
+    return absl::InternalError(
+        absl::IsNotFound(scanned) ? polled : StrCat(polled, ": ", FromAbsl(scanned.message())));
+  }
+  deps_.catalog.SetUnloaded(model, false);
+  absl::StatusOr<ModelId> id = deps_.catalog.Resolve(model, std::nullopt);
+  if (!id.ok()) {
+    return absl::InvalidArgumentError(
+        StrCat("failed to load '", model, "', ", FromAbsl(id.status().message())));
+  }
+  return id;
+}
+
+void RepositoryService::Load(const std::string& model, Deadline deadline, LoadCallback done) {
+  absl::StatusOr<ModelId> id = PrepareLoad(model);
+  if (!id.ok()) return std::move(done)(std::move(id).status());
+  bool reload = false;
+  if (const auto spec = deps_.catalog.Spec(*id); spec.ok()) {
+    for (const ModelCache::Row& row : deps_.manager.Snapshot()) {
+      if (row.id != *id || row.state != ModelState::kReady) continue;
+      const auto took = std::chrono::ceil<WallTime::duration>(row.load_report.total());
+      reload = ModelChangedSince(*spec, row.loaded_at - took);
+    }
+  }
+  deps_.manager.Load(*id, {.reload = reload}, deadline,
+                     [id = *id, done = std::move(done)](absl::StatusOr<LoadReport> loaded) mutable {
+                       if (!loaded.ok()) return std::move(done)(LoadFailure(id, loaded.status()));
+                       std::move(done)(std::move(loaded));
+                     });
+}
+
+void RepositoryService::Unload(const std::string& model,
+                               absl::AnyInvocable<void(absl::Status) &&> done) {
+  // Also versions that are resident and no longer in the repository.
+  std::set<ModelId> ids;
+  for (const std::int64_t version : deps_.catalog.Versions(model)) ids.insert({model, version});
+  for (const ModelCache::Row& row : deps_.manager.Snapshot()) {
+    if (row.id.name == model) ids.insert(row.id);
+  }
+  if (const auto known = deps_.catalog.Resolve(model, std::nullopt);
+      ids.empty() && absl::IsNotFound(known.status())) {
+    return std::move(done)(known.status());
+  }
+  deps_.catalog.SetUnloaded(model, true);
+  const auto all_gone = std::make_shared<Completion>(
+      [done = std::move(done)]() mutable { std::move(done)(absl::OkStatus()); });
+  for (const ModelId& id : ids) deps_.manager.Unload(id, [all_gone] {});
+}
+
+}  // namespace hearth

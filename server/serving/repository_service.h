@@ -1,0 +1,96 @@
+// What is not inference: health, metadata, index, load, unload.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "server/base/clock.h"
+#include "server/base/status.h"
+#include "server/residency/model_manager.h"
+#include "server/storage/catalog.h"
+
+namespace hearth {
+
+struct ModelMetadata {
+  ModelId id;
+  std::vector<std::int64_t> versions;  // all in the repository, ascending
+  Signature signature;
+  // OIP field 6: hearth_residency ("resident"), hearth_device_bytes, hearth_host_bytes,
+  // hearth_mapped_bytes, hearth_load_ms.
+  std::map<std::string, std::string> properties;
+};
+
+// One version of a model, with Triton's words for its state:
+//   READY        resident
+//   LOADING      on its way (also while it waits for room)
+//   UNLOADING    on its way out
+//   UNAVAILABLE  refused: `reason` is "unloaded" after an explicit Unload, else why it failed to
+//   load or
+//                cannot be understood
+//   ""           not resident; loads on the first request. Triton's "never loaded", and not a
+//   fault:
+//                an evicted model must not look broken to those who watch the index.
+struct IndexRow {
+  std::string model;
+  std::string version;  // empty: the model cannot be understood, so it has none
+  std::string state;
+  std::string reason;
+};
+
+// Thread-safe. Outlived by what Deps refers to.
+class RepositoryService {
+ public:
+  struct Deps {
+    Catalog& catalog;
+    ModelManager& manager;
+    const Clock& clock;
+  };
+  explicit RepositoryService(Deps deps);
+
+  bool live() const { return true; }     // the process can answer
+  bool ready() const { return ready_; }  // required models are resident and nobody said stop
+  void SetReady(bool ready) { ready_ = ready; }
+  // Resident now. An unknown or evicted model is not ready; that is not an error. Touches nothing.
+  bool ModelReady(const std::string& model, const std::string& version) const;
+
+  // From the resident model. A cold one is loaded for it, within `deadline`: only the program knows
+  // its inputs. Counts as neither hit nor miss and does not touch recency. A model that failed to
+  // load is not tried again before its back-off is over.
+  using MetadataCallback = absl::AnyInvocable<void(absl::StatusOr<ModelMetadata>) &&>;
+  void Metadata(const std::string& model, const std::string& version, Deadline deadline,
+                MetadataCallback done);
+
+  // By name and version.
+  std::vector<IndexRow> Index(bool ready_only) const;
+
+  // Reads the repository entry again, then loads its highest version: anew if its file or
+  // model.yaml changed since it was loaded, else a resident one is left as it is. Lifts an earlier
+  // Unload.
+  //   INVALID_ARGUMENT  "Model name cannot be empty", "... path traversal characters"; or the model
+  //   is
+  //                     bad: "load failed for model 'x': version 1 is at UNAVAILABLE state: <why>"
+  //   INTERNAL          "failed to load 'x', failed to poll from model repository": it is not there
+  //   the manager's     what is no fault of the model: no room, too late, shutting down
+  using LoadCallback = absl::AnyInvocable<void(absl::StatusOr<LoadReport>) &&>;
+  void Load(const std::string& model, Deadline deadline, LoadCallback done);
+  // Every version. Done when their bytes are back. NOT_FOUND for a model that is not there.
+  void Unload(const std::string& model, absl::AnyInvocable<void(absl::Status) &&> done);
+
+  std::vector<ModelCache::Row> Resident() const { return deps_.manager.Snapshot(); }
+  MemoryBudget::Usage usage() const { return deps_.manager.usage(); }
+
+ private:
+  absl::StatusOr<ModelId> Resolve(const std::string& model, const std::string& version) const;
+  absl::Status CheckNotBackingOff(const ModelId& id) const;
+  ModelMetadata Describe(const ModelHandle& handle) const;
+  absl::StatusOr<ModelId> PrepareLoad(const std::string& model);
+
+  const Deps deps_;
+  std::atomic<bool> ready_{false};
+};
+
+}  // namespace hearth

@@ -1,0 +1,57 @@
+// What serving keeps for each model that was ever asked for.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "server/base/executor.h"
+#include "server/base/mutex.h"
+#include "server/metrics/metrics.h"
+#include "server/model/model.h"
+#include "server/model/signature.h"
+#include "server/serving/concurrency.h"
+
+namespace hearth {
+
+struct ServedModel {
+  ServedModel(ModelId i, ModelMetrics& m, Executor& compute)
+      : id(std::move(i)), metrics(m), runs(compute) {}
+
+  // True once for each load of the model that requests come to see: its options may be new.
+  bool IsNewLoad(const Model& model);
+
+  const ModelId id;
+  ModelMetrics& metrics;
+  RunQueue runs;
+
+ private:
+  friend class ServedModels;
+  std::atomic<std::uint64_t> seen_{0};  // which load of it was seen last
+  ServedModel* next_ = nullptr;         // in its bucket; constant once published
+};
+
+// A hash table that is read without a lock and only grows: the ids come from the catalog, so a
+// client cannot make it grow. Thread-safe; references stay good as long as the table.
+class ServedModels {
+ public:
+  ServedModels(Metrics& metrics, Executor& compute) : metrics_(metrics), compute_(compute) {}
+
+  ServedModel& Get(const ModelId& id) ABSL_LOCKS_EXCLUDED(mu_);
+
+ private:
+  using Bucket = std::atomic<ServedModel*>;
+  static ServedModel* FindIn(const Bucket& bucket, const ModelId& id);
+
+  static constexpr std::size_t kBuckets = 1024;
+  Metrics& metrics_;
+  Executor& compute_;
+  std::array<Bucket, kBuckets> buckets_{};
+  Mutex mu_;
+  std::vector<std::unique_ptr<ServedModel>> owned_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace hearth

@@ -1,0 +1,103 @@
+#include "server/serving/preloader.h"
+
+#include "tests/serving/serving_fixture.h"
+
+namespace hearth {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+
+class PreloaderTest : public ServingTest {
+ protected:
+  ~PreloaderTest() override { preloader_.Stop(); }
+
+  Preloader preloader_{{*catalog_, *manager_, timer_, clock_},
+                       {.backoff = std::chrono::seconds(5), .max_backoff = std::chrono::seconds(8)},
+                       [this] { ++changes_; }};
+  int changes_ = 0;
+};
+
+TEST_F(PreloaderTest, IsReadyAtOnceWhenNothingIsRequired) {
+  AddModel("a");
+  preloader_.Apply({{"a", std::nullopt, /*required=*/false, /*pin=*/false}});
+  EXPECT_TRUE(preloader_.all_required_ready());
+  EXPECT_EQ(changes_, 1);
+  RunAll();
+  EXPECT_TRUE(manager_->TryAcquire({"a", 1}));
+}
+
+TEST_F(PreloaderTest, IsReadyWhenEveryRequiredModelIsResident) {
+  AddModel("a");
+  AddModel("b");
+  preloader_.Apply({{"a", std::nullopt, true, false}, {"b", std::nullopt, true, false}});
+  EXPECT_THAT(preloader_.waiting_for(), ElementsAre("a", "b"));
+  RunAll();
+  EXPECT_TRUE(preloader_.all_required_ready());
+  EXPECT_GE(changes_, 2);
+}
+
+TEST_F(PreloaderTest, APinnedModelIsPinned) {
+  AddModel("a");
+  preloader_.Apply({{"a", std::nullopt, true, /*pin=*/true}});
+  RunAll();
+  EXPECT_TRUE(Row("a")->pinned);
+}
+
+TEST_F(PreloaderTest, ARequiredModelThatFailsIsTriedAgainWithABackOff) {
+  AddModel("a");
+  loader_.FailLoad(1, absl::InvalidArgumentError("half a file"));
+  loader_.FailLoad(2, absl::InvalidArgumentError("half a file"));
+  preloader_.Apply({{"a", std::nullopt, true, false}});
+  RunAll();
+  EXPECT_THAT(preloader_.waiting_for(), ElementsAre("a"));
+  clock_.Advance(std::chrono::seconds(5));
+  timer_.RunDue();
+  RunAll();
+  EXPECT_FALSE(preloader_.all_required_ready()) << "the second try failed too";
+  clock_.Advance(std::chrono::seconds(7));
+  timer_.RunDue();
+  RunAll();
+  EXPECT_FALSE(preloader_.all_required_ready()) << "twice the back-off, at most max_backoff";
+  clock_.Advance(std::chrono::seconds(1));
+  timer_.RunDue();
+  RunAll();
+  EXPECT_TRUE(preloader_.all_required_ready());
+}
+
+TEST_F(PreloaderTest, ARequiredModelThatAppearsLaterIsFound) {
+  preloader_.Apply({{"late", std::nullopt, true, false}});
+  EXPECT_THAT(preloader_.waiting_for(), ElementsAre("late"));
+  WriteFile(root_ / "late/1/model.pt", "program");
+  clock_.Advance(std::chrono::seconds(5));
+  timer_.RunDue();
+  RunAll();
+  EXPECT_THAT(preloader_.waiting_for(), IsEmpty());
+}
+
+TEST_F(PreloaderTest, ANewListLoadsOnlyWhatIsNew) {
+  AddModel("a");
+  AddModel("b");
+  preloader_.Apply({{"a", std::nullopt, true, false}});
+  RunAll();
+  preloader_.Apply({{"a", std::nullopt, true, false}, {"b", std::nullopt, true, false}});
+  EXPECT_THAT(preloader_.waiting_for(), ElementsAre("b"));
+  RunAll();
+  EXPECT_TRUE(preloader_.all_required_ready());
+  EXPECT_EQ(loader_.loads("a"), 1);
+}
+
+TEST_F(PreloaderTest, StopsTrying) {
+  AddModel("a");
+  loader_.FailLoad(1, absl::InvalidArgumentError("half a file"));
+  preloader_.Apply({{"a", std::nullopt, true, false}});
+  RunAll();
+  preloader_.Stop();
+  clock_.Advance(std::chrono::minutes(1));
+  timer_.RunDue();
+  RunAll();
+  EXPECT_EQ(loader_.loads("a"), 1);
+}
+
+}  // namespace
+}  // namespace hearth
