@@ -1,0 +1,266 @@
+#include "server/frontend/convert.h"
+
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "server/base/bytes.h"
+#include "server/frontend/infer_parameters.h"
+
+namespace hearth {
+namespace {
+
+using inference::InferTensorContents;
+using WireInput = inference::ModelInferRequest::InferInputTensor;
+
+// Protobuf's limit of 2 GiB, less room for names and shapes.
+constexpr std::size_t kMaxOutputBytes = (std::size_t{1} << 31) - (std::size_t{1} << 20);
+
+// One input on its way in, with what its error messages need.
+struct Input {
+  const WireInput& wire;
+  const std::string& model;
+  DType dtype;
+  Shape shape;
+  BufferPool& pool;
+};
+
+absl::Status NoData(const Input& input) {
+  return absl::InvalidArgumentError(StrCat("unable to find data for input tensor '",
+                                           input.wire.name(), "' for model '", input.model,
+                                           "' in request."));
+}
+
+Tensor Own(const Input& input, BufferPool::Buffer buffer) {
+  return {input.dtype, input.shape, buffer.bytes, std::move(buffer.owner)};
+}
+
+absl::StatusOr<Tensor> FromRaw(const Input& input, const std::string& raw) {
+  if (input.wire.has_contents()) {
+    return absl::InvalidArgumentError(
+        StrCat("contents field must not be specified when using raw_input_contents for '",
+               input.wire.name(), "' for model '", input.model, "'"));
+  }
+  const BufferPool::Buffer buffer = input.pool.Allocate(raw.size());
+  std::memcpy(buffer.bytes.data(), raw.data(), raw.size());
+  return Own(input, buffer);
+}
+
+// A typed field whose elements are the tensor's.
+template <typename Field>
+absl::StatusOr<Tensor> FromField(const Input& input, const Field& field) {
+  const std::size_t bytes =
+      static_cast<std::size_t>(field.size()) * sizeof(typename Field::value_type);
+  const BufferPool::Buffer buffer = input.pool.Allocate(bytes);
+  if (bytes > 0) std::memcpy(buffer.bytes.data(), field.data(), bytes);
+  return Own(input, buffer);
+}
+
+// A typed field that is wider than the tensor's elements. A value that does not fit is refused:
+// cut, it would be another number.
+template <typename To, typename Field>
+absl::StatusOr<Tensor> FromWiderField(const Input& input, const Field& field) {
+  const BufferPool::Buffer buffer =
+      input.pool.Allocate(static_cast<std::size_t>(field.size()) * sizeof(To));
+  std::byte* at = buffer.bytes.data();
+  for (const auto value : field) {
+    const To narrow = static_cast<To>(value);
+    if (narrow != value) {
+      return absl::InvalidArgumentError(StrCat("value ", value, " of input '", input.wire.name(),
+                                               "' for model '", input.model, "' does not fit ",
+                                               ToString(input.dtype)));
+    }
+    std::memcpy(at, &narrow, sizeof narrow);
+    at += sizeof narrow;
+  }
+  return Own(input, buffer);
+}
+
+Tensor FromBytesField(const Input& input) {
+  const auto& field = input.wire.contents().bytes_contents();
+  std::size_t total = 0;
+  for (const std::string& element : field) total += sizeof(std::uint32_t) + element.size();
+  const BufferPool::Buffer buffer = input.pool.Allocate(total);
+  std::byte* at = buffer.bytes.data();
+  for (const std::string& element : field) {
+    const auto length = static_cast<std::uint32_t>(element.size());  // protobuf stops at 2 GiB
+    std::memcpy(at, &length, sizeof length);
+    at += sizeof length;
+    std::memcpy(at, element.data(), element.size());
+    at += element.size();
+  }
+  return Own(input, buffer);
+}
+
+// The typed field that is filled, by the name of its elements' type; empty: none. (Small integers
+// share a field with INT32 and UINT32.)
+std::string_view FilledField(const InferTensorContents& contents, std::string_view except) {
+  const std::pair<std::string_view, int> fields[] = {
+      {"BOOL", contents.bool_contents_size()},     {"INT32", contents.int_contents_size()},
+      {"INT64", contents.int64_contents_size()},   {"UINT32", contents.uint_contents_size()},
+      {"UINT64", contents.uint64_contents_size()}, {"FP32", contents.fp32_contents_size()},
+      {"FP64", contents.fp64_contents_size()},     {"BYTES", contents.bytes_contents_size()}};
+  for (const auto& [name, size] : fields) {
+    if (size > 0 && name != except) return name;
+  }
+  return {};
+}
+
+// Which field a type's elements belong to; empty: the type has none.
+std::string_view FieldOf(DType dtype) {
+  switch (dtype) {
+    case DType::kInt8:
+    case DType::kInt16:
+      return "INT32";
+    case DType::kUInt8:
+    case DType::kUInt16:
+      return "UINT32";
+    case DType::kFp16:
+    case DType::kBf16:
+    case DType::kUnknown:
+      return {};
+    default:
+      return ToString(dtype);
+  }
+}
+
+absl::StatusOr<Tensor> FromContents(const Input& input) {
+  const InferTensorContents& contents = input.wire.contents();
+  const std::string_view filled = FilledField(contents, FieldOf(input.dtype));
+  if (!filled.empty()) {
+    return absl::InvalidArgumentError(StrCat(
+        "unexpected explicit tensor data for input tensor '", input.wire.name(), "' for model '",
+        input.model, "' of type '", filled, "', expected datatype '", input.wire.datatype(), "'"));
+  }
+  // An empty tensor needs no data; anything else without any has been forgotten.
+  if (ElementCount(input.shape) != 0 && FilledField(contents, {}).empty()) return NoData(input);
+  switch (input.dtype) {
+    case DType::kBool:
+      return FromField(input, contents.bool_contents());
+    case DType::kInt8:
+      return FromWiderField<std::int8_t>(input, contents.int_contents());
+    case DType::kInt16:
+      return FromWiderField<std::int16_t>(input, contents.int_contents());
+    case DType::kInt32:
+      return FromField(input, contents.int_contents());
+    case DType::kInt64:
+      return FromField(input, contents.int64_contents());
+    case DType::kUInt8:
+      return FromWiderField<std::uint8_t>(input, contents.uint_contents());
+    case DType::kUInt16:
+      return FromWiderField<std::uint16_t>(input, contents.uint_contents());
+    case DType::kUInt32:
+      return FromField(input, contents.uint_contents());
+    case DType::kUInt64:
+      return FromField(input, contents.uint64_contents());
+    case DType::kFp32:
+      return FromField(input, contents.fp32_contents());
+    case DType::kFp64:
+      return FromField(input, contents.fp64_contents());
+    case DType::kBytes:
+      return FromBytesField(input);
+    case DType::kFp16:
+    case DType::kBf16:
+    case DType::kUnknown:
+      break;
+  }
+  return Own(input, input.pool.Allocate(0));  // FP16 and BF16 without elements
+}
+
+absl::StatusOr<Input> Describe(const WireInput& wire, const std::string& model, BufferPool& pool) {
+  const auto dtype = ParseDType(wire.datatype());
+  if (!dtype) {
+    return absl::InvalidArgumentError(
+        StrCat("unknown data-type '", wire.datatype(), "' for input '", wire.name(),
+               "' for model '", model,
+               "', expected BOOL, UINT8, UINT16, UINT32, UINT64, INT8, INT16, INT32, INT64, "
+               "FP16, BF16, FP32, FP64 or BYTES"));
+  }
+  return Input{wire, model, *dtype, Shape(wire.shape().begin(), wire.shape().end()), pool};
+}
+
+absl::StatusOr<TensorList> Inputs(const inference::ModelInferRequest& wire, BufferPool& pool) {
+  const auto& raw = wire.raw_input_contents();
+  if (raw.size() > wire.inputs_size()) {
+    return absl::InvalidArgumentError(StrCat("expected at most ", wire.inputs_size(),
+                                             " raw_input_contents, one per input, for model '",
+                                             wire.model_name(), "', got ", raw.size()));
+  }
+  TensorList inputs;
+  inputs.reserve(static_cast<std::size_t>(wire.inputs_size()));
+  for (int i = 0; i < wire.inputs_size(); ++i) {
+    HEARTH_ASSIGN_OR_RETURN(const Input input, Describe(wire.inputs(i), wire.model_name(), pool));
+    if (!raw.empty() && i >= raw.size()) return NoData(input);
+    HEARTH_ASSIGN_OR_RETURN(Tensor tensor,
+                            raw.empty() ? FromContents(input) : FromRaw(input, raw[i]));
+    inputs.push_back({input.wire.name(), std::move(tensor)});
+  }
+  return inputs;
+}
+
+absl::StatusOr<InferRequest> Convert(const inference::ModelInferRequest& wire, BufferPool& pool,
+                                     Deadline deadline, TimePoint now) {
+  HEARTH_RETURN_IF_ERROR(CheckParameters(wire, now, deadline));
+  InferRequest request;
+  HEARTH_ASSIGN_OR_RETURN(request.inputs, Inputs(wire, pool));
+  request.model = wire.model_name();
+  request.version = wire.model_version();
+  request.id = wire.id();
+  request.outputs.reserve(static_cast<std::size_t>(wire.outputs_size()));
+  for (const auto& output : wire.outputs()) request.outputs.push_back(output.name());
+  request.deadline = deadline;
+  request.received = now;
+  return request;
+}
+
+void Fill(const InferResponse& response, const std::string& id,
+          inference::ModelInferResponse& wire) {
+  wire.set_model_name(response.model.name);
+  wire.set_model_version(std::to_string(response.model.version));
+  wire.set_id(id);
+  wire.mutable_outputs()->Reserve(static_cast<int>(response.outputs.size()));
+  wire.mutable_raw_output_contents()->Reserve(static_cast<int>(response.outputs.size()));
+  for (const NamedTensor& output : response.outputs) {
+    auto* tensor = wire.add_outputs();
+    tensor->set_name(output.name);
+    tensor->set_datatype(std::string(ToString(output.tensor.dtype)));
+    tensor->mutable_shape()->Add(output.tensor.shape.begin(), output.tensor.shape.end());
+    const auto& data = output.tensor.data;
+    wire.add_raw_output_contents(data.data(), data.size());
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<InferRequest> ToInferRequest(const inference::ModelInferRequest& wire,
+                                            BufferPool& pool, Deadline deadline, TimePoint now) {
+  absl::StatusOr<InferRequest> request;
+  try {
+    request = Convert(wire, pool, deadline, now);
+  } catch (const std::bad_alloc&) {
+    request = absl::ResourceExhaustedError("no memory for the inputs of this request");
+  }
+  if (request.ok()) return request;
+  const std::string id = wire.id().empty() ? "<id_unknown>" : wire.id();
+  const absl::Status& error = request.status();
+  return absl::Status(error.code(), StrCat("[request id: ", id, "] ", FromAbsl(error.message())));
+}
+
+absl::Status ToWire(const InferResponse& response, const std::string& id,
+                    inference::ModelInferResponse& wire) {
+  std::size_t total = 0;
+  for (const NamedTensor& output : response.outputs) total += output.tensor.data.size();
+  if (total > kMaxOutputBytes) {
+    return absl::ResourceExhaustedError(
+        StrCat("the outputs of model '", response.model.name, "' are ", FormatBytes(total),
+               ", more than the 2 GiB of one message: ask for fewer outputs or a smaller batch"));
+  }
+  try {
+    Fill(response, id, wire);
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError("no memory for the outputs of this request");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace hearth

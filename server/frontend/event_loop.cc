@@ -1,0 +1,68 @@
+#include "server/frontend/event_loop.h"
+
+#include <pthread.h>
+
+#include <string>
+#include <utility>
+
+#include "server/base/check.h"
+
+namespace hearth {
+
+void CallCount::Add() {
+  MutexLock lock(mu_);
+  ++count_;
+}
+
+void CallCount::Remove() {
+  MutexLock lock(mu_);
+  HEARTH_CHECK(count_ > 0);
+  // Under the lock: whoever waits may destroy this object as soon as it can have the lock.
+  if (--count_ == 0) none_.NotifyAll();
+}
+
+bool CallCount::WaitForNone(Deadline deadline) {
+  MutexLock lock(mu_);
+  while (count_ > 0) {
+    if (deadline == kNoDeadline) {
+      none_.Wait(mu_);
+    } else if (!none_.WaitUntil(mu_, deadline)) {
+      return count_ == 0;
+    }
+  }
+  return true;
+}
+
+std::int64_t CallCount::count() const {
+  MutexLock lock(mu_);
+  return count_;
+}
+
+EventLoop::EventLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue, CallCount& calls)
+    : queue_(std::move(queue)), calls_(calls) {}
+
+EventLoop::~EventLoop() { Shutdown(); }
+
+void EventLoop::Start(int index) {
+  thread_ = std::thread([this] { Run(); });
+  pthread_setname_np(thread_.native_handle(), ("grpc-" + std::to_string(index)).c_str());
+}
+
+void EventLoop::Run() {
+  void* tag = nullptr;
+  bool ok = false;
+  while (queue_->Next(&tag, &ok)) static_cast<Event*>(tag)->Fire(ok);
+}
+
+void EventLoop::Shutdown() {
+  if (std::exchange(shut_down_, true)) return;
+  HEARTH_CHECK(calls_.count() == 0);
+  queue_->Shutdown();
+  if (thread_.joinable()) {
+    thread_.join();
+  } else {
+    Run();  // never started: the queue must be empty before it is destroyed all the same
+  }
+}
+
+}  // namespace hearth

@@ -1,0 +1,85 @@
+// gRPC's completion queues, each with the one thread that empties it.
+//
+// The CompletionQueue API and not the callback API: gRPC 1.51's callback threads sleep up to 100 ms
+// when there was nothing to do for a while.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <cstdint>
+#include <memory>
+#include <thread>
+
+#include "server/base/clock.h"
+#include "server/base/mutex.h"
+
+namespace hearth {
+
+// What a completion queue hands back: a pointer to one of these is the "tag" of an operation.
+class Event {
+ public:
+  // `ok`: the operation did what it was started for. Runs on the queue's thread: never blocks.
+  virtual void Fire(bool ok) = 0;
+
+ protected:
+  ~Event() = default;
+};
+
+// An event that calls a member function of its owner.
+template <typename T>
+class MemberEvent final : public Event {
+ public:
+  using Method = void (T::*)(bool ok);
+  MemberEvent(T* owner, Method method) : owner_(owner), method_(method) {}
+  // May destroy the owner, and with it this event.
+  void Fire(bool ok) override { (owner_->*method_)(ok); }
+
+ private:
+  T* const owner_;
+  const Method method_;
+};
+
+// How many calls exist, over all queues: waiting for a client, running, or being answered. A queue
+// may be shut down only when there are none, because starting an operation on one that is aborts.
+//
+// Thread-safe.
+class CallCount {
+ public:
+  void Add() ABSL_LOCKS_EXCLUDED(mu_);
+  void Remove() ABSL_LOCKS_EXCLUDED(mu_);
+  // True: there are none. False: `deadline` passed first.
+  bool WaitForNone(Deadline deadline) ABSL_LOCKS_EXCLUDED(mu_);
+  std::int64_t count() const ABSL_LOCKS_EXCLUDED(mu_);
+
+ private:
+  mutable Mutex mu_;
+  CondVar none_;
+  std::int64_t count_ ABSL_GUARDED_BY(mu_) = 0;
+};
+
+// One completion queue and its thread. All events of a call come from the queue it was registered
+// on, so what only they touch needs no lock.
+class EventLoop {
+ public:
+  // `calls` outlives the loop.
+  EventLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue, CallCount& calls);
+  ~EventLoop();  // Shutdown()
+
+  // REQUIRES: the server has been started.
+  void Start(int index);
+  // REQUIRES: no calls exist any more. Idempotent.
+  void Shutdown();
+
+  grpc::ServerCompletionQueue* queue() { return queue_.get(); }
+  CallCount& calls() { return calls_; }
+
+ private:
+  void Run();
+
+  const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
+  CallCount& calls_;
+  std::thread thread_;
+  bool shut_down_ = false;
+};
+
+}  // namespace hearth

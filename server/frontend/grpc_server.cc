@@ -1,0 +1,184 @@
+#include "server/frontend/grpc_server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <netdb.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#include "server/base/unique_fd.h"
+#include "server/frontend/admin_rpc.h"
+#include "server/frontend/cache_rpc.h"
+#include "server/frontend/inference_rpc.h"
+
+namespace hearth {
+namespace {
+
+constexpr Duration kCancelGrace = std::chrono::milliseconds(500);
+
+// gRPC's reflection registers itself with every server of a process that links it. This takes it
+// out again, or puts it in where linking was lazy.
+class ReflectionOption final : public grpc::ServerBuilderOption {
+ public:
+  explicit ReflectionOption(bool enabled) : enabled_(enabled) {}
+
+  void UpdateArguments(grpc::ChannelArguments*) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    auto reflection = std::make_unique<grpc::reflection::ProtoServerReflectionPlugin>();
+    std::erase_if(*plugins, [&](const auto& p) { return p->name() == reflection->name(); });
+    if (enabled_) plugins->push_back(std::move(reflection));
+  }
+
+ private:
+  const bool enabled_;
+};
+
+std::string HostAndPort(const std::string& host, int port) {
+  const bool ipv6 = host.find(':') != std::string::npos && host.front() != '[';
+  return StrCat(ipv6 ? "[" : "", host, ipv6 ? "]:" : ":", port);
+}
+
+// Why `host`:`port` cannot be listened on; empty: it can. gRPC itself only says that it could not,
+// is content with some of a name's addresses, and complains on stderr.
+std::string WhyNotListening(const std::string& host, int port) {
+  const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
+  const std::string name = bracketed ? host.substr(1, host.size() - 2) : host;
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_PASSIVE;
+  addrinfo* found = nullptr;
+  if (const int error = getaddrinfo(name.c_str(), std::to_string(port).c_str(), &hints, &found)) {
+    return gai_strerror(error);
+  }
+  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> addresses(found, &freeaddrinfo);
+  std::string why;
+  bool one_is_good = false;
+  for (const addrinfo* a = found; a != nullptr; a = a->ai_next) {
+    const UniqueFd fd(::socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol));
+    const int yes = 1;
+    if (fd && ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) == 0 &&
+        ::bind(fd.get(), a->ai_addr, a->ai_addrlen) == 0) {
+      one_is_good = true;
+      continue;
+    }
+    const int error = errno;
+    why = std::string(FromAbsl(ErrnoStatus(error, "bind").message()));
+    // Half of a port would send some clients to somebody else.
+    if (error == EADDRINUSE) return why;
+  }
+  return one_is_good ? "" : why;
+}
+
+absl::Status CannotListen(const std::string& address, const std::string& why) {
+  return absl::UnavailableError(
+      StrCat("gRPC cannot listen on ", address, ": ", why,
+             "; stop what uses the port, or choose another address or port"));
+}
+
+void SetKeepalive(const GrpcServer::Keepalive& keepalive, grpc::ServerBuilder& builder) {
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, keepalive.time_ms);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, keepalive.timeout_ms);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS,
+                             keepalive.permit_without_calls);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA,
+                             keepalive.max_pings_without_data);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+                             keepalive.min_recv_ping_interval_ms);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, keepalive.max_ping_strikes);
+  if (keepalive.max_connection_age_ms > 0) {
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, keepalive.max_connection_age_ms);
+  }
+  if (keepalive.max_connection_age_grace_ms > 0) {
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS,
+                               keepalive.max_connection_age_grace_ms);
+  }
+}
+
+}  // namespace
+
+GrpcServer::GrpcServer(const Deps& deps, const Options& options)
+    : deps_(deps),
+      options_(options),
+      started_(deps.clock.Now()),
+      health_({"", inference::GRPCInferenceService::service_full_name(),
+               hearth::v1::Cache::service_full_name(), "readiness"}) {}
+
+absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const Deps& deps,
+                                                              const Options& options) {
+  std::unique_ptr<GrpcServer> server(new GrpcServer(deps, options));
+  HEARTH_RETURN_IF_ERROR(server->Listen());
+  server->Serve();
+  return server;
+}
+
+absl::Status GrpcServer::Listen() {
+  const std::string address = HostAndPort(options_.address, options_.port);
+  const std::string why = WhyNotListening(options_.address, options_.port);
+  if (!why.empty()) return CannotListen(address, why);
+  grpc::ServerBuilder builder;
+  // gRPC's default lets two daemons share a port, each getting some of the connections.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.SetMaxReceiveMessageSize(options_.max_receive_bytes);
+  builder.SetMaxSendMessageSize(options_.max_send_bytes);
+  SetKeepalive(options_.keepalive, builder);
+  builder.SetOption(std::make_unique<ReflectionOption>(options_.reflection));
+  // Reflection is the only synchronous service: one thread for it is plenty.
+  builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, 1);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 1);
+  builder.RegisterService(&inference_);
+  builder.RegisterService(&cache_);
+  builder.RegisterService(&health_.service());
+  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port_);
+  for (int i = 0; i < std::max(options_.threads, 1); ++i) {
+    loops_.push_back(std::make_unique<EventLoop>(builder.AddCompletionQueue(), calls_));
+  }
+  server_ = builder.BuildAndStart();
+  if (server_ && port_ > 0) return absl::OkStatus();
+  return CannotListen(address, "somebody else was faster");
+}
+
+void GrpcServer::Serve() {
+  const InferenceRpcDeps inference{deps_.infer, deps_.buffers, deps_.clock};
+  const AdminRpcDeps admin{deps_.repository, deps_.clock, options_.server_name,
+                           options_.server_version};
+  const CacheRpcDeps cache{deps_.infer, deps_.repository,     deps_.metrics,          deps_.clock,
+                           started_,    options_.server_name, options_.server_version};
+  for (std::size_t i = 0; i < loops_.size(); ++i) {
+    EventLoop& loop = *loops_[i];
+    ServeInference(loop, inference_, inference);
+    ServeAdmin(loop, inference_, admin);
+    ServeCache(loop, cache_, cache);
+    health_.Serve(loop);
+    loop.Start(static_cast<int>(i));
+  }
+}
+
+GrpcServer::~GrpcServer() { (void)Shutdown(kNoDeadline); }
+
+absl::Status GrpcServer::Shutdown(Deadline deadline) {
+  if (!server_) return absl::OkStatus();
+  health_.SetServing(false);
+  health_.EndWatches();
+  if (deadline == kNoDeadline) {
+    server_->Shutdown();
+  } else {
+    const auto left = std::chrono::duration_cast<std::chrono::system_clock::duration>(
+        deadline - deps_.clock.Now());
+    server_->Shutdown(std::chrono::system_clock::now() + left);
+  }
+  // Cancelled calls are there until serving/ has answered them, and those that no client came for
+  // until the loops have seen that none will: a moment for both.
+  if (!calls_.WaitForNone(std::max(deadline, std::chrono::steady_clock::now() + kCancelGrace))) {
+    return absl::DeadlineExceededError(
+        StrCat("gRPC calls that nobody has answered: ", calls_.count()));
+  }
+  for (const auto& loop : loops_) loop->Shutdown();
+  return absl::OkStatus();
+}
+
+}  // namespace hearth

@@ -1,0 +1,108 @@
+#include "server/frontend/infer_parameters.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+namespace hearth {
+namespace {
+
+using inference::InferParameter;
+using ParameterMap = google::protobuf::Map<std::string, InferParameter>;
+
+absl::Status WrongType(const std::string& name, std::string_view expected) {
+  return absl::InvalidArgumentError(
+      StrCat("invalid value type for '", name, "' parameter, expected ", expected, "."));
+}
+
+absl::Status Timeout(const InferParameter& value, TimePoint now, Deadline& deadline) {
+  if (!value.has_int64_param()) return WrongType("timeout", "int64_param");
+  const std::int64_t microseconds = value.int64_param();
+  if (microseconds < 0) {
+    return absl::InvalidArgumentError(StrCat(
+        "invalid value ", microseconds, " for 'timeout' parameter, expected microseconds >= 0."));
+  }
+  if (microseconds == 0) return absl::OkStatus();  // as if it were not there
+  // Compared before it is added: a huge timeout must not wrap round into the past.
+  if (deadline == kNoDeadline || deadline - now > std::chrono::microseconds(microseconds)) {
+    const auto room = std::chrono::duration_cast<std::chrono::microseconds>(kNoDeadline - now);
+    if (microseconds < room.count()) deadline = now + std::chrono::microseconds(microseconds);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Priority(const InferParameter& value) {
+  if (value.has_uint64_param()) return absl::OkStatus();
+  if (value.has_int64_param() && value.int64_param() >= 0) return absl::OkStatus();
+  return WrongType("priority", "uint64_param");
+}
+
+absl::Status SequenceId(const InferParameter& value) {
+  bool none = false;
+  switch (value.parameter_choice_case()) {
+    case InferParameter::kInt64Param:
+      none = value.int64_param() == 0;
+      break;
+    case InferParameter::kUint64Param:
+      none = value.uint64_param() == 0;
+      break;
+    case InferParameter::kStringParam:
+      none = value.string_param().empty();
+      break;
+    default:
+      return WrongType("sequence_id", "int64_param or string_param");
+  }
+  if (none) return absl::OkStatus();
+  return absl::UnimplementedError(
+      "sequences are not supported: leave 'sequence_id' out, or send 0; every request starts from "
+      "the "
+      "model's initial state");
+}
+
+absl::Status OfRequest(const std::string& name, const InferParameter& value, TimePoint now,
+                       Deadline& deadline) {
+  if (name == "timeout") return Timeout(value, now, deadline);
+  if (name == "priority") return Priority(value);
+  if (name == "sequence_id") return SequenceId(value);
+  if (name == "sequence_start" || name == "sequence_end" ||
+      name == "triton_enable_empty_final_response") {
+    return value.has_bool_param() ? absl::OkStatus() : WrongType(name, "bool_param");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status OfTensor(std::string_view kind, const std::string& tensor,
+                      const ParameterMap& parameters) {
+  for (const auto& [name, value] : parameters) {
+    if (name.rfind("shared_memory_", 0) == 0) {
+      return absl::UnimplementedError(StrCat(
+          "Client shared memory is disabled. It is not supported by this server: send the data of ",
+          kind, " '", tensor, "' in the message, without '", name, "'."));
+    }
+    if (name == "classification") {
+      return absl::UnimplementedError(StrCat("'classification' is not supported for ", kind, " '",
+                                             tensor,
+                                             "': ask for the plain output and rank its values"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status CheckParameters(const inference::ModelInferRequest& wire, TimePoint now,
+                             Deadline& deadline) {
+  for (const auto& [name, value] : wire.parameters()) {
+    HEARTH_RETURN_IF_ERROR(OfRequest(name, value, now, deadline));
+  }
+  for (const auto& input : wire.inputs()) {
+    HEARTH_RETURN_IF_ERROR(OfTensor("input", input.name(), input.parameters()));
+  }
+  for (const auto& output : wire.outputs()) {
+    HEARTH_RETURN_IF_ERROR(OfTensor("output", output.name(), output.parameters()));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace hearth

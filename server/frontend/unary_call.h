@@ -1,0 +1,165 @@
+// One unary RPC in gRPC's CompletionQueue API, as a function: request in, `Finish` later, from any
+// thread.
+//
+//   ServeUnary(loop, service, &AsyncService::RequestModelReady, 4,
+//              [](UnaryCall<ModelReadyRequest, ModelReadyResponse> call) {
+//                call.response().set_ready(true);
+//                std::move(call).Finish(absl::OkStatus());
+//              });
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <stop_token>
+#include <type_traits>
+#include <utility>
+
+#include "server/base/check.h"
+#include "server/base/clock.h"
+#include "server/frontend/event_loop.h"
+#include "server/frontend/grpc_status.h"
+
+namespace hearth {
+
+namespace unary_internal {
+template <typename Request, typename Response>
+class CallState;
+}  // namespace unary_internal
+
+// The duty to answer one request. Move-only; dropped unanswered it answers INTERNAL, so that no
+// client waits for a reply that cannot come. Thread-compatible.
+template <typename Request, typename Response>
+class UnaryCall {
+  using State = unary_internal::CallState<Request, Response>;
+
+ public:
+  explicit UnaryCall(State* state) : state_(state) {}
+  UnaryCall(UnaryCall&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
+  UnaryCall& operator=(UnaryCall&&) = delete;
+  ~UnaryCall() {
+    if (state_) std::move(*this).Finish(absl::InternalError("the request was dropped unanswered"));
+  }
+
+  // Both are gone once the call is finished.
+  Request& request() { return state_->request; }
+  Response& response() { return state_->response; }
+
+  // Requested when the client went away or its deadline passed. May be kept after the call is
+  // finished.
+  std::stop_token cancelled() const { return state_->stop.get_token(); }
+
+  // The client's deadline on `clock`.
+  Deadline deadline(const Clock& clock) const {
+    const auto at = state_->context.deadline();
+    if (at == std::chrono::system_clock::time_point::max()) return kNoDeadline;
+    const auto left = at - std::chrono::system_clock::now();
+    // Anything beyond a century is "for ever", and would overflow below.
+    if (left > std::chrono::hours(24 * 36500)) return kNoDeadline;
+    return clock.Now() + std::chrono::duration_cast<Duration>(left);
+  }
+
+  // Sends `response()` or the error. Nothing of this call may be used afterwards.
+  void Finish(const absl::Status& status) && { std::exchange(state_, nullptr)->Finish(status); }
+
+ private:
+  State* state_;
+};
+
+namespace unary_internal {
+
+// How calls of one method on one loop come into being.
+template <typename Request, typename Response>
+struct Method {
+  std::function<void(grpc::ServerContext*, Request*, grpc::ServerAsyncResponseWriter<Response>*,
+                     void*)>
+      arm;
+  std::function<void(UnaryCall<Request, Response>)> handler;
+  EventLoop& loop;
+};
+
+// Owns itself. Born waiting for a client; when one comes it puts a successor in its place. gRPC
+// then reports two events, "answer sent" and "call over (or cancelled)", and after both of them, in
+// either order, nothing refers to it. A call that no client came for gets neither.
+template <typename Request, typename Response>
+class CallState {
+ public:
+  using MethodPtr = std::shared_ptr<const Method<Request, Response>>;
+
+  static void Arm(MethodPtr method) { new CallState(std::move(method)); }
+
+  // Any thread.
+  void Finish(const absl::Status& status) {
+    // The last statement touches nothing after the operation has started: the loop's thread may
+    // already be deleting this.
+    if (status.ok()) {
+      writer_.Finish(response, grpc::Status::OK, &finished_);
+    } else {
+      writer_.FinishWithError(ToGrpcStatus(status, context), &finished_);
+    }
+  }
+
+  grpc::ServerContext context;
+  Request request;
+  Response response;
+  std::stop_source stop;
+
+ private:
+  explicit CallState(MethodPtr method) : method_(std::move(method)) {
+    method_->loop.calls().Add();
+    context.AsyncNotifyWhenDone(&over_);
+    method_->arm(&context, &request, &writer_, &arrived_);
+  }
+  ~CallState() { method_->loop.calls().Remove(); }
+
+  void OnArrived(bool ok) {
+    if (!ok) {  // the server is shutting down
+      delete this;
+      return;
+    }
+    Arm(method_);
+    method_->handler(UnaryCall<Request, Response>(this));
+  }
+  void OnOver(bool) {
+    if (context.IsCancelled()) stop.request_stop();
+    Release();
+  }
+  void OnFinished(bool) { Release(); }
+  void Release() {
+    if (--events_left_ == 0) delete this;
+  }
+
+  const MethodPtr method_;
+  grpc::ServerAsyncResponseWriter<Response> writer_{&context};
+  MemberEvent<CallState> arrived_{this, &CallState::OnArrived};
+  MemberEvent<CallState> over_{this, &CallState::OnOver};
+  MemberEvent<CallState> finished_{this, &CallState::OnFinished};
+  int events_left_ = 2;  // confined to the loop's thread
+};
+
+}  // namespace unary_internal
+
+// Serves `request_method` of `service` on `loop`: `handler` runs on the loop's thread and must not
+// block. `armed`: how many clients may arrive at once before the loop's thread comes round.
+// `service` outlives the loop. REQUIRES: the server has been started.
+template <typename Service, typename Request, typename Response>
+void ServeUnary(EventLoop& loop, std::type_identity_t<Service>& service,
+                void (Service::*request_method)(grpc::ServerContext*, Request*,
+                                                grpc::ServerAsyncResponseWriter<Response>*,
+                                                grpc::CompletionQueue*,
+                                                grpc::ServerCompletionQueue*, void*),
+                int armed,
+                std::type_identity_t<std::function<void(UnaryCall<Request, Response>)>> handler) {
+  auto arm = [&service, request_method, queue = loop.queue()](
+                 grpc::ServerContext* context, Request* request,
+                 grpc::ServerAsyncResponseWriter<Response>* writer, void* tag) {
+    (service.*request_method)(context, request, writer, queue, queue, tag);
+  };
+  using Method = unary_internal::Method<Request, Response>;
+  const std::shared_ptr<const Method> method(new Method{std::move(arm), std::move(handler), loop});
+  for (int i = 0; i < armed; ++i) unary_internal::CallState<Request, Response>::Arm(method);
+}
+
+}  // namespace hearth

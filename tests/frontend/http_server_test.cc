@@ -1,0 +1,346 @@
+#include "server/frontend/http_server.h"
+
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <atomic>
+#include <future>
+#include <stdexcept>
+
+#include "server/base/unique_fd.h"
+
+namespace hearth {
+namespace {
+
+using std::chrono::milliseconds;
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+// A client that sends exactly the bytes it is told to. Blocking; gives up after 20 s.
+class Client {
+ public:
+  explicit Client(std::uint16_t port) : fd_(::socket(AF_INET, SOCK_STREAM, 0)) {
+    timeval limit{20, 0};
+    ::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    connected_ = ::connect(fd_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
+  }
+
+  bool connected() const { return connected_; }
+  int fd() const { return fd_.get(); }
+
+  Client& Send(const std::string& bytes) {
+    std::size_t sent = 0;
+    while (sent < bytes.size()) {
+      const auto n = ::send(fd_.get(), bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
+      if (n <= 0) break;
+      sent += static_cast<std::size_t>(n);
+    }
+    return *this;
+  }
+
+  // Header and body of the next answer; "" at the end of the connection. `head`: no body follows.
+  std::string Receive(bool head = false) {
+    std::size_t end;
+    while ((end = received_.find("\r\n\r\n")) == std::string::npos) {
+      if (!More()) return "";
+    }
+    end += 4;
+    const auto length = received_.find("Content-Length: ");
+    if (!head && length < end) end += std::stoul(received_.substr(length + 16));
+    while (received_.size() < end) {
+      if (!More()) return "";
+    }
+    std::string answer = received_.substr(0, end);
+    received_.erase(0, end);
+    return answer;
+  }
+
+  // True when the server ends the connection without a further byte.
+  bool Closed() { return received_.empty() && !More(); }
+
+ private:
+  bool More() {
+    char bytes[4096];
+    const auto n = ::recv(fd_.get(), bytes, sizeof bytes, 0);
+    if (n <= 0) return false;
+    received_.append(bytes, static_cast<std::size_t>(n));
+    return true;
+  }
+
+  UniqueFd fd_;
+  bool connected_ = false;
+  std::string received_;
+};
+
+std::string Get(const std::string& path) { return "GET " + path + " HTTP/1.1\r\nHost: x\r\n\r\n"; }
+
+class HttpServerTest : public testing::Test {
+ protected:
+  HttpServerTest() {
+    options_.host = "127.0.0.1";
+    options_.port = 0;
+  }
+
+  HttpServer& Start() {
+    auto started =
+        HttpServer::Start(options_, HttpServer::Handlers{
+                                        .metrics = [] { return std::string("hearth_up 1\n"); },
+                                        .live = [] { return true; },
+                                        .ready = [this] { return ready_.load(); },
+                                    });
+    EXPECT_TRUE(started.ok()) << started.status();
+    server_ = *std::move(started);
+    return *server_;
+  }
+
+  HttpServer::Options options_;
+  std::atomic<bool> ready_{true};
+  std::unique_ptr<HttpServer> server_;
+};
+
+TEST_F(HttpServerTest, ServesMetricsAsPrometheusWantsThem) {
+  Client client(Start().port());
+  const std::string answer = client.Send(Get("/metrics")).Receive();
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 200 OK\r\n"));
+  EXPECT_THAT(answer, HasSubstr("Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"));
+  EXPECT_THAT(answer, EndsWith("\r\n\r\nhearth_up 1\n"));
+}
+
+TEST_F(HttpServerTest, TellsHealth) {
+  Client client(Start().port());
+  EXPECT_THAT(client.Send(Get("/v2/health/live")).Receive(),
+              AllOf(StartsWith("HTTP/1.1 200 "), EndsWith("{\"live\":true}")));
+  EXPECT_THAT(client.Send(Get("/v2/health/ready")).Receive(),
+              AllOf(StartsWith("HTTP/1.1 200 "), EndsWith("{\"ready\":true}")));
+  ready_ = false;
+  EXPECT_THAT(client.Send(Get("/v2/health/ready")).Receive(),
+              AllOf(StartsWith("HTTP/1.1 503 "), EndsWith("{\"ready\":false}")));
+}
+
+TEST_F(HttpServerTest, KeepsTheConnectionForManyRequests) {
+  Client client(Start().port());
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_THAT(client.Send(Get("/metrics?n=" + std::to_string(i))).Receive(),
+                StartsWith("HTTP/1.1 200 "));
+  }
+}
+
+TEST_F(HttpServerTest, ClosesWhenTheClientSaysSo) {
+  Client client(Start().port());
+  client.Send("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  EXPECT_THAT(client.Receive(), HasSubstr("Connection: close\r\n"));
+  EXPECT_TRUE(client.Closed());
+  Client old(server_->port());
+  EXPECT_THAT(old.Send("GET /metrics HTTP/1.0\r\n\r\n").Receive(), StartsWith("HTTP/1.0 200 "));
+  EXPECT_TRUE(old.Closed());
+}
+
+TEST_F(HttpServerTest, AnswersPipelinedRequestsInOrder) {
+  Client client(Start().port());
+  client.Send(Get("/metrics") + Get("/v2/health/live") + Get("/nothing") + Get("/v2/health/ready"));
+  EXPECT_THAT(client.Receive(), EndsWith("hearth_up 1\n"));
+  EXPECT_THAT(client.Receive(), EndsWith("{\"live\":true}"));
+  EXPECT_THAT(client.Receive(), StartsWith("HTTP/1.1 404 "));
+  EXPECT_THAT(client.Receive(), EndsWith("{\"ready\":true}"));
+}
+
+TEST_F(HttpServerTest, HeadHasTheHeaderOfGetAndNoBody) {
+  Client client(Start().port());
+  const std::string head =
+      client.Send("HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n").Receive(/*head=*/true);
+  EXPECT_THAT(head, AllOf(StartsWith("HTTP/1.1 200 "), HasSubstr("Content-Length: 12\r\n")));
+  // The next byte belongs to the next answer: no body came.
+  EXPECT_THAT(client.Send(Get("/v2/health/live")).Receive(), StartsWith("HTTP/1.1 200 "));
+}
+
+TEST_F(HttpServerTest, AnUnknownPathIs404AndNamesTheKnownOnes) {
+  Client client(Start().port());
+  const std::string answer = client.Send(Get("/v3")).Receive();
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 404 "));
+  EXPECT_THAT(answer, HasSubstr("Content-Type: application/json\r\n"));
+  EXPECT_THAT(answer, HasSubstr("\r\n\r\n{\"error\":\""));
+  EXPECT_THAT(answer, HasSubstr("/v2/health/ready"));
+}
+
+TEST_F(HttpServerTest, AnotherMethodIs405AndSaysWhichAreAllowed) {
+  Client client(Start().port());
+  const std::string answer =
+      client.Send("POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc").Receive();
+  EXPECT_THAT(answer, AllOf(StartsWith("HTTP/1.1 405 "), HasSubstr("Allow: GET, HEAD\r\n")));
+  // The body was read: the connection is still in step.
+  EXPECT_THAT(client.Send(Get("/metrics")).Receive(), StartsWith("HTTP/1.1 200 "));
+}
+
+TEST_F(HttpServerTest, AProxysAbsoluteTargetIsUnderstood) {
+  Client client(Start().port());
+  EXPECT_THAT(client.Send(Get("http://somewhere:8002/v2/health/live?x=/metrics")).Receive(),
+              EndsWith("{\"live\":true}"));
+}
+
+TEST_F(HttpServerTest, AnOversizeHeaderIs431AndEndsTheConnection) {
+  Client client(Start().port());
+  client.Send("GET /metrics HTTP/1.1\r\nHost: x\r\nX: " + std::string(100'000, 'x') + "\r\n\r\n");
+  EXPECT_THAT(client.Receive(), StartsWith("HTTP/1.1 431 "));
+  EXPECT_TRUE(client.Closed());
+}
+
+TEST_F(HttpServerTest, AnOversizeBodyIs413AndEndsTheConnection) {
+  Client client(Start().port());
+  client.Send("POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" +
+              std::string(300'000, 'x'));
+  EXPECT_THAT(client.Receive(), StartsWith("HTTP/1.1 413 "));
+}
+
+TEST_F(HttpServerTest, WhatIsNotHttpIs400AndEndsTheConnection) {
+  Client client(Start().port());
+  client.Send("\x16\x03\x01 hello\r\n\r\n");
+  EXPECT_THAT(client.Receive(), StartsWith("HTTP/1.1 400 "));
+  EXPECT_TRUE(client.Closed());
+}
+
+TEST_F(HttpServerTest, SlowAndSilentClientsDelayNobody) {
+  Start();
+  std::vector<Client> slow;
+  for (int i = 0; i < 200; ++i) {
+    slow.emplace_back(server_->port());
+    ASSERT_TRUE(slow.back().connected());
+    if (i % 2 == 0) slow.back().Send("GET /metrics HTTP/1.1\r\nX: ");
+  }
+  Client client(server_->port());
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_THAT(client.Send(Get("/metrics")).Receive(), StartsWith("HTTP/1.1 200 "));
+  }
+  // And the slow ones are still served once they come to their end.
+  EXPECT_THAT(slow[0].Send("y\r\n\r\n").Receive(), StartsWith("HTTP/1.1 200 "));
+  EXPECT_THAT(slow[1].Send(Get("/metrics")).Receive(), StartsWith("HTTP/1.1 200 "));
+}
+
+TEST_F(HttpServerTest, ARequestThatNeverEndsIsCutOff) {
+  options_.read_timeout = milliseconds(50);
+  Client client(Start().port());
+  EXPECT_TRUE(client.Send("GET /metrics HTTP/1.1\r\nX: ").Closed());
+}
+
+TEST_F(HttpServerTest, AnIdleConnectionIsClosedAfterItsTime) {
+  options_.idle_timeout = milliseconds(50);
+  Client client(Start().port());
+  EXPECT_THAT(client.Send(Get("/metrics")).Receive(), StartsWith("HTTP/1.1 200 "));
+  EXPECT_TRUE(client.Closed());
+}
+
+TEST_F(HttpServerTest, ConnectionsOverTheLimitWaitForRoom) {
+  options_.max_connections = 1;
+  Start();
+  auto first = std::make_unique<Client>(server_->port());
+  ASSERT_THAT(first->Send(Get("/metrics")).Receive(), StartsWith("HTTP/1.1 200 "));
+  Client second(server_->port());
+  ASSERT_TRUE(second.connected());
+  second.Send(Get("/metrics"));
+  char byte;
+  EXPECT_EQ(::recv(second.fd(), &byte, 1, MSG_DONTWAIT), -1);
+  EXPECT_THAT(first->Send(Get("/metrics")).Receive(), StartsWith("HTTP/1.1 200 "));
+  EXPECT_EQ(::recv(second.fd(), &byte, 1, MSG_DONTWAIT), -1);
+  first.reset();
+  EXPECT_THAT(second.Receive(), StartsWith("HTTP/1.1 200 "));
+}
+
+TEST_F(HttpServerTest, APortInUseIsAnErrorThatNamesIt) {
+  options_.port = Start().port();
+  auto second = HttpServer::Start(options_, HttpServer::Handlers{});
+  ASSERT_EQ(second.status().code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(std::string(FromAbsl(second.status().message())),
+              AllOf(HasSubstr(std::to_string(options_.port)), HasSubstr("already in use"),
+                    HasSubstr("another port")));
+}
+
+TEST_F(HttpServerTest, AHostThatIsNoneIsAnError) {
+  options_.host = "256.1.1.1";
+  EXPECT_EQ(HttpServer::Start(options_, HttpServer::Handlers{}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(HttpServerTest, AHandlerThatThrowsIsA500AndTheServerLives) {
+  auto server = HttpServer::Start(
+      options_, {{"GET", "/boom",
+                  [](const HttpRequest&) -> HttpResponse { throw std::runtime_error("secret"); }}});
+  ASSERT_TRUE(server.ok());
+  Client client((*server)->port());
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_THAT(client.Send(Get("/boom")).Receive(),
+                AllOf(StartsWith("HTTP/1.1 500 "), Not(HasSubstr("secret"))));
+  }
+}
+
+TEST_F(HttpServerTest, RoutesOfOtherMethodsGetTheBodyAndTheQuery) {
+  const HttpHandler echo = [](const HttpRequest& r) -> HttpResponse {
+    return {201, "text/plain", r.method + " " + r.path + " " + r.query + " " + r.body};
+  };
+  auto server = HttpServer::Start(options_, {{"POST", "/echo", echo}, {"GET", "/echo", echo}});
+  ASSERT_TRUE(server.ok());
+  Client client((*server)->port());
+  client.Send(
+      "POST /echo?a=1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+      "3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n");
+  EXPECT_THAT(client.Receive(),
+              AllOf(StartsWith("HTTP/1.1 201 "), EndsWith("POST /echo a=1 abcde")));
+  EXPECT_THAT(client.Send(Get("/echo")).Receive(), EndsWith("GET /echo  "));
+  client.Send("DELETE /echo HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_THAT(client.Receive(), HasSubstr("Allow: POST, GET, HEAD\r\n"));
+}
+
+TEST_F(HttpServerTest, StopClosesIdleConnectionsAndFreesThePort) {
+  options_.idle_timeout = options_.stop_grace = std::chrono::hours(1);
+  const std::uint16_t port = Start().port();
+  Client used(port);
+  ASSERT_THAT(used.Send(Get("/metrics")).Receive(), StartsWith("HTTP/1.1 200 "));
+  server_->Stop();
+  server_->Stop();
+  EXPECT_TRUE(used.Closed());
+  options_.port = port;
+  Client again(Start().port());
+  EXPECT_THAT(again.Send(Get("/metrics")).Receive(), StartsWith("HTTP/1.1 200 "));
+}
+
+TEST_F(HttpServerTest, StopLetsAnAnswerUnderWayBeFinished) {
+  options_.stop_grace = std::chrono::hours(1);
+  std::promise<void> entered;
+  std::promise<void> release;
+  auto server =
+      HttpServer::Start(options_, {{"GET", "/slow", [&](const HttpRequest&) -> HttpResponse {
+                                      entered.set_value();
+                                      release.get_future().wait();
+                                      return {200, "text/plain", "done"};
+                                    }}});
+  ASSERT_TRUE(server.ok());
+  Client client((*server)->port());
+  client.Send(Get("/slow"));
+  entered.get_future().wait();
+  std::thread stop([&] { (*server)->Stop(); });
+  release.set_value();
+  EXPECT_THAT(client.Receive(), EndsWith("done"));
+  EXPECT_TRUE(client.Closed());
+  ::shutdown(client.fd(), SHUT_WR);
+  stop.join();
+}
+
+TEST_F(HttpServerTest, StopDoesNotWaitForAClientThatIsStuck) {
+  options_.stop_grace = milliseconds(20);
+  Client client(Start().port());
+  client.Send("GET /metrics HTTP/1.1\r\nX: ");
+  Client other(server_->port());  // once this is answered, the first bytes of `client` were read
+  ASSERT_THAT(other.Send(Get("/metrics")).Receive(), StartsWith("HTTP/1.1 200 "));
+  server_->Stop();
+  EXPECT_TRUE(client.Closed());
+}
+
+}  // namespace
+}  // namespace hearth

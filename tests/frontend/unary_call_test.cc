@@ -1,0 +1,140 @@
+#include "server/frontend/unary_call.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <future>
+#include <optional>
+#include <thread>
+
+#include "grpc/health/v1/health.grpc.pb.h"
+#include "tests/frontend/mini_server.h"
+
+namespace hearth {
+namespace {
+
+using grpc::health::v1::Health;
+using grpc::health::v1::HealthCheckRequest;
+using grpc::health::v1::HealthCheckResponse;
+using Call = UnaryCall<HealthCheckRequest, HealthCheckResponse>;
+
+// Health's Check stands for any unary method.
+class UnaryCallTest : public testing::Test {
+ protected:
+  void Serve(std::function<void(Call)> handler) {
+    ServeUnary(server_.loop(), service_, &Health::AsyncService::RequestCheck, 2,
+               std::move(handler));
+    server_.Start();
+    stub_ = Health::NewStub(server_.Channel());
+  }
+  grpc::Status Check(grpc::ClientContext& context) {
+    HealthCheckRequest request;
+    request.set_service("a name");
+    return stub_->Check(&context, request, &response_);
+  }
+  grpc::Status Check() {
+    grpc::ClientContext context;
+    return Check(context);
+  }
+
+  SteadyClock clock_;
+  Health::AsyncService service_;
+  MiniServer server_{service_};
+  std::unique_ptr<Health::Stub> stub_;
+  HealthCheckResponse response_;
+};
+
+TEST_F(UnaryCallTest, AnswersWithTheResponse) {
+  Serve([](Call call) {
+    EXPECT_EQ(call.request().service(), "a name");
+    call.response().set_status(HealthCheckResponse::SERVING);
+    std::move(call).Finish(absl::OkStatus());
+  });
+  for (int i = 0; i < 5; ++i) {  // more than were armed
+    EXPECT_TRUE(Check().ok());
+    EXPECT_EQ(response_.status(), HealthCheckResponse::SERVING);
+  }
+}
+
+TEST_F(UnaryCallTest, AnswersFromAnotherThread) {
+  std::promise<Call> arrived;
+  std::thread other([&] {
+    Call call = arrived.get_future().get();
+    std::move(call).Finish(absl::UnavailableError("later"));
+  });
+  Serve([&](Call call) { arrived.set_value(std::move(call)); });
+  const grpc::Status status = Check();
+  other.join();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(status.error_message(), "later");
+}
+
+TEST_F(UnaryCallTest, ADroppedCallIsAnsweredAllTheSame) {
+  Serve([](Call) {});
+  const grpc::Status status = Check();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INTERNAL);
+  EXPECT_EQ(status.error_message(), "the request was dropped unanswered");
+}
+
+TEST_F(UnaryCallTest, ARetryHintTravelsAsTrailingMetadata) {
+  Serve([](Call call) {
+    std::move(call).Finish(
+        WithRetryAfter(absl::ResourceExhaustedError("full"), std::chrono::milliseconds(250)));
+  });
+  grpc::ClientContext context;
+  EXPECT_EQ(Check(context).error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  const auto& trailers = context.GetServerTrailingMetadata();
+  const auto hint = trailers.find("grpc-retry-pushback-ms");
+  ASSERT_NE(hint, trailers.end());
+  EXPECT_EQ(hint->second, "250");
+}
+
+TEST_F(UnaryCallTest, AClientThatGoesAwayRequestsTheStop) {
+  std::promise<void> arrived;
+  std::promise<void> stopped;
+  std::optional<Call> kept;
+  std::optional<std::stop_callback<std::function<void()>>> on_stop;
+  Serve([&](Call call) {
+    kept.emplace(std::move(call));
+    on_stop.emplace(kept->cancelled(), [&] { stopped.set_value(); });
+    arrived.set_value();
+  });
+  grpc::ClientContext context;
+  auto status = std::async(std::launch::async, [&] { return Check(context); });
+  arrived.get_future().wait();
+  context.TryCancel();
+  EXPECT_EQ(status.get().error_code(), grpc::StatusCode::CANCELLED);
+  stopped.get_future().wait();
+  on_stop.reset();
+  std::move(*kept).Finish(absl::CancelledError("gone"));  // nobody hears it, and nothing breaks
+}
+
+TEST_F(UnaryCallTest, AnAnsweredCallIsNotStopped) {
+  std::stop_token token;
+  Serve([&](Call call) {
+    token = call.cancelled();
+    std::move(call).Finish(absl::OkStatus());
+  });
+  EXPECT_TRUE(Check().ok());
+  server_.Stop();
+  EXPECT_FALSE(token.stop_requested());
+}
+
+TEST_F(UnaryCallTest, KnowsTheClientsDeadline) {
+  Deadline deadline{};
+  Serve([&](Call call) {
+    deadline = call.deadline(clock_);
+    std::move(call).Finish(absl::OkStatus());
+  });
+  EXPECT_TRUE(Check().ok());
+  EXPECT_EQ(deadline, kNoDeadline);
+
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::minutes(10));
+  EXPECT_TRUE(Check(context).ok());
+  EXPECT_GT(deadline, clock_.Now() + std::chrono::minutes(9));
+  EXPECT_LT(deadline, clock_.Now() + std::chrono::minutes(11));
+}
+
+}  // namespace
+}  // namespace hearth
