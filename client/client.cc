@@ -1,0 +1,331 @@
+#include "client/client.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/cord.h"
+#include "client/status_macros.h"
+#include "client/strings.h"
+#include "grpc/health/v1/health.grpc.pb.h"
+#include "hearth/v1/cache.grpc.pb.h"
+#include "inference.grpc.pb.h"
+
+namespace hearth::client {
+namespace {
+
+using Service = inference::GRPCInferenceService;
+using HealthService = grpc::health::v1::Health;
+using HealthReply = grpc::health::v1::HealthCheckResponse;
+using TimePoint = std::chrono::system_clock::time_point;
+
+constexpr char kUnreachablePayload[] = "hearth.dev/unreachable";
+
+absl::Status FromGrpc(const grpc::Status& status) {
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+}
+
+// An HTTP proxy is never on the way to this machine itself, whatever http_proxy says.
+bool IsLoopback(std::string_view address) {
+  return address.starts_with("localhost:") || address.starts_with("127.") ||
+         address.starts_with("[::1]") || address.starts_with("unix:");
+}
+
+std::shared_ptr<grpc::Channel> MakeChannel(const ClientOptions& options) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(options.max_message_bytes);
+  arguments.SetMaxSendMessageSize(options.max_message_bytes);
+  // Try again quickly: the server that is waited for has usually just been started.
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  if (IsLoopback(options.address)) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  return grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), arguments);
+}
+
+std::vector<TensorInfo> ToInfos(
+    const google::protobuf::RepeatedPtrField<inference::ModelMetadataResponse::TensorMetadata>& from) {
+  std::vector<TensorInfo> infos;
+  for (const auto& tensor : from) {
+    infos.push_back({tensor.name(), tensor.datatype(), {tensor.shape().begin(), tensor.shape().end()}});
+  }
+  return infos;
+}
+
+absl::StatusOr<inference::ModelInferRequest> ToProto(const InferRequest& request) {
+  inference::ModelInferRequest proto;
+  proto.set_model_name(request.model);
+  proto.set_model_version(request.version);
+  proto.set_id(request.id);
+  for (const NamedTensor& input : request.inputs) {
+    if (absl::Status status = Validate(input.tensor); !status.ok()) {
+      return absl::InvalidArgumentError(
+          Cat("input '", input.name, "': ", std::string(status.message())));
+    }
+    auto* tensor = proto.add_inputs();
+    tensor->set_name(input.name);
+    tensor->set_datatype(std::string(ToString(input.tensor.datatype)));
+    tensor->mutable_shape()->Add(input.tensor.shape.begin(), input.tensor.shape.end());
+    proto.add_raw_input_contents(input.tensor.bytes);
+  }
+  for (const std::string& output : request.outputs) proto.add_outputs()->set_name(output);
+  return proto;
+}
+
+// Some servers answer in typed contents, which the protocol allows them.
+std::optional<std::string> TypedBytes(const inference::InferTensorContents& contents, DataType type) {
+  const auto take = [&](const auto& field, auto element) {
+    using T = decltype(element);
+    return MakeTensor<T>({}, std::vector<T>(field.begin(), field.end())).bytes;
+  };
+  switch (type) {
+    case DataType::kBool: return take(contents.bool_contents(), std::uint8_t{});
+    case DataType::kUInt8: return take(contents.uint_contents(), std::uint8_t{});
+    case DataType::kUInt16: return take(contents.uint_contents(), std::uint16_t{});
+    case DataType::kUInt32: return take(contents.uint_contents(), std::uint32_t{});
+    case DataType::kUInt64: return take(contents.uint64_contents(), std::uint64_t{});
+    case DataType::kInt8: return take(contents.int_contents(), std::int8_t{});
+    case DataType::kInt16: return take(contents.int_contents(), std::int16_t{});
+    case DataType::kInt32: return take(contents.int_contents(), std::int32_t{});
+    case DataType::kInt64: return take(contents.int64_contents(), std::int64_t{});
+    case DataType::kFp32: return take(contents.fp32_contents(), float{});
+    case DataType::kFp64: return take(contents.fp64_contents(), double{});
+    case DataType::kBytes:
+      return MakeBytesTensor({}, {contents.bytes_contents().begin(), contents.bytes_contents().end()})
+          .bytes;
+    case DataType::kFp16:
+    case DataType::kBf16: break;  // travel raw only
+  }
+  return std::nullopt;
+}
+
+absl::StatusOr<InferResult> FromProto(inference::ModelInferResponse& proto) {
+  InferResult result{proto.model_name(), proto.model_version(), proto.id(), {}};
+  const bool raw = proto.raw_output_contents_size() > 0;
+  if (raw && proto.raw_output_contents_size() != proto.outputs_size()) {
+    return absl::InternalError(Cat("the server sent ", proto.outputs_size(), " outputs with the bytes of ",
+                                   proto.raw_output_contents_size()));
+  }
+  for (int i = 0; i < proto.outputs_size(); ++i) {
+    const auto& output = proto.outputs(i);
+    const std::optional<DataType> type = ParseDataType(output.datatype());
+    if (!type) {
+      return absl::InternalError(Cat("the server sent output '", output.name(), "' as '",
+                                     output.datatype(), "', a type that this client does not know"));
+    }
+    Tensor tensor{*type, {output.shape().begin(), output.shape().end()}, {}};
+    if (raw) {
+      tensor.bytes = std::move(*proto.mutable_raw_output_contents(i));
+    } else if (std::optional<std::string> bytes = TypedBytes(output.contents(), *type)) {
+      tensor.bytes = *std::move(bytes);
+    }
+    if (absl::Status status = Validate(tensor); !status.ok()) {
+      return absl::InternalError(Cat("the server sent output '", output.name(),
+                                     "' that contradicts itself: ", std::string(status.message())));
+    }
+    result.outputs.push_back({output.name(), std::move(tensor)});
+  }
+  return result;
+}
+
+WallTime ToWallTime(const google::protobuf::Timestamp& time) {
+  return WallTime(std::chrono::duration_cast<WallTime::duration>(
+      std::chrono::seconds(time.seconds()) + std::chrono::nanoseconds(time.nanos())));
+}
+
+ModelStat ToStat(const hearth::v1::Model& from) {
+  ModelStat model;
+  model.name = from.name();
+  model.version = from.version();
+  model.state = from.state();
+  model.in_use = from.in_use();
+  model.pinned = from.pinned();
+  model.device_bytes = from.bytes().device();
+  model.host_bytes = from.bytes().host();
+  model.mapped_bytes = from.bytes().mapped();
+  if (from.has_last_used()) model.last_used = ToWallTime(from.last_used());
+  if (from.has_loaded_at()) model.loaded_at = ToWallTime(from.loaded_at());
+  model.hits = from.hits();
+  for (const auto& phase : from.load_phases()) {
+    model.load_phases.push_back({phase.name(), phase.milliseconds()});
+  }
+  model.requests_succeeded = from.requests_succeeded();
+  model.requests_failed = from.requests_failed();
+  model.mean_request_seconds = from.mean_request_seconds();
+  model.mean_infer_seconds = from.mean_infer_seconds();
+  model.error = from.error();
+  return model;
+}
+
+}  // namespace
+
+struct Client::Impl {
+  explicit Impl(ClientOptions client_options)
+      : options(std::move(client_options)),
+        channel(MakeChannel(options)),
+        service(Service::NewStub(channel)),
+        cache(hearth::v1::Cache::NewStub(channel)),
+        health(HealthService::NewStub(channel)) {}
+
+  std::optional<TimePoint> Deadline() const {
+    if (options.timeout.count() <= 0) return std::nullopt;
+    return std::chrono::system_clock::now() + options.timeout;
+  }
+
+  // Waits until the channel is connected. Done before the call, because afterwards UNAVAILABLE from a
+  // server cannot be told from UNAVAILABLE for want of one.
+  absl::Status Connect(std::optional<TimePoint> deadline) {
+    const TimePoint patience = std::chrono::system_clock::now() + options.wait_for_server;
+    const TimePoint forever = TimePoint::max();
+    while (true) {
+      const grpc_connectivity_state state = channel->GetState(/*try_to_connect=*/true);
+      if (state == GRPC_CHANNEL_READY) return absl::OkStatus();
+      const TimePoint now = std::chrono::system_clock::now();
+      const bool refused = state == GRPC_CHANNEL_TRANSIENT_FAILURE && now >= patience;
+      if (refused || state == GRPC_CHANNEL_SHUTDOWN || (deadline && now >= *deadline)) break;
+      TimePoint until = deadline.value_or(forever);
+      if (state == GRPC_CHANNEL_TRANSIENT_FAILURE) until = std::min(until, patience);
+      channel->WaitForStateChange(state, until);
+    }
+    absl::Status status = absl::UnavailableError(
+        Cat("no server answers at ", options.address, ": is hearthd running there?"));
+    status.SetPayload(kUnreachablePayload, absl::Cord());
+    return status;
+  }
+
+  // One unary call, `method` of `stub`.
+  template <typename Stub, typename Request, typename Response>
+  absl::Status Call(Stub& stub,
+                    grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                    const Request& request, Response* response) {
+    const std::optional<TimePoint> deadline = Deadline();
+    CLIENT_RETURN_IF_ERROR(Connect(deadline));
+    grpc::ClientContext context;
+    if (deadline) context.set_deadline(*deadline);
+    return FromGrpc((stub.*method)(&context, request, response));
+  }
+
+  const ClientOptions options;
+  const std::shared_ptr<grpc::Channel> channel;
+  const std::unique_ptr<Service::Stub> service;
+  const std::unique_ptr<hearth::v1::Cache::Stub> cache;
+  const std::unique_ptr<HealthService::Stub> health;
+};
+
+Client::Client(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Client::~Client() = default;
+
+std::unique_ptr<Client> Client::Create(ClientOptions options) {
+  return std::unique_ptr<Client>(new Client(std::make_unique<Impl>(std::move(options))));
+}
+
+absl::StatusOr<bool> Client::Live() {
+  inference::ServerLiveResponse response;
+  CLIENT_RETURN_IF_ERROR(
+      impl_->Call(*impl_->service, &Service::Stub::ServerLive, inference::ServerLiveRequest(), &response));
+  return response.live();
+}
+
+absl::StatusOr<bool> Client::Ready() {
+  inference::ServerReadyResponse response;
+  CLIENT_RETURN_IF_ERROR(impl_->Call(*impl_->service, &Service::Stub::ServerReady,
+                                     inference::ServerReadyRequest(), &response));
+  return response.ready();
+}
+
+absl::StatusOr<bool> Client::ModelReady(const std::string& model, const std::string& version) {
+  inference::ModelReadyRequest request;
+  request.set_name(model);
+  request.set_version(version);
+  inference::ModelReadyResponse response;
+  CLIENT_RETURN_IF_ERROR(impl_->Call(*impl_->service, &Service::Stub::ModelReady, request, &response));
+  return response.ready();
+}
+
+absl::StatusOr<bool> Client::Healthy(const std::string& service) {
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service(service);
+  HealthReply response;
+  CLIENT_RETURN_IF_ERROR(impl_->Call(*impl_->health, &HealthService::Stub::Check, request, &response));
+  return response.status() == HealthReply::SERVING;
+}
+
+absl::StatusOr<ServerInfo> Client::ServerMetadata() {
+  inference::ServerMetadataResponse response;
+  CLIENT_RETURN_IF_ERROR(impl_->Call(*impl_->service, &Service::Stub::ServerMetadata,
+                                     inference::ServerMetadataRequest(), &response));
+  return ServerInfo{response.name(), response.version(),
+                    {response.extensions().begin(), response.extensions().end()}};
+}
+
+absl::StatusOr<ModelInfo> Client::ModelMetadata(const std::string& model, const std::string& version) {
+  inference::ModelMetadataRequest request;
+  request.set_name(model);
+  request.set_version(version);
+  inference::ModelMetadataResponse response;
+  CLIENT_RETURN_IF_ERROR(
+      impl_->Call(*impl_->service, &Service::Stub::ModelMetadata, request, &response));
+  return ModelInfo{response.name(),
+                   {response.versions().begin(), response.versions().end()},
+                   response.platform(),
+                   ToInfos(response.inputs()),
+                   ToInfos(response.outputs()),
+                   {response.properties().begin(), response.properties().end()}};
+}
+
+absl::StatusOr<InferResult> Client::Infer(const InferRequest& request) {
+  CLIENT_ASSIGN_OR_RETURN(const inference::ModelInferRequest proto, ToProto(request));
+  inference::ModelInferResponse response;
+  CLIENT_RETURN_IF_ERROR(impl_->Call(*impl_->service, &Service::Stub::ModelInfer, proto, &response));
+  return FromProto(response);
+}
+
+absl::Status Client::Load(const std::string& model) {
+  inference::RepositoryModelLoadRequest request;
+  request.set_model_name(model);
+  inference::RepositoryModelLoadResponse response;
+  return impl_->Call(*impl_->service, &Service::Stub::RepositoryModelLoad, request, &response);
+}
+
+absl::Status Client::Unload(const std::string& model) {
+  inference::RepositoryModelUnloadRequest request;
+  request.set_model_name(model);
+  inference::RepositoryModelUnloadResponse response;
+  return impl_->Call(*impl_->service, &Service::Stub::RepositoryModelUnload, request, &response);
+}
+
+absl::StatusOr<std::vector<IndexEntry>> Client::Index(bool ready_only) {
+  inference::RepositoryIndexRequest request;
+  request.set_ready(ready_only);
+  inference::RepositoryIndexResponse response;
+  CLIENT_RETURN_IF_ERROR(
+      impl_->Call(*impl_->service, &Service::Stub::RepositoryIndex, request, &response));
+  std::vector<IndexEntry> entries;
+  for (const auto& model : response.models()) {
+    entries.push_back({model.name(), model.version(), model.state(), model.reason()});
+  }
+  return entries;
+}
+
+absl::StatusOr<ServerStat> Client::Stat(const std::string& model) {
+  hearth::v1::StatRequest request;
+  request.set_model(model);
+  hearth::v1::StatResponse response;
+  CLIENT_RETURN_IF_ERROR(impl_->Call(*impl_->cache, &hearth::v1::Cache::Stub::Stat, request, &response));
+  const hearth::v1::Server& server = response.server();
+  ServerStat stat{server.name(), server.version(), server.uptime_seconds(), server.ready(),
+                  server.in_flight(), {}, {}};
+  for (const auto& budget : response.budgets()) {
+    stat.budgets.push_back({budget.dimension(), budget.capacity_bytes(), budget.used_bytes(),
+                            budget.resident_bytes(), budget.loading_bytes(), budget.unloading_bytes()});
+  }
+  for (const auto& from : response.models()) stat.models.push_back(ToStat(from));
+  return stat;
+}
+
+bool IsUnreachable(const absl::Status& status) {
+  return status.GetPayload(kUnreachablePayload).has_value();
+}
+
+}  // namespace hearth::client

@@ -1,0 +1,142 @@
+// hearth models | load | unload | metadata: what can be served.
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "client/commands/command.h"
+#include "client/spinner.h"
+#include "client/strings.h"
+#include "client/units.h"
+
+namespace hearth::client {
+namespace {
+
+Tone ToneOf(const std::string& state) {
+  if (state == "READY") return Tone::kGood;
+  if (state == "LOADING" || state == "UNLOADING") return Tone::kBusy;
+  return state == "UNAVAILABLE" ? Tone::kBad : Tone::kQuiet;
+}
+
+int Models(const Context& context, bool ready_only) {
+  const absl::StatusOr<std::vector<IndexEntry>> index = context.client.Index(ready_only);
+  if (!index.ok()) return Fail(index.status());
+  if (context.json) {
+    nlohmann::ordered_json models = nlohmann::ordered_json::array();
+    for (const IndexEntry& entry : *index) {
+      models.push_back({{"name", entry.name},
+                        {"version", entry.version},
+                        {"state", entry.state},
+                        {"reason", entry.reason}});
+    }
+    return context.PrintJson({{"models", models}});
+  }
+  Table table({"MODEL", "VERSION", "STATE", "REASON"});
+  for (const IndexEntry& entry : *index) {
+    table.Add({entry.name, entry.version.empty() ? "-" : entry.version,
+               {entry.state.empty() ? "not loaded" : entry.state, ToneOf(entry.state)}, entry.reason});
+  }
+  if (table.empty()) return context.Print(ready_only ? "no model is ready\n" : "the repository is empty\n");
+  return context.Print(table.Format(context.colors));
+}
+
+// One model after the other; the first failure ends it.
+int LoadOrUnload(const Context& context, const std::vector<std::string>& models, bool load) {
+  nlohmann::ordered_json done = nlohmann::ordered_json::array();
+  for (const std::string& model : models) {
+    const auto start = std::chrono::steady_clock::now();
+    absl::Status status;
+    {
+      const Spinner spinner(Cat(load ? "loading " : "unloading ", model));
+      status = load ? context.client.Load(model) : context.client.Unload(model);
+    }
+    if (!status.ok()) return Fail(status);
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    done.push_back({{"name", model}, {"state", load ? "READY" : "UNAVAILABLE"}, {"seconds", took.count()}});
+    if (context.json) continue;
+    const std::string line = Cat(Paint(model, Tone::kHeading, context.colors),
+                                 load ? " is ready, after " : " is unloaded, after ",
+                                 FormatSeconds(took.count()), "\n");
+    if (const int code = context.Print(line); code != kExitOk) return code;
+  }
+  return context.json ? context.PrintJson({{"models", done}}) : kExitOk;
+}
+
+nlohmann::ordered_json ToJson(const std::vector<TensorInfo>& tensors) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::array();
+  for (const TensorInfo& tensor : tensors) {
+    json.push_back({{"name", tensor.name}, {"datatype", tensor.datatype}, {"shape", tensor.shape}});
+  }
+  return json;
+}
+
+void AddRows(const char* kind, const std::vector<TensorInfo>& tensors, Table& table) {
+  for (const TensorInfo& tensor : tensors) {
+    table.Add({std::string(kind), tensor.name, tensor.datatype.empty() ? "any" : tensor.datatype,
+               tensor.shape.empty() ? "-" : ToString(tensor.shape)});
+  }
+}
+
+int Metadata(const Context& context, const std::string& text) {
+  const ModelName model = ParseModelName(text);
+  absl::StatusOr<ModelInfo> info;
+  {
+    const Spinner spinner(Cat("waiting for ", text));
+    info = context.client.ModelMetadata(model.name, model.version);
+  }
+  if (!info.ok()) return Fail(info.status());
+  if (context.json) {
+    nlohmann::ordered_json json = {{"name", info->name},
+                                   {"versions", info->versions},
+                                   {"platform", info->platform},
+                                   {"inputs", ToJson(info->inputs)},
+                                   {"outputs", ToJson(info->outputs)}};
+    json["properties"] = info->properties;
+    return context.PrintJson(json);
+  }
+  std::string versions;
+  for (const std::string& version : info->versions) versions += Cat(versions.empty() ? "" : ", ", version);
+  Table facts({"MODEL", info->name});
+  facts.Add({std::string("platform"), info->platform});
+  facts.Add({std::string("versions"), versions});
+  for (const auto& [key, value] : info->properties) facts.Add({key, value});
+  Table tensors({"TENSOR", "NAME", "TYPE", "SHAPE"});
+  AddRows("input", info->inputs, tensors);
+  AddRows("output", info->outputs, tensors);
+  return context.Print(Cat(facts.Format(context.colors), "\n", tensors.Format(context.colors)));
+}
+
+}  // namespace
+
+void AddRepositoryCommands(CLI::App& app, Selection& selection) {
+  auto ready_only = std::make_shared<bool>(false);
+  CLI::App* models = app.add_subcommand("models", "List every model in the repository and its state");
+  models->add_flag("--ready", *ready_only, "Only those that are ready");
+  models->callback([ready_only, &selection] {
+    selection.run = [ready_only](const Context& context) { return Models(context, *ready_only); };
+  });
+
+  for (const bool load : {true, false}) {
+    auto names = std::make_shared<std::vector<std::string>>();
+    CLI::App* command =
+        load ? app.add_subcommand("load", "Load models (again, if their files changed) and wait until ready")
+             : app.add_subcommand("unload", "Unload models and wait until their memory is back");
+    command->add_option("MODEL", *names, "One or more names")->required();
+    command->callback([names, load, &selection] {
+      selection.default_timeout = kWorkTimeout;
+      selection.run = [names, load](const Context& context) {
+        return LoadOrUnload(context, *names, load);
+      };
+    });
+  }
+
+  auto name = std::make_shared<std::string>();
+  CLI::App* metadata = app.add_subcommand("metadata", "Show what a model takes and gives");
+  metadata->add_option("MODEL", *name, "NAME or NAME:VERSION")->required();
+  metadata->callback([name, &selection] {
+    selection.default_timeout = kWorkTimeout;
+    selection.run = [name](const Context& context) { return Metadata(context, *name); };
+  });
+}
+
+}  // namespace hearth::client

@@ -1,0 +1,345 @@
+// The real `hearth` against a server in this process: what it prints where, and how it exits.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <regex>
+
+#include "client/npy.h"
+#include "client/tensor.h"
+#include "nlohmann/json.hpp"
+#include "tests/client/fake_server.h"
+#include "tests/client/fixtures.h"
+#include "tests/client/process.h"
+
+namespace hearth::client {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+class Cli : public testing::Test {
+ protected:
+  Outcome Run(const std::vector<std::string>& arguments) {
+    return RunHearth(arguments, {"HEARTH_ADDRESS=" + server_.address()});
+  }
+  nlohmann::json RunJson(std::vector<std::string> arguments) {
+    arguments.push_back("--json");
+    const Outcome outcome = Run(arguments);
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    EXPECT_EQ(outcome.err, "");
+    const auto json = nlohmann::json::parse(outcome.out, nullptr, /*allow_exceptions=*/false);
+    EXPECT_TRUE(json.is_object()) << outcome.out;
+    return json;
+  }
+
+  FakeServer server_{{.reason = "not a zip\narchive \x1b[31m"}};
+};
+
+void ExpectOneSentence(const std::string& text) {
+  EXPECT_THAT(text, StartsWith("hearth: "));
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1) << text;
+  EXPECT_EQ(text.back(), '\n');
+}
+
+TEST_F(Cli, InferPrintsOutputsForPeople) {
+  const Outcome outcome = Run({"infer", "echo", "--input", "x=[[1,2],[3,4.5]]", "--input", "sr=16000",
+                               "-i", "text=good morning"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.err, "");
+  EXPECT_EQ(outcome.out,
+            "x  FP32 [2, 2]\n[[1, 2],\n [3, 4.5]]\n"
+            "sr  INT64 [1]\n[16000]\n"
+            "text  BYTES [1]\n[\"good morning\"]\n");
+}
+
+TEST_F(Cli, InferTakesTypesFromTheModelAndFromTheCommandLine) {
+  EXPECT_EQ(Run({"infer", "echo:3", "--input", "x=[[1]]", "--input", "any:UINT8[2]=[1,2]", "--id", "me",
+                 "--output", "x"}).code, 0);
+  const inference::ModelInferRequest sent = server_.last_request();
+  EXPECT_EQ(sent.model_version(), "3");
+  EXPECT_EQ(sent.id(), "me");
+  EXPECT_EQ(sent.inputs(0).datatype(), "FP32");
+  EXPECT_EQ(sent.inputs(1).datatype(), "UINT8");
+  ASSERT_EQ(sent.outputs_size(), 1);
+  EXPECT_EQ(sent.outputs(0).name(), "x");
+}
+
+TEST_F(Cli, InferPrintsJsonInTheProtocolsWords) {
+  const auto json = RunJson({"infer", "echo", "--input", "x=[[0.1, nan]]"});
+  EXPECT_EQ(json["model_name"], "echo");
+  EXPECT_EQ(json["model_version"], "3");
+  EXPECT_EQ(json["outputs"].dump(),
+            R"([{"data":[0.1,"NaN"],"datatype":"FP32","name":"x","shape":[1,2]}])");
+}
+
+TEST_F(Cli, InferReadsFilesAndSavesOutputs) {
+  const TempDir folder;
+  const std::string saved = folder.Path("out.npy");
+  const Outcome outcome = Run({"infer", "echo", "--input", "x=@" + FixturePath("stereo16.wav") + ":16000",
+                               "--input", "any=@" + FixturePath("f8.npy"), "--save", "any=@" + saved});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("x  FP32 [1, 2]"));
+  EXPECT_EQ(*ReadFile(saved), Fixture("f8.npy"));
+}
+
+TEST_F(Cli, InferResamplesARealRecording) {
+  const std::string recording = "/usr/share/sounds/alsa/Front_Center.wav";
+  if (!std::filesystem::exists(recording)) GTEST_SKIP() << "alsa-utils is not installed";
+  EXPECT_EQ(Run({"infer", "echo", "--input", "x=@" + recording + ":16000"}).code, 0);
+  const inference::ModelInferRequest sent = server_.last_request();
+  const std::int64_t samples = sent.inputs(0).shape(1);
+  EXPECT_NEAR(static_cast<double>(samples), 68545 / 3.0, 2);
+  EXPECT_EQ(sent.raw_input_contents(0).size(), static_cast<std::size_t>(samples) * 4);
+}
+
+TEST_F(Cli, InferNamesWhatIsWrongWithTheCommandLine) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"infer"}, "MODEL is required"},
+      {{"infer", "echo", "--input", "x"}, "write NAME=VALUE"},
+      {{"infer", "echo", "--input", "x=[1,"}, "is not a value"},
+      {{"infer", "echo", "--input", "x=@/no/such.npy"}, "cannot read /no/such.npy"},
+      {{"infer", "echo", "--input", "x=@" + FixturePath("f8.npy")}, "write x:FP32=@"},
+      {{"infer", "echo", "--save", "y"}, "OUTPUT=@FILE.npy"},
+      {{"infer", "echo", "--bogus"}, "--bogus"},
+      {{"bogus"}, "bogus"},
+      {{}, "no command was given"},
+      {{"ps", "extra"}, "extra"},
+      {{"ps", "--timeout", "soon"}, "'soon' is no duration"},
+      {{"health", "--live", "--ready"}, "excludes"}};
+  for (const auto& [arguments, words] : cases) {
+    const Outcome outcome = Run(arguments);
+    EXPECT_EQ(outcome.code, 2) << words;
+    EXPECT_EQ(outcome.out, "") << words;
+    EXPECT_THAT(outcome.err, HasSubstr(words));
+    ExpectOneSentence(outcome.err);
+  }
+}
+
+TEST_F(Cli, TheServersRefusalIsOneSentenceAndExitCodeOne) {
+  for (const std::vector<std::string>& arguments :
+       std::vector<std::vector<std::string>>{{"infer", "missing", "--input", "x=1"},
+                                             {"load", "missing"},
+                                             {"unload", "missing", "--json"},
+                                             {"metadata", "missing"},
+                                             {"stats", "missing"}}) {
+    const Outcome outcome = Run(arguments);
+    EXPECT_EQ(outcome.code, 1) << arguments[0];
+    EXPECT_EQ(outcome.out, "");
+    EXPECT_EQ(outcome.err, "hearth: Request for unknown model: 'missing' is not found (NOT_FOUND)\n");
+  }
+}
+
+TEST_F(Cli, ASaveThatTheModelDoesNotFillIsAFailure) {
+  const Outcome outcome = Run({"infer", "echo", "--input", "x=[[1]]", "--save", "y=@/dev/null"});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("no output 'y'"));
+}
+
+TEST_F(Cli, PsListsWhatIsResident) {
+  const Outcome outcome = Run({"ps"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.out,
+            "MODEL   VERSION  STATE   DEVICE     HOST   MAPPED  IN USE  PIN  HITS  LAST USED     LOAD"
+            "  ERROR\n"
+            "broken        1  failed       0        0        0       0  -       0  never            -"
+            "  not a zip archive\n"
+            "echo          3  ready        0  1.5 KiB  2.0 GiB       2  yes    41  2h ago     42.0 ms\n");
+  const auto json = RunJson({"ps"});
+  EXPECT_EQ(json["models"][1]["bytes"]["mapped"], std::uint64_t{2} << 30);
+  EXPECT_EQ(json["models"][1]["load_phases"]["parse"], 40.5);
+  EXPECT_THAT(json["models"][1]["last_used"].get<std::string>(),
+              testing::MatchesRegex("20..-..-..T..:..:..Z"));
+  EXPECT_TRUE(json["models"][0]["last_used"].is_null());
+}
+
+TEST_F(Cli, ModelsListsTheRepositoryAndDisarmsItsText) {
+  const Outcome outcome = Run({"models"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.out,
+            "MODEL   VERSION  STATE        REASON\n"
+            "broken  1        UNAVAILABLE  not a zip\\narchive \\x1b[31m\n"
+            "echo    3        READY\n"
+            "other   -        not loaded\n");
+  EXPECT_EQ(RunJson({"models"})["models"].size(), 3U);
+  EXPECT_EQ(RunJson({"models", "--ready"})["models"].size(), 1U);
+}
+
+TEST_F(Cli, LoadAndUnloadSayWhatTheyDid) {
+  const Outcome loaded = Run({"load", "echo"});
+  EXPECT_EQ(loaded.code, 0) << loaded.err;
+  EXPECT_THAT(loaded.out, StartsWith("echo is ready, after "));
+  EXPECT_THAT(Run({"unload", "echo"}).out, StartsWith("echo is unloaded, after "));
+  EXPECT_EQ(RunJson({"load", "echo"})["models"][0]["state"], "READY");
+}
+
+TEST_F(Cli, StatusShowsServerAndBudgets) {
+  const Outcome outcome = Run({"status"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.out, "fake 1.2.3 at " + server_.address() +
+                             ": ready\n"
+                             "up 3h 07m, models resident: 1, requests in flight: 2\n\n"
+                             "MEMORY     USED       OF  RESIDENT  LOADING  UNLOADING\n"
+                             "mapped  3.0 GiB  8.0 GiB   2.0 GiB  1.0 GiB          0\n");
+  const auto json = RunJson({"status"});
+  EXPECT_EQ(json["uptime_seconds"], 11220);
+  EXPECT_EQ(json["resident_models"], 1);
+  EXPECT_EQ(json["budgets"][0]["loading_bytes"], std::uint64_t{1} << 30);
+}
+
+TEST_F(Cli, StatsShowsRequestsByModel) {
+  EXPECT_EQ(Run({"stats", "echo"}).out,
+            "MODEL  VERSION  SUCCEEDED  FAILED  MEAN REQUEST  MEAN INFER  HITS\n"
+            "echo         3         42       1       12.3 ms      800 us    41\n");
+  EXPECT_EQ(RunJson({"stats"})["models"][1]["requests_failed"], 1);
+}
+
+TEST_F(Cli, MetadataShowsInputs) {
+  const Outcome outcome = Run({"metadata", "echo"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.out,
+            "MODEL      echo\n"
+            "platform   pytorch_libtorch\n"
+            "versions   1, 3\n"
+            "residency  mapped\n\n"
+            "TENSOR  NAME  TYPE   SHAPE\n"
+            "input   x     FP32   [-1, -1]\n"
+            "input   sr    INT64  [1]\n"
+            "input   text  BYTES  [-1]\n"
+            "input   any   any    -\n");
+  EXPECT_EQ(RunJson({"metadata", "echo"})["inputs"][3]["datatype"], "");
+}
+
+TEST_F(Cli, HealthAnswersByExitCode) {
+  for (const char* flag : {"--ready", "--live", "echo", "echo:3"}) {
+    EXPECT_EQ(Run({"health", flag}).code, 0) << flag;
+  }
+  EXPECT_EQ(Run({"health"}).out, "serving\n");
+  EXPECT_EQ(RunJson({"health", "--ready"})["ready"], true);
+  const Outcome cold = Run({"health", "other"});
+  EXPECT_EQ(cold.code, 1);
+  EXPECT_EQ(cold.out, "not ready\n");
+  EXPECT_EQ(Run({"health", "echo:9"}).code, 1);
+}
+
+TEST(CliHealth, IsOneWhenTheServerIsNotReady) {
+  FakeServer server({.ready = false});
+  const std::string address = "--address=" + server.address();
+  EXPECT_EQ(RunHearth({"health", address}).code, 1);
+  EXPECT_EQ(RunHearth({"health", "--ready", address}).code, 1);
+  EXPECT_EQ(RunHearth({"health", "--live", address}).code, 0);
+  EXPECT_THAT(RunHearth({"status", address}).out, HasSubstr("not ready"));
+}
+
+TEST(CliUnreachable, IsSixtyNineExceptForHealth) {
+  std::string address;
+  {
+    FakeServer server;
+    address = server.address();
+  }
+  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
+           {"ps"}, {"models"}, {"status"}, {"stats"}, {"load", "m"}, {"infer", "m", "--input", "x=1"}}) {
+    std::vector<std::string> all = {"--address", address};
+    all.insert(all.end(), arguments.begin(), arguments.end());
+    const Outcome outcome = RunHearth(all);
+    EXPECT_EQ(outcome.code, 69) << arguments[0];
+    EXPECT_EQ(outcome.out, "");
+    EXPECT_EQ(outcome.err, "hearth: no server answers at " + address + ": is hearthd running there?\n");
+  }
+  EXPECT_EQ(RunHearth({"health", "--address", address}).code, 1);
+}
+
+TEST_F(Cli, ATimeoutIsSeventyFive) {
+  const Outcome outcome = Run({"load", "stuck", "--timeout", "600ms"});
+  EXPECT_EQ(outcome.code, 75);
+  EXPECT_THAT(outcome.err, HasSubstr("DEADLINE_EXCEEDED"));
+  ExpectOneSentence(outcome.err);  // and so no spinner, which would have begun by then
+}
+
+TEST_F(Cli, AResultThatCannotBeWrittenIsAFailure) {
+  const TempDir folder;
+  const Outcome outcome =
+      Run({"infer", "echo", "--input", "x=[[1]]", "--save", "x=@" + folder.Path("no/such/folder.npy")});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("cannot write"));
+}
+
+TEST(CliPlainServer, StatusMakesDoWithWhatTheProtocolHas) {
+  FakeServer server({.with_cache = false});
+  const std::string address = "--address=" + server.address();
+  EXPECT_EQ(RunHearth({"status", address}).out, "fake 1.2.3 at " + server.address() + ": ready\n");
+  EXPECT_EQ(RunHearth({"ps", address}).code, 1);
+}
+
+TEST(CliHelp, GoesToStandardOutputAndNamesTheExitCodes) {
+  const Outcome outcome = RunHearth({"--help"});
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_EQ(outcome.err, "");
+  EXPECT_THAT(outcome.out, AllOf(HasSubstr("Exit codes:"), HasSubstr("69"), HasSubstr("HEARTH_ADDRESS"),
+                                 HasSubstr("infer")));
+  EXPECT_THAT(RunHearth({"infer", "--help"}).out, HasSubstr("@speech.wav:16000"));
+  EXPECT_THAT(RunHearth({"--version"}).out, testing::MatchesRegex("hearth [0-9.]+\n"));
+}
+
+TEST(CliCompletion, OffersEveryCommandAndOption) {
+  const std::string completion =
+      *ReadFile(std::string(HEARTH_SOURCE_DIR) + "/client/hearth.bash-completion");
+  const auto offers = [&](const std::string& help, const std::string& pattern) {
+    int found = 0;
+    const std::regex regex(pattern);
+    for (std::sregex_iterator i(help.begin(), help.end(), regex), end; i != end; ++i, ++found) {
+      EXPECT_THAT(completion, testing::ContainsRegex("[ \"]" + (*i)[1].str() + "[ \"]"));
+    }
+    return found;
+  };
+  const std::string help = RunHearth({"--help"}).out;
+  const std::string commands = help.substr(help.find("Subcommands:"), help.find("Environment:"));
+  EXPECT_EQ(offers(commands.substr(0, commands.find("\n\n")), "\n  ([a-z]+) "), 9);
+  EXPECT_GE(offers(help, "[ ,](--[a-z]+)"), 5);
+  for (const char* command : {"infer", "models", "health"}) {
+    EXPECT_GE(offers(RunHearth({command, "--help"}).out, "\n  [-a-z]*,?(--[a-z]+)"), 2) << command;
+  }
+}
+
+TEST_F(Cli, ATerminalSeesASpinnerWhileALoadRuns) {
+  TerminalRun run({"load", "stuck"}, {"TERM=xterm", "HEARTH_ADDRESS=" + server_.address()});
+  EXPECT_TRUE(run.WaitFor("loading stuck"));
+  server_.Release();
+  EXPECT_EQ(run.Finish(), 0) << run.shown();
+  EXPECT_THAT(run.shown(), HasSubstr("\r\x1b[K"));
+  EXPECT_THAT(run.shown(), HasSubstr("is ready, after"));
+}
+
+TEST_F(Cli, ATerminalSeesColoursUnlessItObjects) {
+  const std::string address = "HEARTH_ADDRESS=" + server_.address();
+  TerminalRun colorful({"models"}, {"TERM=xterm", address});
+  EXPECT_EQ(colorful.Finish(), 0);
+  EXPECT_THAT(colorful.shown(), HasSubstr("\x1b[32mREADY\x1b[0m"));
+  const std::vector<std::vector<std::string>> objections = {{"TERM=xterm", "NO_COLOR=1"}, {"TERM=dumb"}, {}};
+  for (std::vector<std::string> environment : objections) {
+    environment.push_back(address);
+    TerminalRun plain({"models"}, environment);
+    EXPECT_EQ(plain.Finish(), 0);
+    EXPECT_THAT(plain.shown(), HasSubstr("READY"));
+    EXPECT_THAT(plain.shown(), Not(HasSubstr("\x1b[")));
+  }
+}
+
+TEST(CliWait, FindsAServerThatStartsLateAndGivesUpOnOneThatDoesNot) {
+  std::string address;
+  {
+    FakeServer gone;
+    address = gone.address();
+  }
+  EXPECT_EQ(RunHearth({"ps", "--wait", "200ms", "--address", address}).code, 69);
+  TerminalRun waiting({"health", "--wait", "1m", "--address", address});
+  FakeServer late({.address = address});
+  EXPECT_EQ(waiting.Finish(), 0) << waiting.shown();
+}
+
+}  // namespace
+}  // namespace hearth::client

@@ -1,0 +1,259 @@
+#include "tests/client/fake_server.h"
+
+#include <chrono>
+#include <utility>
+
+namespace hearth::client {
+
+using grpc::ServerContext;
+using grpc::Status;
+using grpc::StatusCode;
+
+class FakeServer::Inference final : public inference::GRPCInferenceService::Service {
+ public:
+  explicit Inference(Options options) : options_(std::move(options)) {}
+
+  Status ServerLive(ServerContext*, const inference::ServerLiveRequest*,
+                    inference::ServerLiveResponse* response) override {
+    response->set_live(true);
+    return Status::OK;
+  }
+  Status ServerReady(ServerContext*, const inference::ServerReadyRequest*,
+                     inference::ServerReadyResponse* response) override {
+    response->set_ready(options_.ready);
+    return Status::OK;
+  }
+  Status ModelReady(ServerContext*, const inference::ModelReadyRequest* request,
+                    inference::ModelReadyResponse* response) override {
+    response->set_ready(request->name() == "echo" && request->version() != "9");
+    return Status::OK;
+  }
+  Status ServerMetadata(ServerContext*, const inference::ServerMetadataRequest*,
+                        inference::ServerMetadataResponse* response) override {
+    response->set_name("fake");
+    response->set_version("1.2.3");
+    response->add_extensions("model_repository");
+    return Status::OK;
+  }
+
+  Status ModelMetadata(ServerContext*, const inference::ModelMetadataRequest* request,
+                       inference::ModelMetadataResponse* response) override {
+    if (request->name() != "echo") return Unknown(request->name());
+    response->set_name("echo");
+    response->add_versions("1");
+    response->add_versions("3");
+    response->set_platform("pytorch_libtorch");
+    const auto add = [&](const char* name, const char* type, std::initializer_list<int> shape) {
+      auto* input = response->add_inputs();
+      input->set_name(name);
+      input->set_datatype(type);
+      for (const int dim : shape) input->add_shape(dim);
+    };
+    add("x", "FP32", {-1, -1});
+    add("sr", "INT64", {1});
+    add("text", "BYTES", {-1});
+    add("any", "", {});
+    (*response->mutable_properties())["residency"] = "mapped";
+    return Status::OK;
+  }
+
+  Status ModelInfer(ServerContext*, const inference::ModelInferRequest* request,
+                    inference::ModelInferResponse* response) override {
+    {
+      const std::lock_guard lock(mu_);
+      last_request_ = *request;
+    }
+    const std::string& model = request->model_name();
+    response->set_model_name(model);
+    response->set_model_version("3");
+    response->set_id(request->id());
+    if (model == "stuck") return WaitForRelease();
+    if (model == "echo") return Echo(*request, response);
+    if (model == "typed") return Typed(response);
+    if (model != "liar") return Unknown(model);
+    auto* output = response->add_outputs();
+    output->set_name("y");
+    output->set_datatype("FP32");
+    output->add_shape(3);
+    response->add_raw_output_contents("four");
+    return Status::OK;
+  }
+
+  Status RepositoryIndex(ServerContext*, const inference::RepositoryIndexRequest* request,
+                         inference::RepositoryIndexResponse* response) override {
+    const auto add = [&](const char* name, const char* version, const char* state,
+                         const std::string& reason) {
+      if (request->ready() && std::string(state) != "READY") return;
+      auto* model = response->add_models();
+      model->set_name(name);
+      model->set_version(version);
+      model->set_state(state);
+      model->set_reason(reason);
+    };
+    add("broken", "1", "UNAVAILABLE", options_.reason);
+    add("echo", "3", "READY", "");
+    add("other", "", "", "");
+    return Status::OK;
+  }
+  Status RepositoryModelLoad(ServerContext*, const inference::RepositoryModelLoadRequest* request,
+                             inference::RepositoryModelLoadResponse*) override {
+    return ChangeModel(request->model_name());
+  }
+  Status RepositoryModelUnload(ServerContext*, const inference::RepositoryModelUnloadRequest* request,
+                               inference::RepositoryModelUnloadResponse*) override {
+    return ChangeModel(request->model_name());
+  }
+
+  void Release() {
+    const std::lock_guard lock(mu_);
+    released_ = true;
+    release_.notify_all();
+  }
+  inference::ModelInferRequest last_request() {
+    const std::lock_guard lock(mu_);
+    return last_request_;
+  }
+
+ private:
+  static Status Unknown(const std::string& model) {
+    return Status(StatusCode::NOT_FOUND, "Request for unknown model: '" + model + "' is not found");
+  }
+  Status ChangeModel(const std::string& model) {
+    if (model == "stuck") return WaitForRelease();
+    return model == "echo" ? Status::OK : Unknown(model);
+  }
+  Status WaitForRelease() {
+    std::unique_lock lock(mu_);
+    release_.wait(lock, [this] { return released_; });
+    return Status::OK;
+  }
+  static Status Echo(const inference::ModelInferRequest& request, inference::ModelInferResponse* response) {
+    for (int i = 0; i < request.inputs_size(); ++i) {
+      auto* output = response->add_outputs();
+      output->set_name(request.inputs(i).name());
+      output->set_datatype(request.inputs(i).datatype());
+      *output->mutable_shape() = request.inputs(i).shape();
+      response->add_raw_output_contents(request.raw_input_contents(i));
+    }
+    return Status::OK;
+  }
+  static Status Typed(inference::ModelInferResponse* response) {
+    auto* bytes = response->add_outputs();
+    bytes->set_name("small");
+    bytes->set_datatype("INT8");
+    bytes->add_shape(2);
+    bytes->mutable_contents()->add_int_contents(-1);
+    bytes->mutable_contents()->add_int_contents(7);
+    return Status::OK;
+  }
+
+  const Options options_;
+  std::mutex mu_;
+  std::condition_variable release_;
+  bool released_ = false;
+  inference::ModelInferRequest last_request_;
+};
+
+class FakeServer::Cache final : public hearth::v1::Cache::Service {
+ public:
+  explicit Cache(bool ready) : ready_(ready) {}
+
+  Status Stat(ServerContext*, const hearth::v1::StatRequest* request,
+              hearth::v1::StatResponse* response) override {
+    if (!request->model().empty() && request->model() != "echo") {
+      return Status(StatusCode::NOT_FOUND, "Request for unknown model: '" + request->model() +
+                                               "' is not found");
+    }
+    response->mutable_server()->set_name("fake");
+    response->mutable_server()->set_version("1.2.3");
+    response->mutable_server()->set_uptime_seconds(11220);
+    response->mutable_server()->set_ready(ready_);
+    response->mutable_server()->set_in_flight(2);
+    auto* budget = response->add_budgets();
+    budget->set_dimension("mapped");
+    budget->set_capacity_bytes(std::uint64_t{8} << 30);
+    budget->set_used_bytes(std::uint64_t{3} << 30);
+    budget->set_resident_bytes(std::uint64_t{2} << 30);
+    budget->set_loading_bytes(std::uint64_t{1} << 30);
+    AddModels(request->model().empty(), response);
+    return Status::OK;
+  }
+
+ private:
+  static void AddModels(bool all, hearth::v1::StatResponse* response) {
+    if (all) {
+      auto* broken = response->add_models();
+      broken->set_name("broken");
+      broken->set_version(1);
+      broken->set_state("failed");
+      broken->set_error("not a zip archive");
+    }
+    auto* echo = response->add_models();
+    echo->set_name("echo");
+    echo->set_version(3);
+    echo->set_state("ready");
+    echo->set_in_use(2);
+    echo->set_pinned(true);
+    echo->mutable_bytes()->set_host(1536);
+    echo->mutable_bytes()->set_mapped(std::uint64_t{2} << 30);
+    echo->set_hits(41);
+    // Far enough from the hour's borders that the answer does not depend on how long the test takes.
+    const auto used = std::chrono::system_clock::now() - std::chrono::minutes(150);
+    echo->mutable_last_used()->set_seconds(std::chrono::system_clock::to_time_t(used));
+    auto* phase = echo->add_load_phases();
+    phase->set_name("map");
+    phase->set_milliseconds(1.5);
+    phase = echo->add_load_phases();
+    phase->set_name("parse");
+    phase->set_milliseconds(40.5);
+    echo->set_requests_succeeded(42);
+    echo->set_requests_failed(1);
+    echo->set_mean_request_seconds(0.0123);
+    echo->set_mean_infer_seconds(0.0008);
+  }
+
+  const bool ready_;
+};
+
+class FakeServer::Health final : public grpc::health::v1::Health::Service {
+ public:
+  explicit Health(bool ready) : ready_(ready) {}
+  Status Check(ServerContext*, const grpc::health::v1::HealthCheckRequest* request,
+               grpc::health::v1::HealthCheckResponse* response) override {
+    if (!request->service().empty()) return Status(StatusCode::NOT_FOUND, "unknown service");
+    response->set_status(ready_ ? grpc::health::v1::HealthCheckResponse::SERVING
+                                : grpc::health::v1::HealthCheckResponse::NOT_SERVING);
+    return Status::OK;
+  }
+
+ private:
+  const bool ready_;
+};
+
+FakeServer::FakeServer(Options options)
+    : inference_(std::make_unique<Inference>(options)),
+      cache_(std::make_unique<Cache>(options.ready)),
+      health_(std::make_unique<Health>(options.ready)) {
+  grpc::EnableDefaultHealthCheckService(false);
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.SetMaxReceiveMessageSize(-1);
+  builder.AddListeningPort(options.address, grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(inference_.get());
+  if (options.with_cache) builder.RegisterService(cache_.get());
+  builder.RegisterService(health_.get());
+  server_ = builder.BuildAndStart();
+  address_ = "127.0.0.1:" + std::to_string(port);
+}
+
+FakeServer::~FakeServer() {
+  Release();
+  server_->Shutdown();
+}
+
+void FakeServer::Release() { inference_->Release(); }
+
+inference::ModelInferRequest FakeServer::last_request() { return inference_->last_request(); }
+
+}  // namespace hearth::client
