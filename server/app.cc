@@ -1,0 +1,341 @@
+#include "server/app.h"
+
+#include <algorithm>
+#include <functional>
+#include <thread>
+#include <utility>
+
+#include "server/base/bytes.h"
+#include "server/base/check.h"
+#include "server/base/log.h"
+#include "server/base/mutex.h"
+#include "server/base/service_manager.h"
+#include "server/base/thread_pool.h"
+#include "server/base/timer.h"
+#include "server/frontend/grpc_server.h"
+#include "server/frontend/http_server.h"
+#include "server/metrics/metrics.h"
+#include "server/residency/model_manager.h"
+#include "server/serving/infer_service.h"
+#include "server/serving/preloader.h"
+#include "server/serving/repository_service.h"
+#include "server/storage/catalog.h"
+#include "server/tensor/buffer_pool.h"
+#include "server/torch_backend/runtime.h"
+#include "server/torch_backend/torchscript_loader.h"
+
+namespace hearth {
+namespace {
+
+MemoryBudget::Capacity CapacityOf(const ServerConfig::Cache::Budget& budget, const MemoryLimit& limit) {
+  return {.device_bytes = budget.device.Of(DeviceMemoryBytes()),
+          .host_bytes = budget.host.Of(limit.bytes),
+          .mapped_bytes = budget.mapped.Of(limit.bytes)};
+}
+
+int ComputeThreads(const ServerConfig::Compute& compute) {
+  if (compute.threads > 0) return compute.threads;
+  const int cores = FindCpuLimit(static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
+  return std::max(1, cores / compute.intra_op_threads);
+}
+
+std::vector<PreloadItem> PreloadItems(const std::vector<ServerConfig::Preload>& models) {
+  std::vector<PreloadItem> items;
+  for (const auto& model : models) items.push_back({model.name, model.version, model.required, model.pin});
+  return items;
+}
+
+std::vector<std::filesystem::path> Paths(const std::vector<std::string>& texts) {
+  return {texts.begin(), texts.end()};
+}
+
+GrpcServer::Options GrpcOptions(const ServerConfig& config) {
+  const auto ms = [](Duration d) {
+    return static_cast<int>(std::chrono::duration_cast<std::chrono::milliseconds>(d).count());
+  };
+  const ServerConfig::Grpc& grpc = config.grpc;
+  GrpcServer::Options options;
+  options.address = grpc.host;
+  options.port = grpc.port;
+  options.threads = grpc.completion_queues;
+  options.max_receive_bytes = static_cast<int>(grpc.max_message_bytes);
+  options.max_send_bytes = static_cast<int>(grpc.max_message_bytes);
+  options.reflection = grpc.reflection;
+  options.keepalive.time_ms = ms(grpc.keepalive.time);
+  options.keepalive.timeout_ms = ms(grpc.keepalive.timeout);
+  options.keepalive.permit_without_calls = grpc.keepalive.permit_without_calls;
+  options.keepalive.min_recv_ping_interval_ms = ms(grpc.keepalive.min_recv_ping_interval);
+  options.keepalive.max_ping_strikes = grpc.keepalive.max_ping_strikes;
+  options.keepalive.max_connection_age_ms = ms(grpc.keepalive.max_connection_age);
+  options.server_name = config.server.name;
+  options.server_version = Version();
+  return options;
+}
+
+}  // namespace
+
+struct App::Parts {
+  Parts(ServerConfig c, ReadConfig read) : read_config(std::move(read)), config(std::move(c)) {}
+
+  const ReadConfig read_config;
+  const ServiceManager service_manager;
+  const SteadyClock clock;
+
+  Mutex mu;
+  CondVar stop_changed;
+  bool stop_requested ABSL_GUARDED_BY(mu) = false;
+  bool draining ABSL_GUARDED_BY(mu) = false;
+  bool announced ABSL_GUARDED_BY(mu) = false;  // READY=1 was sent
+  ServerConfig config ABSL_GUARDED_BY(mu);
+
+  // From the bottom of the include direction to its top; destroyed from the top down.
+  std::unique_ptr<Metrics> metrics;
+  std::unique_ptr<BufferPool> buffers;
+  std::unique_ptr<Catalog> catalog;
+  std::unique_ptr<Loader> torchscript;
+  std::unique_ptr<ThreadTimer> timer;
+  std::unique_ptr<ThreadPool> load_pool;
+  std::unique_ptr<ThreadPool> compute_pool;
+  std::unique_ptr<ModelManager> manager;
+  std::unique_ptr<InferService> infer;
+  std::unique_ptr<RepositoryService> repository;
+  std::unique_ptr<Preloader> preloader;
+  std::unique_ptr<HttpServer> http;
+  std::unique_ptr<GrpcServer> grpc;
+
+  absl::Status BuildCore(const ServerConfig& c);
+  absl::Status BuildServices(const ServerConfig& c);
+  absl::Status Listen(const ServerConfig& c);
+  void ReadinessMayHaveChanged();
+  absl::Status Drain();
+  absl::Status WaitUntil(Deadline deadline, const std::function<bool()>& done);
+  absl::Status WhatHangs() const;
+};
+
+App::App(ServerConfig config, ReadConfig read_config)
+    : parts_(std::make_unique<Parts>(std::move(config), std::move(read_config))) {}
+
+App::~App() {
+  parts_->grpc.reset();
+  parts_->http.reset();
+  parts_->preloader.reset();
+  // A run that is queued holds a handle, and a handle must not outlive the manager.
+  if (parts_->compute_pool != nullptr) parts_->compute_pool->Shutdown();
+}
+
+absl::Status App::Start() {
+  ServerConfig config;
+  {
+    MutexLock lock(parts_->mu);
+    config = parts_->config;
+  }
+  HEARTH_RETURN_IF_ERROR(parts_->BuildCore(config));
+  HEARTH_RETURN_IF_ERROR(parts_->BuildServices(config));
+  HEARTH_RETURN_IF_ERROR(parts_->Listen(config));
+  parts_->preloader->Apply(PreloadItems(config.models));
+  return absl::OkStatus();
+}
+
+// What knows nothing of requests: numbers, memory, files, formats.
+absl::Status App::Parts::BuildCore(const ServerConfig& c) {
+  InitialiseTorch();
+  HEARTH_RETURN_IF_ERROR(LoadOperatorLibraries(Paths(c.torch_libraries)));
+  metrics = std::make_unique<Metrics>(Metrics::Options{.version = HEARTH_VERSION,
+                                                       .commit = HEARTH_COMMIT,
+                                                       .torch = TorchVersion(),
+                                                       .grpc = grpc::Version(),
+                                                       .triton_names = c.metrics.triton_names});
+  metrics->ConfigReloaded(true, clock.WallNow());  // it was good, or we would not be here
+  buffers = std::make_unique<BufferPool>(c.grpc.buffer_pool);
+  catalog = std::make_unique<Catalog>(Paths(c.repository.roots));
+  HEARTH_RETURN_IF_ERROR(Annotate(catalog->Scan(), "read the model repository"));
+  torchscript = MakeTorchScriptLoader({.populate = c.loading.populate});
+  return absl::OkStatus();
+}
+
+// Threads, the cache, and the two services that every front end calls.
+absl::Status App::Parts::BuildServices(const ServerConfig& c) {
+  HEARTH_ASSIGN_OR_RETURN(const MemoryLimit limit, FindMemoryLimit());
+  const MemoryBudget::Capacity capacity = CapacityOf(c.cache.budget, limit);
+  log::Info("budgets", {{"device", FormatBytes(capacity.device_bytes)},
+                        {"host", FormatBytes(capacity.host_bytes)},
+                        {"mapped", FormatBytes(capacity.mapped_bytes)},
+                        {"limit", FormatBytes(limit.bytes)},
+                        {"limit_from", limit.source}});
+  const int intra_op = c.compute.intra_op_threads;
+  const auto configure_thread = [intra_op] { ConfigureTorchThread(intra_op); };
+  timer = std::make_unique<ThreadTimer>();
+  load_pool = std::make_unique<ThreadPool>(ThreadPool::Options{
+      "load", static_cast<std::size_t>(c.loading.threads), configure_thread});
+  compute_pool = std::make_unique<ThreadPool>(ThreadPool::Options{
+      "compute", static_cast<std::size_t>(ComputeThreads(c.compute)), configure_thread});
+  manager = std::make_unique<ModelManager>(
+      ModelManager::Deps{
+          .find_spec = [this](const ModelId& id) { return catalog->Spec(id); },
+          .find_loader = [this](std::string_view format) -> absl::StatusOr<const Loader*> {
+            if (format == "torchscript") return torchscript.get();
+            return absl::UnimplementedError(StrCat("no loader for the format '", format, "'"));
+          },
+          .load_executor = *load_pool,
+          .timer = *timer,
+          .clock = clock,
+          .metrics = *metrics},
+      ModelManager::Options{.capacity = capacity,
+                            .failure_backoff = c.cache.failure_backoff,
+                            .max_failure_backoff = c.cache.max_failure_backoff,
+                            .max_cold_wait = c.cache.max_cold_wait});
+  metrics->AddCollector([this] { return manager->Samples(); });
+  infer = std::make_unique<InferService>(
+      InferService::Deps{*catalog, *manager, *compute_pool, clock, *metrics},
+      InferService::Options{.limits = {.max_tensors = static_cast<std::size_t>(c.limits.max_tensors),
+                                       .max_dims = static_cast<std::size_t>(c.limits.max_dimensions)},
+                            .max_in_flight = c.grpc.max_in_flight,
+                            .access_log = c.logging.access});
+  repository = std::make_unique<RepositoryService>(RepositoryService::Deps{*catalog, *manager, clock});
+  preloader = std::make_unique<Preloader>(
+      Preloader::Deps{*catalog, *manager, *timer, clock},
+      Preloader::Options{c.cache.failure_backoff, c.cache.max_failure_backoff},
+      [this] { ReadinessMayHaveChanged(); });
+  return absl::OkStatus();
+}
+
+absl::Status App::Parts::Listen(const ServerConfig& c) {
+  HttpServer::Options http_options;
+  http_options.host = c.http.host;
+  http_options.port = static_cast<std::uint16_t>(c.http.port);
+  HEARTH_ASSIGN_OR_RETURN(
+      http, HttpServer::Start(http_options, HttpServer::Handlers{
+                                                .metrics = [this] { return metrics->Text(); },
+                                                .live = [this] { return repository->live(); },
+                                                .ready = [this] { return repository->ready(); }}));
+  HEARTH_ASSIGN_OR_RETURN(
+      grpc, GrpcServer::Start({*infer, *repository, *buffers, *metrics, clock}, GrpcOptions(c)));
+  log::Info("listening", {{"grpc_host", c.grpc.host},
+                          {"grpc_port", grpc->port()},
+                          {"http_host", c.http.host},
+                          {"http_port", static_cast<int>(http->port())},
+                          {"models", catalog->List().size()}});
+  return absl::OkStatus();
+}
+
+void App::Parts::ReadinessMayHaveChanged() {
+  const std::vector<std::string> waiting = preloader->waiting_for();
+  const bool ready = waiting.empty();
+  MutexLock lock(mu);  // orders two changes; below are only flags and datagrams
+  if (draining || grpc == nullptr) return;
+  const bool changed = repository->ready() != ready;
+  repository->SetReady(ready);
+  grpc->SetServing(ready);
+  if (!ready) {
+    service_manager.Status(StrCat("waiting for ", QuotedList(waiting)));
+  } else if (!announced) {
+    announced = true;
+    service_manager.Ready("serving");
+  }
+  if (changed) log::Info(ready ? "ready" : "not ready", {{"waiting_for", QuotedList(waiting)}});
+}
+
+void App::Reload() {
+  parts_->service_manager.Reloading();
+  const absl::StatusOr<ServerConfig> next = parts_->read_config();
+  parts_->metrics->ConfigReloaded(next.ok(), parts_->clock.WallNow());
+  if (!next.ok()) {
+    log::Error("configuration not reloaded; the old one stays in force",
+               {{"reason", FromAbsl(next.status().message())}});
+  } else {
+    std::vector<std::string> restart;
+    {
+      MutexLock lock(parts_->mu);
+      for (const std::string& key : ChangedKeys(parts_->config, *next)) {
+        const bool taken_over = key == "models" || key == "logging.level" || key == "logging.format" ||
+                                key.starts_with("shutdown.");
+        if (!taken_over) restart.push_back(key);
+      }
+      parts_->config.models = next->models;
+      parts_->config.logging = next->logging;
+      parts_->config.shutdown = next->shutdown;
+    }
+    log::Configure(next->logging.level, next->logging.format);
+    if (const absl::Status scanned = parts_->catalog->Scan(); !scanned.ok()) {
+      log::Error("repository not rescanned", {{"reason", FromAbsl(scanned.message())}});
+    }
+    parts_->preloader->Apply(PreloadItems(next->models));
+    log::Info("configuration reloaded", {{"needs_restart", QuotedList(restart)}});
+  }
+  MutexLock lock(parts_->mu);
+  if (parts_->announced) parts_->service_manager.Ready("serving");
+}
+
+void App::RequestStop() {
+  MutexLock lock(parts_->mu);
+  parts_->stop_requested = true;
+  parts_->stop_changed.NotifyAll();
+}
+
+absl::Status App::Wait() {
+  {
+    MutexLock lock(parts_->mu);
+    while (!parts_->stop_requested) parts_->stop_changed.Wait(parts_->mu);
+  }
+  return parts_->Drain();
+}
+
+// Not ready, then deaf, then idle, then empty. Each step ends before the next begins, all within one
+// deadline.
+absl::Status App::Parts::Drain() {
+  Duration delay{}, timeout{};
+  {
+    MutexLock lock(mu);
+    draining = true;
+    delay = config.shutdown.delay;
+    timeout = config.shutdown.drain_timeout;
+  }
+  log::Info("draining", {{"in_flight", infer->in_flight()}, {"timeout_s", ToSeconds(timeout)}});
+  service_manager.Stopping("draining");
+  repository->SetReady(false);
+  grpc->SetServing(false);
+  if (delay > Duration::zero()) {  // balancers need a moment to notice
+    const TimePoint until = clock.Now() + delay;
+    MutexLock lock(mu);
+    while (clock.Now() < until) stop_changed.WaitUntil(mu, until);
+  }
+  const Deadline deadline = clock.Now() + timeout;
+  preloader->Stop();
+  // First, so that a request on an open connection hears UNAVAILABLE and not that its call was cut.
+  infer->StopAccepting();
+  HEARTH_RETURN_IF_ERROR(WaitUntil(deadline, [this] { return infer->in_flight() == 0; }));
+  HEARTH_RETURN_IF_ERROR(grpc->Shutdown(deadline));
+  manager->Shutdown();
+  HEARTH_RETURN_IF_ERROR(WaitUntil(deadline, [this] { return manager->idle(); }));
+  http->Stop();
+  log::Info("stopped", {});
+  return absl::OkStatus();
+}
+
+absl::Status App::Parts::WaitUntil(Deadline deadline, const std::function<bool()>& done) {
+  constexpr Duration kStep = std::chrono::milliseconds(5);
+  while (!done()) {
+    if (clock.Now() >= deadline) return WhatHangs();
+    MutexLock lock(mu);
+    stop_changed.WaitUntil(mu, clock.Now() + kStep);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status App::Parts::WhatHangs() const {
+  std::vector<std::string> busy;
+  for (const ModelCache::Row& row : manager->Snapshot()) {
+    if (row.pins > 0 || row.state != ModelState::kReady) {
+      busy.push_back(StrCat(ToString(row.id), " (", ToString(row.state), ", ", row.pins, " in use)"));
+    }
+  }
+  return absl::DeadlineExceededError(StrCat("shutdown.drain_timeout passed with ", infer->in_flight(),
+                                            " requests in flight; not done: ", QuotedList(busy)));
+}
+
+int App::grpc_port() const { return parts_->grpc->port(); }
+int App::http_port() const { return parts_->http->port(); }
+
+std::string Version() { return HEARTH_VERSION; }
+
+}  // namespace hearth

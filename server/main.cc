@@ -1,0 +1,73 @@
+// hearthd: flags, configuration, signals; everything else is app.cc.
+#include <unistd.h>
+
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "server/app.h"
+#include "server/base/log.h"
+#include "server/config/command_line.h"
+#include "server/config/server_config.h"
+#include "server/signals.h"
+
+namespace {
+
+constexpr int kExitFailure = 1;
+constexpr int kExitUsage = 2;
+constexpr int kExitConfig = 78;  // EX_CONFIG of sysexits.h
+
+using hearth::CommandLine;
+
+int Complain(const absl::Status& status, int exit_code) {
+  std::fprintf(stderr, "hearthd: %s\n", std::string(status.message()).c_str());
+  return exit_code;
+}
+
+int Serve(const CommandLine& command, hearth::ServerConfig config) {
+  hearth::Signals signals;
+  hearth::log::Configure(config.logging.level, config.logging.format);
+  hearth::log::Info("hearthd starting", {{"version", hearth::Version()},
+                                         {"pid", ::getpid()},
+                                         {"config", command.config_file}});
+  hearth::App app(std::move(config), [&command] {
+    return hearth::LoadServerConfig(command.config_file, command.settings, hearth::CurrentEnvironment());
+  });
+  if (const absl::Status started = app.Start(); !started.ok()) return Complain(started, kExitFailure);
+  signals.Handle({.terminate = [&app] { app.RequestStop(); }, .reload = [&app] { app.Reload(); }});
+  if (const absl::Status drained = app.Wait(); !drained.ok()) {
+    hearth::log::Error("drain not finished", {{"reason", hearth::FromAbsl(drained.message())}});
+    _exit(kExitFailure);  // something hangs in there: destructors would wait for it
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const hearth::Environment environment = hearth::CurrentEnvironment();
+  const auto command = hearth::ParseCommandLine({argv + 1, argv + argc}, environment);
+  if (!command.ok()) return Complain(command.status(), kExitUsage);
+  switch (command->action) {
+    case CommandLine::Action::kHelp:
+      std::fputs(command->help.c_str(), stdout);
+      return 0;
+    case CommandLine::Action::kVersion:
+      std::printf("hearthd %s\n", hearth::Version().c_str());
+      return 0;
+    default:
+      break;
+  }
+  auto config = hearth::LoadServerConfig(command->config_file, command->settings, environment);
+  if (!config.ok()) return Complain(config.status(), kExitConfig);
+  switch (command->action) {
+    case CommandLine::Action::kCheckConfig:
+      std::printf("%s: OK\n", command->config_file.empty() ? "defaults" : command->config_file.c_str());
+      return 0;
+    case CommandLine::Action::kPrintConfig:
+      std::fputs(hearth::PrintServerConfig(*config).c_str(), stdout);
+      return 0;
+    default:
+      return Serve(*command, *std::move(config));
+  }
+}

@@ -1,0 +1,85 @@
+"""Fixtures of the integration tests. Each file is one ctest; a skipped test counts as a failure."""
+
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+import hearthd as daemon_module
+import models
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """A model repository with the small models of models.py, one copy per test file."""
+    root = tmp_path_factory.mktemp("repository")
+    models.write_all(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(repository, tmp_path_factory):
+    """One hearthd over `repository` for the whole file; for tests that leave it as they found it."""
+    with daemon_module.Hearthd(repository, tmp_path_factory.mktemp("server")) as running:
+        yield running
+        assert running.alive, running.log()
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts a hearthd of the test's own: start(repository, config={...}, ...)."""
+    running = []
+
+    def start_one(repository, **options):
+        workdir = tmp_path / f"hearthd-{len(running)}"
+        workdir.mkdir()
+        process = daemon_module.Hearthd(repository, workdir, **options)
+        running.append(process)
+        return process.start()
+
+    yield start_one
+    for process in running:
+        process.__exit__(None, None, None)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Shows what hearthd said beside a failure."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.when == "call" and report.failed:
+        server = item.funcargs.get("server")
+        if server is not None:
+            report.sections.append(("hearthd", "\n".join(server.lines[-80:])))
+
+
+def pytest_sessionfinish(session, exitstatus):
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if exitstatus == 0 and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_configure(config):
+    for name in ("HEARTHD", "HEARTH"):
+        if not os.access(os.environ.get(name, ""), os.X_OK):
+            raise pytest.UsageError(f"${name} must name the built program; run these through ctest")
+
+
+@pytest.fixture(scope="session")
+def promtool():
+    def check(text):
+        done = subprocess.run(["promtool", "check", "metrics"], input=text, text=True,
+                              capture_output=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+    return check
+
+
+@pytest.fixture(scope="session")
+def recordings():
+    """Short recordings of somebody speaking, 48 kHz, from Debian's alsa-utils."""
+    folder = pathlib.Path("/usr/share/sounds/alsa")
+    names = ("Front_Center", "Front_Left", "Rear_Right", "Side_Left")
+    files = [folder / f"{name}.wav" for name in names]
+    assert all(file.exists() for file in files), "install alsa-utils"
+    return files

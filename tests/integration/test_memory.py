@@ -1,0 +1,105 @@
+"""What hearth is for: weights stay in their files. And nothing is left behind."""
+
+import gc
+import pathlib
+import re
+
+import numpy as np
+import pytest
+import torch
+
+import models
+from test_protocol import floats, infer_floats, request
+
+MIB = 1 << 20
+
+
+class Wide(torch.nn.Module):
+    """`layers` square matrices; each is used."""
+
+    def __init__(self, layers, width):
+        super().__init__()
+        self.weights = torch.nn.ParameterList(
+            [torch.nn.Parameter(torch.zeros(width, width), requires_grad=False)
+             for _ in range(layers)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for weight in self.weights:
+            x = x + x @ weight
+        return x
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory):
+    """2 GiB of weights. Removed afterwards: the disk has other uses."""
+    root = tmp_path_factory.mktemp("big")
+    width = 8192  # 256 MiB each
+    module = Wide(8, width)
+    for i, weight in enumerate(module.weights):
+        weight[i, i + 1] = 2.0  # one number each that the answer depends on
+    file = models.write_model(root, "wide", module)
+    x = torch.linspace(-1, 1, width)[None, :]
+    with torch.no_grad():
+        expected = module(x).numpy()
+    del module
+    gc.collect()
+    yield root, file, x.numpy(), expected
+    file.unlink()
+
+
+def mapped_bytes(server, file):
+    """How much of `file` stands in the process's address space, and how much it made its own."""
+    size = own = 0
+    inside = False
+    for line in pathlib.Path(f"/proc/{server.process.pid}/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            inside = line.endswith(str(file))
+        elif inside and line.startswith(("Size:", "Anonymous:")):
+            kib = int(line.split()[1]) * 1024
+            size, own = (size + kib, own) if line.startswith("Size:") else (size, own + kib)
+    return size, own
+
+
+def test_two_gib_of_weights_answer_within_512_mib_of_private_memory(start, big):
+    """The kernel's limit counts the mapping of the file too, because it may be written to: it is
+    allowed for, and found to be there, so what is left for everything else is 512 MiB."""
+    root, file, values, expected = big
+    size = file.stat().st_size
+    assert size > 2 << 30
+    server = start(root, data_limit=size + 512 * MIB)
+    with server.client() as client:
+        for _ in range(2):
+            assert infer_floats(client, "wide", values=values).tobytes() == expected.tobytes()
+    mapped, own = mapped_bytes(server, file)
+    assert mapped >= size and own < MIB, (mapped, own)
+    assert server.memory("VmData") < size + 512 * MIB
+    assert server.memory("RssAnon") < 256 * MIB
+    assert server.terminate() == 0
+
+
+def test_a_thousand_loads_and_evictions_leave_nothing_behind(start, tmp_path):
+    root = tmp_path / "repository"
+    size = 64 << 10
+    for i in range(4):
+        models.write_model(root, f"m{i}", models.Affine(float(i), size=size))
+    server = start(root)
+    values = np.ones((1, size), np.float32)
+    stub = server.stub()
+
+    def cycles(count):
+        with server.client() as client:
+            for step in range(count):
+                name = f"m{step % 4}"
+                answer = stub.ModelInfer(request(name, floats(values=values)))
+                assert np.frombuffer(answer.raw_output_contents[0], np.float32)[0] == step % 4
+                client.unload_model(name)
+                client.load_model(name)
+                client.unload_model(name)
+                client.load_model(name)
+
+    cycles(100)  # the allocator's and the JIT's pools have found their size
+    before = server.memory("VmRSS")
+    cycles(500)
+    grown = server.memory("VmRSS") - before
+    assert grown < 16 * MIB, f"{grown / MIB:.1f} MiB"
+    assert server.metric("hearth_loads_total", code="OK") >= 1000

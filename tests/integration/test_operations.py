@@ -1,0 +1,316 @@
+"""Probes, metrics, configuration and the life of the process."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase)
+from tritonclient.grpc import service_pb2 as pb
+
+import hearthd
+import models
+from test_protocol import FLOATS, floats, infer_floats, refusal, request
+
+SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
+
+
+def run_hearthd(*args, env=None):
+    return subprocess.run([hearthd.HEARTHD, *map(str, args)], text=True, capture_output=True,
+                          timeout=hearthd.PATIENCE, check=False, env=hearthd.environment(env))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "repository"
+    models.write_model(root, "good", models.Affine(2.0))
+    models.write_model(root, "slow", models.Slow())
+    return root
+
+
+def slow_request(rounds):
+    values = np.eye(256, dtype=np.float32)
+    return request("slow", floats(values=values),
+                   ("rounds", "INT64", [1], np.int64(rounds).tobytes()))
+
+
+# --- probes ---
+
+
+def test_http_health(server):
+    assert server.get("/v2/health/live")[0] == 200
+    assert server.get("/v2/health/ready")[0] == 200
+    assert server.get("/v2/nothing/here")[0] == 404
+
+
+def test_grpc_health_of_the_server_and_of_each_service(server):
+    stub = HealthStub(server.channel())
+    for service in ("", "inference.GRPCInferenceService"):
+        assert stub.Check(HealthCheckRequest(service=service)).status == SERVING
+    with pytest.raises(grpc.RpcError) as error:
+        stub.Check(HealthCheckRequest(service="nobody"))
+    assert error.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_grpc_health_can_be_watched_through_a_drain(start, folder):
+    server = start(folder)
+    updates = HealthStub(server.channel()).Watch(HealthCheckRequest(service=""), timeout=60)
+    assert next(updates).status == SERVING
+    # Something that runs holds the drain open long enough to be seen.
+    running = server.stub().ModelInfer.future(slow_request(800), timeout=60)
+    wait_until(lambda: server.metric("hearth_pins") >= 1)
+    server.process.send_signal(signal.SIGTERM)
+    assert next(updates).status == NOT_SERVING
+    assert running.result() is not None
+    assert server.wait() == 0
+
+
+def test_reflection_describes_every_service(server):
+    database = ProtoReflectionDescriptorDatabase(server.channel())
+    services = set(database.get_services())
+    assert {"inference.GRPCInferenceService", "hearth.v1.Cache", "grpc.health.v1.Health"} <= services
+    for service in services:
+        assert database.FindFileContainingSymbol(service).service, service
+
+
+def test_health_needs_no_model(start, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    server = start(empty)
+    assert server.get("/v2/health/ready")[0] == 200
+
+
+def test_ready_waits_for_required_models(start, folder):
+    models.write_model(folder, "broken", models.Affine(1.0)).write_bytes(b"")
+    wanted = [{"name": "good", "required": True}, {"name": "broken", "required": True}]
+    server = start(folder, config={"models": wanted}, ready=False)
+    assert server.get("/v2/health/live")[0] == 200
+    assert server.get("/v2/health/ready")[0] == 503
+    with server.client() as client:
+        assert client.is_server_live() and not client.is_server_ready()
+        models.write_model(folder, "broken", models.Affine(1.0))
+        client.load_model("broken")
+        wait_until(client.is_server_ready)
+    assert server.get("/v2/health/ready")[0] == 200
+
+
+def wait_until(holds, patience=hearthd.PATIENCE):
+    end = time.monotonic() + patience
+    while not holds():
+        assert time.monotonic() < end, "it never came about"
+        time.sleep(0.01)  # polls another process; no assertion depends on the pace
+
+
+# --- metrics ---
+
+
+def test_metrics_are_clean_and_count_what_happened(server, promtool):
+    before = server.metrics()
+    with server.client() as client:
+        client.unload_model("typed")
+        client.load_model("typed")
+        for _ in range(3):
+            infer_floats(client, "typed")
+    assert refusal(server, request("typed", floats(values=FLOATS[:, :3])))[0] == "INVALID_ARGUMENT"
+    status, text = server.get("/metrics")
+    assert status == 200
+    code, said = promtool(text)
+    assert code == 0 and not said.strip(), said
+
+    def moved(name, **labels):
+        def total(samples):
+            return sum(v for (n, pairs), v in samples.items()
+                       if n == name and labels.items() <= dict(pairs).items())
+        return total(server.metrics()) - total(before)
+
+    assert moved("hearth_requests_total", model="typed", code="OK") == 3
+    assert moved("hearth_requests_total", model="typed", code="INVALID_ARGUMENT") == 1
+    assert moved("hearth_cache_hits_total", model="typed") >= 3
+    assert moved("hearth_loads_total", model="typed", code="OK") == 1
+    assert moved("hearth_request_duration_seconds_count", model="typed") >= 3
+    build = [dict(pairs) for (name, pairs) in server.metrics() if name == "hearth_build_info"]
+    assert len(build) == 1 and build[0]["torch"].startswith("2.")
+
+
+def test_a_name_off_the_network_makes_no_label(server):
+    for i in range(5):
+        with pytest.raises(grpc.RpcError):
+            server.stub().ModelInfer(request(f"made-up-{i}", floats()))
+    assert "made-up" not in server.get("/metrics")[1]
+
+
+def test_triton_names_come_on_request(start, folder):
+    server = start(folder, config={"metrics": {"triton_names": True}})
+    with server.client() as client:
+        infer_floats(client, "good")
+    assert server.metric("nv_inference_request_success", model="good", version="1") == 1
+    assert server.metric("nv_inference_count", model="good", version="1") == 1
+
+
+# --- configuration ---
+
+
+def test_the_example_configuration_is_accepted_and_printed():
+    example = os.path.join(os.environ["SOURCE_DIR"], "config", "hearth.yaml")
+    assert run_hearthd("--config", example, "--check-config").returncode == 0
+    printed = run_hearthd("--config", example, "--print-config")
+    assert printed.returncode == 0 and "grpc:" in printed.stdout
+
+
+def test_a_bad_configuration_names_file_line_and_key_for_every_mistake(tmp_path):
+    file = tmp_path / "bad.yaml"
+    file.write_text("grpc:\n  port: 99999\n  prot: 1\nlogging:\n  format: loud\n")
+    done = run_hearthd("--config", file, "--check-config")
+    assert done.returncode == 78
+    said = done.stdout + done.stderr
+    for line, key in [(2, "grpc.port"), (3, "grpc.prot"), (5, "logging.format")]:
+        assert any(f"{file}:{line}:" in row and key in row for row in said.splitlines()), said
+    assert run_hearthd("--config", file).returncode == 78
+
+
+def test_a_missing_configuration_file_is_named(tmp_path):
+    done = run_hearthd("--config", tmp_path / "none.yaml", "--check-config")
+    assert done.returncode == 78 and "none.yaml" in done.stderr
+
+
+def test_flags_win_over_variables_and_they_over_the_file(tmp_path):
+    file = hearthd.write_config(tmp_path / "a.yaml", {"grpc": {"port": 1111}})
+
+    def port(*args, env=None):
+        done = run_hearthd("--config", file, "--print-config", *args, env=env)
+        assert done.returncode == 0, done.stderr
+        grpc_section = done.stdout.split("grpc:")[1]
+        return int(grpc_section.split("port:")[1].split()[0])
+
+    assert port() == 1111
+    assert port(env={"HEARTH_GRPC__PORT": "2222"}) == 2222
+    assert port("--set", "grpc.port=3333", env={"HEARTH_GRPC__PORT": "2222"}) == 3333
+
+
+def test_an_unknown_flag_is_a_usage_error():
+    done = run_hearthd("--no-such-flag")
+    assert done.returncode not in (0, 1, 78) and "no-such-flag" in done.stderr
+
+
+def test_sighup_reads_the_configuration_again_and_keeps_the_last_good_one(start, folder):
+    server = start(folder)
+    good = server.config_file.read_text()
+    assert server.metric("hearth_config_last_reload_successful") == 1
+    server.config_file.write_text("nonsense: 1\n")
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: server.metric("hearth_config_last_reload_successful") == 0)
+    server.config_file.write_text(good)
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: server.metric("hearth_config_last_reload_successful") == 1)
+    with server.client() as client:
+        assert np.array_equal(infer_floats(client, "good"), FLOATS * 2)
+
+
+# --- starting and stopping ---
+
+
+def test_models_in_the_configuration_are_resident_before_it_is_ready(start, folder):
+    server = start(folder, config={"models": [{"name": "good", "required": True}]})
+    with server.client() as client:
+        assert client.is_server_ready() and client.is_model_ready("good")
+        assert np.array_equal(infer_floats(client, "good"), FLOATS * 2)
+    assert server.metric("hearth_cache_misses_total", model="good") == 0
+
+
+def test_a_second_daemon_on_the_port_is_an_error_that_says_so(server, repository, tmp_path):
+    for section, port in (("grpc", server.grpc_port), ("http", server.http_port)):
+        workdir = tmp_path / section
+        workdir.mkdir()
+        second = hearthd.Hearthd(repository, workdir, config={section: {"port": port}})
+        second.spawn()
+        assert second.wait() == 1
+        assert str(port) in second.log() and "in use" in second.log(), second.log()
+
+
+def test_sigterm_finishes_what_runs_and_exits_0(start, folder):
+    server = start(folder)
+    with server.client() as client:
+        client.load_model("slow")
+    running = [server.stub().ModelInfer.future(slow_request(500), timeout=100) for _ in range(4)]
+    wait_until(lambda: server.metric("hearth_pins") >= 4)
+    server.process.send_signal(signal.SIGTERM)
+    assert all(len(call.result().outputs) == 1 for call in running)
+    assert server.wait() == 0
+
+
+def test_while_draining_new_requests_are_unavailable(start, folder):
+    server = start(folder)
+    stub, another = server.stub(), server.stub()
+    another.ServerLive(pb.ServerLiveRequest())  # its connection stands before the drain begins
+    running = stub.ModelInfer.future(slow_request(1500), timeout=100)
+    wait_until(lambda: server.metric("hearth_pins") >= 1)
+    server.process.send_signal(signal.SIGTERM)
+    server.wait_for("draining")
+    refused = None
+    while refused is None:  # the door closes a moment after it was announced
+        try:
+            another.ModelInfer(request("good", floats()), timeout=60)
+        except grpc.RpcError as error:
+            refused = error
+    assert refused.code() == grpc.StatusCode.UNAVAILABLE, refused.details()
+    assert running.result() is not None
+    assert server.wait() == 0
+
+
+def test_a_drain_that_takes_too_long_ends_with_1_and_names_what_hung(start, folder):
+    server = start(folder, config={"shutdown": {"drain_timeout": "100ms"}})
+    running = server.stub().ModelInfer.future(slow_request(10**6), timeout=100)
+    wait_until(lambda: server.metric("hearth_pins") >= 1)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.wait() == 1
+    assert "slow" in server.log()
+    assert running.exception() is not None
+
+
+def test_a_second_signal_forces_the_end(start, folder):
+    server = start(folder, config={"shutdown": {"drain_timeout": "10m"}})
+    running = server.stub().ModelInfer.future(slow_request(10**6), timeout=100)
+    wait_until(lambda: server.metric("hearth_pins") >= 1)
+    server.process.send_signal(signal.SIGTERM)
+    server.wait_for("draining")
+    server.process.send_signal(signal.SIGTERM)
+    assert server.wait() != 0
+    assert running.exception() is not None
+
+
+def test_an_idle_daemon_stops_at_once(start, folder):
+    server = start(folder)
+    assert server.terminate() == 0
+    assert not [line for line in server.lines if json.loads(line)["level"] == "error"]
+
+
+def test_systemd_is_told(start, folder, tmp_path):
+    """READY=1 once it listens, RELOADING=1 and READY=1 around a reload, STOPPING=1 at the end."""
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(path)
+        notify.settimeout(hearthd.PATIENCE)
+
+        def wait_message(wanted):
+            while True:
+                fields = notify.recv(4096).decode().splitlines()
+                if wanted in fields:
+                    return fields
+
+        server = start(folder, env={"NOTIFY_SOCKET": path})
+        wait_message("READY=1")
+        server.process.send_signal(signal.SIGHUP)
+        reloading = wait_message("RELOADING=1")
+        assert any(field.startswith("MONOTONIC_USEC=") for field in reloading)
+        wait_message("READY=1")
+        server.process.send_signal(signal.SIGTERM)
+        wait_message("STOPPING=1")
+        assert server.wait() == 0

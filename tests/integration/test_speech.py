@@ -1,0 +1,125 @@
+"""silero VAD, as its Python package ships it, over whole recordings of real speech."""
+
+import array
+import importlib.util
+import pathlib
+import shutil
+import threading
+import wave
+
+import numpy as np
+import pytest
+import torch
+
+import hearthd
+from test_protocol import request
+
+RATE = 16000
+
+
+def silero_file():
+    package = importlib.util.find_spec("silero_vad").submodule_search_locations[0]
+    return pathlib.Path(package) / "data" / "silero_vad.jit"
+
+
+def samples_of(path):
+    """Every third sample of a 48 kHz recording, as floats: the same for both sides."""
+    with wave.open(str(path)) as recording:
+        assert (recording.getframerate(), recording.getnchannels()) == (3 * RATE, 1)
+        frames = array.array("h", recording.readframes(recording.getnframes()))
+    return (np.array(frames[::3], np.float32) / 32768)[None, :]
+
+
+@pytest.fixture(scope="module")
+def vad_repository(tmp_path_factory):
+    root = tmp_path_factory.mktemp("speech")
+    (root / "silero_vad" / "1").mkdir(parents=True)
+    shutil.copy(silero_file(), root / "silero_vad" / "1" / "model.pt")
+    (root / "silero_vad" / "model.yaml").write_text("method: audio_forward\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def vad_server(vad_repository, tmp_path_factory):
+    with hearthd.Hearthd(vad_repository, tmp_path_factory.mktemp("hearthd")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def spoken(recordings):
+    """(samples, the package's own probability for every window) of each recording, and of all in one."""
+    torch.set_num_threads(1)
+    parts = [samples_of(path) for path in recordings]
+    silence = np.zeros((1, RATE), np.float32)
+    parts.append(np.concatenate([piece for part in parts for piece in (part, silence)], axis=1))
+    result = []
+    for samples in parts:
+        model = torch.jit.load(str(silero_file()))
+        with torch.no_grad():
+            result.append((samples, model.audio_forward(torch.from_numpy(samples), RATE).numpy()))
+    return result
+
+
+def probabilities(stub, samples):
+    answer = stub.ModelInfer(request(
+        "silero_vad", ("x", "FP32", list(samples.shape), samples.tobytes()),
+        ("sr", "INT64", [1], np.int64(RATE).tobytes())), timeout=100)
+    return np.frombuffer(answer.raw_output_contents[0], np.float32).reshape(answer.outputs[0].shape)
+
+
+def test_there_is_speech_in_the_recordings(spoken):
+    """Else equal probabilities would say little."""
+    for _, expected in spoken:
+        assert expected.max() > 0.9 and expected.min() < 0.1
+
+
+def test_probabilities_equal_the_packages_own(vad_server, spoken):
+    stub = vad_server.stub()
+    for samples, expected in [*spoken, *reversed(spoken)]:
+        got = probabilities(stub, samples)
+        assert got.shape == expected.shape
+        assert np.abs(got - expected).max() <= 1e-5
+
+
+def test_eight_clients_at_once_get_them_too(vad_server, spoken):
+    worst, errors = [], []
+    barrier = threading.Barrier(8)
+
+    def ask(seed):
+        try:
+            stub = vad_server.stub()
+            barrier.wait()
+            for step in range(6):
+                samples, expected = spoken[(seed + step) % len(spoken)]
+                worst.append(np.abs(probabilities(stub, samples) - expected).max())
+        except Exception as error:  # an assertion in a thread would go unseen
+            errors.append(error)
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors, errors
+    assert len(worst) == 48 and max(worst) <= 1e-5
+    assert vad_server.metric("hearth_loads_total", model="silero_vad") == 1
+
+
+def test_other_clients_see_nothing_of_the_8_khz_model(vad_server, spoken):
+    """The other rate takes the other half of the module and resets its state; nobody may notice."""
+    stub = vad_server.stub()
+    samples, expected = spoken[0]
+    half = samples[:, ::2]
+    stub.ModelInfer(request("silero_vad", ("x", "FP32", list(half.shape), half.tobytes()),
+                            ("sr", "INT64", [1], np.int64(8000).tobytes())), timeout=100)
+    assert np.abs(probabilities(stub, samples) - expected).max() <= 1e-5
+
+
+def test_a_mistake_in_the_model_is_reported_in_its_words(vad_server):
+    import grpc
+    samples = np.zeros((1, 512), np.float32)
+    with pytest.raises(grpc.RpcError) as error:
+        vad_server.stub().ModelInfer(request(
+            "silero_vad", ("x", "FP32", [1, 512], samples.tobytes()),
+            ("sr", "INT64", [1], np.int64(11025).tobytes())), timeout=100)
+    assert "sampling rates" in error.value.details().lower(), error.value.details()
