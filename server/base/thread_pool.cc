@@ -26,15 +26,23 @@ ThreadPool::~ThreadPool() { Shutdown(); }
 
 void ThreadPool::Post(Task task) {
   Task refused;  // destroyed after the lock is gone: its destructor may answer somebody
+  bool wake = false;
   {
     MutexLock lock(mu_);
     if (stopping_) {
       refused = std::move(task);
     } else {
       queue_.push_back(std::move(task));
-      wake_.NotifyOne();
+      wake = WakeAnother();
     }
   }
+  if (wake) wake_.NotifyOne();
+}
+
+bool ThreadPool::WakeAnother() {
+  if (queue_.empty() || idle_ == 0 || waking_) return false;
+  waking_ = true;
+  return true;
 }
 
 void ThreadPool::Shutdown() {
@@ -59,13 +67,21 @@ std::size_t ThreadPool::queued() const {
 void ThreadPool::Loop() {
   while (true) {
     Task task;
+    bool wake = false;
     {
       MutexLock lock(mu_);
-      while (queue_.empty() && !stopping_) wake_.Wait(mu_);
+      while (queue_.empty() && !stopping_) {
+        ++idle_;
+        wake_.Wait(mu_);
+        --idle_;
+        waking_ = false;
+      }
       if (queue_.empty()) return;
       task = std::move(queue_.front());
       queue_.pop_front();
+      wake = WakeAnother();
     }
+    if (wake) wake_.NotifyOne();
     std::move(task)();
   }
 }

@@ -37,11 +37,18 @@ class ThreadPool final : public Executor {
 
  private:
   void Loop();
+  // Whether the caller is to call wake_.NotifyOne(), after it has let go of the lock: a thread woken
+  // under it would only go back to sleep.
+  bool WakeAnother() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Options options_;
   mutable Mutex mu_;
   CondVar wake_;
   std::deque<Task> queue_ ABSL_GUARDED_BY(mu_);
+  std::size_t idle_ ABSL_GUARDED_BY(mu_) = 0;  // threads that wait on wake_
+  // A thread was woken and has not looked at the queue yet. It wakes the next one if there is more to
+  // do, so a burst of small tasks costs one system call and not one for each.
+  bool waking_ ABSL_GUARDED_BY(mu_) = false;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   std::vector<std::thread> threads_;  // constant after construction, joined in Shutdown()
 };

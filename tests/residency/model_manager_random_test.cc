@@ -253,8 +253,8 @@ TEST_F(RandomTest, TheManagerDoesWhatTheReferenceDoes) {
       const bool load = what >= 42;
       reference.pin_next = load && pick(8) == 0;
       const Deadline deadline = load ? kNoDeadline : clock_.Now() + milliseconds(5 + pick(60));
-      Pair pair{std::make_unique<Reference::Request>(
-                    Reference::Request{asked++, deadline, load}), {}, {}};
+      Pair pair;
+      pair.expected.reset(new Reference::Request{asked++, deadline, load});
       if (load) {
         manager().Load(Id(Name(model)), {.pin = reference.pin_next}, deadline,
                        pair.loaded.callback());
