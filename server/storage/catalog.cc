@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "server/base/log.h"
+#include "server/storage/mapped_file.h"
 #include "server/storage/model_yaml.h"
 
 namespace hearth {
@@ -135,9 +136,9 @@ std::shared_ptr<const Catalog::Entry> Catalog::ReadFolder(const std::string& mod
         *version, ModelSpec{{model, *version}, std::string(kFormat), *std::move(file), options});
   }
   if (entry->versions.empty()) {
-    return refuse(absl::InvalidArgumentError(StrCat("'", folder.string(),
+    return refuse(absl::InvalidArgumentError(StrCat("'", ShortName(folder),
                                                     "' has no version of the model; put it at '",
-                                                    folder.string(), "/1/model.pt'")));
+                                                    ShortName(folder), "/1/model.pt'")));
   }
   return entry;
 }

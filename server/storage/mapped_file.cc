@@ -18,6 +18,16 @@
 #endif
 
 namespace hearth {
+
+std::string ShortName(const std::filesystem::path& path) {
+  std::filesystem::path name = path.filename();
+  std::filesystem::path folder = path.parent_path();
+  for (int i = 0; i < 2 && folder.has_filename(); ++i, folder = folder.parent_path()) {
+    name = folder.filename() / name;
+  }
+  return name.string();
+}
+
 namespace {
 
 constexpr std::uint64_t kPopulateStep = 16ULL << 20;
@@ -65,7 +75,7 @@ struct OpenFile {
 };
 
 absl::StatusOr<OpenFile> OpenRegularFile(const std::filesystem::path& path) {
-  const std::string name = path.string();
+  const std::string name = ShortName(path);
   OpenFile file;
   // Non-blocking, for a FIFO would otherwise wait for its other end.
   file.fd = UniqueFd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
@@ -76,7 +86,7 @@ absl::StatusOr<OpenFile> OpenRegularFile(const std::filesystem::path& path) {
 
 absl::Status Lost(const std::filesystem::path& path, std::uint64_t offset) {
   return absl::DataLossError(
-      StrCat("'", path.string(), "' cannot be read at byte ", offset,
+      StrCat("'", ShortName(path), "' cannot be read at byte ", offset,
              ": it was cut short while in use, or the disk failed; replace model "
              "files by renaming a new one over them, never by writing into them"));
 }
@@ -85,7 +95,7 @@ absl::Status Lost(const std::filesystem::path& path, std::uint64_t offset) {
 
 absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Open(
     const std::filesystem::path& path) {
-  const std::string name = path.string();
+  const std::string name = ShortName(path);
   HEARTH_ASSIGN_OR_RETURN(OpenFile file, OpenRegularFile(path));
   if (file.st.st_size <= 0) {
     return absl::InvalidArgumentError(
@@ -96,7 +106,7 @@ absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Open(
 
 absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::MapAgain() const {
   const int fd = ::fcntl(fd_.get(), F_DUPFD_CLOEXEC, 0);
-  if (fd < 0) return ErrnoStatus(errno, StrCat("'", path_.string(), "' cannot be mapped again"));
+  if (fd < 0) return ErrnoStatus(errno, StrCat("'", ShortName(path_), "' cannot be mapped again"));
   return Map(path_, UniqueFd(fd), id_);
 }
 
@@ -107,7 +117,7 @@ absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Map(const std::fil
       ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd.get(), 0);
   if (data == MAP_FAILED) {
     const int error_number = errno;
-    return ErrnoStatus(error_number, StrCat("'", path.string(), "' (", FormatBytes(id.size),
+    return ErrnoStatus(error_number, StrCat("'", ShortName(path), "' (", FormatBytes(id.size),
                                             ") cannot be mapped into memory"));
   }
   std::shared_ptr<MappedFile> file(
@@ -149,7 +159,7 @@ absl::Status MappedFile::Populate(std::uint64_t offset, std::uint64_t length,
                                                        std::move(stop));
       case ENOMEM:
         return absl::ResourceExhaustedError(
-            StrCat("out of memory while reading '", path_.string(), "'"));
+            StrCat("out of memory while reading '", ShortName(path_), "'"));
       default:  // EFAULT, EHWPOISON: no page there
         return Lost(path_, at);
     }
@@ -165,13 +175,13 @@ absl::StatusOr<std::string> ReadSmallFile(const std::filesystem::path& path,
   while (size < text.size()) {
     const ::ssize_t got = ::read(file.fd.get(), text.data() + size, text.size() - size);
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return ErrnoStatus(errno, StrCat("'", path.string(), "' cannot be read"));
+    if (got < 0) return ErrnoStatus(errno, StrCat("'", ShortName(path), "' cannot be read"));
     if (got == 0) break;
     size += static_cast<std::size_t>(got);
   }
   if (size > max_bytes) {
     return absl::InvalidArgumentError(
-        StrCat("'", path.string(), "' is larger than ", FormatBytes(max_bytes)));
+        StrCat("'", ShortName(path), "' is larger than ", FormatBytes(max_bytes)));
   }
   text.resize(size);
   return text;
@@ -196,7 +206,7 @@ absl::Status mapped_file_internal::PopulateByReading(int fd, std::uint64_t offse
 }
 
 absl::Status MappedFile::Unchanged() const {
-  const std::string name = path_.string();
+  const std::string name = ShortName(path_);
   struct stat st {};
   if (::fstat(fd_.get(), &st) != 0)
     return ErrnoStatus(errno, StrCat("'", name, "' cannot be examined"));

@@ -25,6 +25,10 @@
 
 namespace hearth {
 
+// A file as messages call it: the last three parts of its path, "vad/1/model.pt". Messages reach
+// clients, whom the folders of this machine do not concern.
+std::string ShortName(const std::filesystem::path& path);
+
 // Thread-safe (what callers write into mutable_data() is theirs to guard).
 class MappedFile {
  public:

@@ -154,7 +154,7 @@ absl::StatusOr<ModelOptions> ParseModelYaml(std::string_view text, const std::st
 
 absl::StatusOr<ModelOptions> ReadModelYaml(const std::filesystem::path& path) {
   HEARTH_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kMaxFile));
-  return ParseModelYaml(text, path.string());
+  return ParseModelYaml(text, ShortName(path));
 }
 
 }  // namespace hearth

@@ -138,7 +138,7 @@ absl::StatusOr<ScriptArchive> OpenScriptArchive(const std::filesystem::path& pat
 }
 
 absl::StatusOr<ScriptArchive> OpenScriptArchive(std::shared_ptr<const MappedFile> file) {
-  const std::string name = file->path().string();
+  const std::string name = ShortName(file->path());
   absl::StatusOr<Archive> opened = Archive::Open(file->bytes());
   if (!opened.ok()) return About(name, opened.status());
   absl::StatusOr<TorchScriptContents> contents = ReadTorchScript(*opened);
@@ -158,7 +158,7 @@ absl::StatusOr<BoundModule> BindScript(const ScriptArchive& archive, LoadReport&
   const SteadyClock clock;
   const TimePoint start = clock.Now();
   Duration parse{};
-  auto bound = CatchTorch(archive.file->path().string(), absl::StatusCode::kInvalidArgument, [&] {
+  auto bound = CatchTorch(ShortName(archive.file->path()), absl::StatusCode::kInvalidArgument, [&] {
     Binder binder(archive, report);
     BoundModule module = binder.Bind();
     parse = binder.parse_time();

@@ -118,9 +118,9 @@ absl::StatusOr<TensorList> TorchScriptModel::Run(const TensorList& inputs, Sessi
         });
     absl::StatusOr<TensorList> outputs = caught.ok() ? *std::move(caught) : std::move(caught).status();
     if (archive_.file->poisoned()) {
-      return absl::DataLossError(StrCat("the file of the model was cut short while it was mapped (",
-                                        archive_.file->path().string(),
-                                        "); put the whole file back by rename and load it again"));
+      return absl::DataLossError(StrCat("'", ShortName(archive_.file->path()),
+                                        "' was cut short while it was mapped; put the whole file back by "
+                                        "renaming it into place"));
     }
     if (!unexpected_write(*binding)) return outputs;
     HEARTH_RETURN_IF_ERROR(Rebind(binding));

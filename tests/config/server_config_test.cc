@@ -47,7 +47,7 @@ grpc:
   port: 0
   max_message_bytes: 64MiB
   reflection: false
-  completion_queues: 1
+  completion_queues: 3
   max_in_flight: 7
   buffer_pool: 0
   keepalive:
@@ -104,7 +104,7 @@ TEST(ServerConfig, ReadsEveryKey) {
   EXPECT_EQ(config->grpc.port, 0);
   EXPECT_EQ(config->grpc.max_message_bytes, 64u << 20);
   EXPECT_FALSE(config->grpc.reflection);
-  EXPECT_EQ(config->grpc.completion_queues, 1);
+  EXPECT_EQ(config->grpc.completion_queues, 3);
   EXPECT_EQ(config->grpc.max_in_flight, 7);
   EXPECT_EQ(config->grpc.buffer_pool, 0u);
   EXPECT_EQ(config->grpc.keepalive.time, 10s);
@@ -150,13 +150,13 @@ TEST(ServerConfig, ReportsMistakesOfEverySourceAtOnce) {
 }
 
 TEST(ServerConfig, LetsFlagsWinOverTheEnvironmentAndThatOverTheFile) {
-  const std::string_view file = "grpc: {port: 1, max_in_flight: 1, completion_queues: 1}\n";
+  const std::string_view file = "grpc: {port: 1, max_in_flight: 1, completion_queues: 3}\n";
   const Environment environment = {{"HEARTH_GRPC__PORT", "2"}, {"HEARTH_GRPC__MAX_IN_FLIGHT", "2"}};
   const auto config = Parse(file, {{"grpc.port", "3", "--set grpc.port"}}, environment);
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->grpc.port, 3);
   EXPECT_EQ(config->grpc.max_in_flight, 2);
-  EXPECT_EQ(config->grpc.completion_queues, 1);
+  EXPECT_EQ(config->grpc.completion_queues, 3);
 }
 
 TEST(ServerConfig, TakesListsFromTheEnvironment) {

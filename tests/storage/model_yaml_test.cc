@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "server/storage/mapped_file.h"
 #include "tests/storage/files.h"
 
 namespace hearth {
@@ -134,7 +135,7 @@ TEST(ModelYaml, ErrorsNameTheFile) {
   TempDir dir;
   const auto path = dir.Write("net/model.yaml", "device: 3x\n");
   EXPECT_THAT(std::string(ReadModelYaml(path).status().message()),
-              HasSubstr(path.string() + ":1:"));
+              HasSubstr(ShortName(path) + ":1:"));
 }
 
 TEST(ModelYaml, RefusesAHugeFile) {
