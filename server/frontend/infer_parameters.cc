@@ -1,6 +1,5 @@
 #include "server/frontend/infer_parameters.h"
 
-#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <string>
@@ -24,11 +23,9 @@ absl::Status Timeout(const InferParameter& value, TimePoint now, Deadline& deadl
         "invalid value ", microseconds, " for 'timeout' parameter, expected microseconds >= 0."));
   }
   if (microseconds == 0) return absl::OkStatus();  // as if it were not there
-  // Compared before it is added: a huge timeout must not wrap round into the past.
-  if (deadline == kNoDeadline || deadline - now > std::chrono::microseconds(microseconds)) {
-    const auto room = std::chrono::duration_cast<std::chrono::microseconds>(kNoDeadline - now);
-    if (microseconds < room.count()) deadline = now + std::chrono::microseconds(microseconds);
-  }
+  // Compared as microseconds before it becomes anything finer: a huge timeout must not wrap round.
+  const auto left = std::chrono::floor<std::chrono::microseconds>(deadline - now);
+  if (microseconds < left.count()) deadline = now + std::chrono::microseconds(microseconds);
   return absl::OkStatus();
 }
 

@@ -331,11 +331,12 @@ TEST_F(GrpcServerTest, StatTellsWhatIsResident) {
   hearth::v1::StatRequest request;
   request.set_model("echo");
   hearth::v1::StatResponse stat;
-  grpc::ClientContext context;
-  ASSERT_TRUE(stub->Stat(&context, request, &stat).ok());
+  do {  // a request counts as in flight until a moment after its answer is out
+    grpc::ClientContext context;
+    ASSERT_TRUE(stub->Stat(&context, request, &stat).ok());
+  } while (stat.server().in_flight() != 0);
   EXPECT_EQ(stat.server().name(), "hearth");
   EXPECT_GT(stat.server().uptime_seconds(), 0);
-  EXPECT_EQ(stat.server().in_flight(), 0);
   ASSERT_EQ(stat.budgets_size(), 3);
   EXPECT_EQ(stat.budgets(1).dimension(), "host");
   EXPECT_EQ(stat.budgets(1).capacity_bytes(), 1u << 30);
