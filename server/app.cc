@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "server/base/bytes.h"
-#include "server/base/check.h"
 #include "server/base/log.h"
 #include "server/base/mutex.h"
 #include "server/base/service_manager.h"
@@ -332,9 +331,6 @@ absl::Status App::Parts::WhatHangs() const {
   return absl::DeadlineExceededError(StrCat("shutdown.drain_timeout passed with ", infer->in_flight(),
                                             " requests in flight; not done: ", QuotedList(busy)));
 }
-
-int App::grpc_port() const { return parts_->grpc->port(); }
-int App::http_port() const { return parts_->http->port(); }
 
 std::string Version() { return HEARTH_VERSION; }
 

@@ -36,9 +36,6 @@ class App {
   // the process must then exit without destroying this object.
   absl::Status Wait();
 
-  int grpc_port() const;
-  int http_port() const;
-
  private:
   struct Parts;
   std::unique_ptr<Parts> parts_;

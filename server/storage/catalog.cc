@@ -18,10 +18,6 @@ namespace fs = std::filesystem;
 constexpr std::array<std::string_view, 2> kExtensions = {".pt", ".jit"};  // the first one counts
 constexpr std::string_view kFormat = "torchscript";
 
-bool IsAlphanumeric(char c) {
-  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-
 // "3", not "03", "+3" or "0".
 std::optional<std::int64_t> ParseVersionFolder(std::string_view name) {
   if (name.empty() || name[0] < '1' || name[0] > '9') return std::nullopt;
@@ -83,11 +79,7 @@ std::string Unknown(std::string_view model) {
 
 }  // namespace
 
-bool IsModelName(std::string_view name) {
-  return !name.empty() && name.size() <= 128 && IsAlphanumeric(name[0]) &&
-         std::all_of(name.begin(), name.end(),
-                     [](char c) { return IsAlphanumeric(c) || c == '.' || c == '_' || c == '-'; });
-}
+bool IsModelName(std::string_view name) { return IsPlainName(name); }
 
 Catalog::Catalog(std::vector<fs::path> roots)
     : roots_(std::move(roots)), snapshot_(std::make_shared<const Snapshot>()) {}

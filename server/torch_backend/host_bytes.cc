@@ -12,12 +12,10 @@ class Reporter final : public c10::MemoryReportingInfoBase {
  public:
   void reportMemoryUsage(void*, std::int64_t alloc_size, std::size_t, std::size_t, c10::Device) override {
     held += alloc_size;
-    peak = std::max(peak, held);
   }
   bool memoryProfilingEnabled() const override { return true; }
 
   std::int64_t held = 0;
-  std::int64_t peak = 0;
 };
 
 }  // namespace
@@ -32,9 +30,6 @@ HostByteCounter::~HostByteCounter() = default;
 
 std::uint64_t HostByteCounter::held() const {
   return static_cast<std::uint64_t>(std::max<std::int64_t>(impl_->reporter->held, 0));
-}
-std::uint64_t HostByteCounter::peak() const {
-  return static_cast<std::uint64_t>(impl_->reporter->peak);
 }
 
 }  // namespace hearth

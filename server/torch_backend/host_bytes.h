@@ -17,7 +17,6 @@ class HostByteCounter {
   HostByteCounter& operator=(const HostByteCounter&) = delete;
 
   std::uint64_t held() const;  // allocated and not yet freed
-  std::uint64_t peak() const;
 
  private:
   struct Impl;

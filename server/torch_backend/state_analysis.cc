@@ -28,7 +28,7 @@ Origin OriginOf(const jit::Value* value, const jit::Value* self, const ScriptObj
   if (!slot) return {};
   const at::IValue& child = parent.object->getSlot(*slot);
   if (!child.isObject()) return {};
-  return {Origin::Kind::kAttribute, child.toObjectRef().type() ? &child.toObjectRef() : nullptr};
+  return {Origin::Kind::kAttribute, &child.toObjectRef()};
 }
 
 bool AnyModuleTrains(const jit::Module& module) {
@@ -167,7 +167,7 @@ class Analysis {
   void Mark(const jit::Value* object, const std::string& attribute, WrittenState::How how) {
     const Origin origin = OriginOf(object, self_, root_);
     if (origin.kind == Origin::Kind::kLocal) return;
-    const auto slot = origin.kind == Origin::Kind::kAttribute && origin.object != nullptr
+    const auto slot = origin.kind == Origin::Kind::kAttribute
                           ? origin.object->type()->findAttributeSlot(attribute)
                           : std::nullopt;
     if (slot) {

@@ -1,12 +1,8 @@
 #include "server/torch_backend/torchscript_loader.h"
 
-#include <algorithm>
-#include <random>
 #include <utility>
 
 #include "server/base/clock.h"
-#include "server/base/log.h"
-#include "server/tensor/tensor.h"
 #include "server/torch_backend/host_bytes.h"
 #include "server/torch_backend/runtime.h"
 #include "server/torch_backend/script_binder.h"
@@ -44,7 +40,7 @@ absl::StatusOr<at::Device> ParseDevice(const std::string& name) {
 }
 
 // What a program costs beside its tensors: graphs, types and the executor's plans. LibTorch does not
-// say; measured on scripted networks it is 20 to 60 times the code (docs/loading.md).
+// say, and the heap of one thread cannot be told from another's: a guess from the size of the code.
 std::uint64_t ProgramBytes(std::uint64_t code_bytes) { return 256 * 1024 + 48 * code_bytes; }
 
 Footprint FootprintOf(const ScriptArchive& archive, const at::Device& device, std::uint64_t host_bytes) {

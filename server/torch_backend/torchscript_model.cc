@@ -68,8 +68,7 @@ absl::StatusOr<std::shared_ptr<const TorchScriptModel::Binding>> TorchScriptMode
   SessionPlan plan(bound.module, written);
   torch::jit::Function& function = found->function();
   return std::make_shared<const Binding>(Binding{std::move(bound), &function, std::move(attributes),
-                                                 std::move(versions), std::move(written),
-                                                 std::move(plan)});
+                                                 std::move(versions), std::move(plan)});
 }
 
 std::shared_ptr<const TorchScriptModel::Binding> TorchScriptModel::CurrentBinding() const {
@@ -90,17 +89,6 @@ absl::StatusOr<std::unique_ptr<Session>> TorchScriptModel::NewSession() const {
 }
 
 absl::StatusOr<TensorList> TorchScriptModel::Run(const TensorList& inputs, Session* session) const {
-  const auto unexpected_write = [](const Binding& binding) {
-    std::size_t i = 0;
-    for (const AttributeTensor& attribute : binding.attributes) {
-      if (VersionOf(attribute.tensor) != binding.versions[i++]) return true;
-    }
-    for (const at::IValue& constant : binding.bound.constants) {
-      if (constant.isTensor() && VersionOf(constant.toTensor()) != binding.versions[i]) return true;
-      ++i;
-    }
-    return false;
-  };
   // A few rounds: each ends with one more attribute known to be written.
   for (int round = 0; round < 8; ++round) {
     std::shared_ptr<const Binding> binding;
@@ -122,8 +110,9 @@ absl::StatusOr<TensorList> TorchScriptModel::Run(const TensorList& inputs, Sessi
                                         "' was cut short while it was mapped; put the whole file back by "
                                         "renaming it into place"));
     }
-    if (!unexpected_write(*binding)) return outputs;
-    HEARTH_RETURN_IF_ERROR(Rebind(binding));
+    const std::vector<std::size_t> changed = Changed(*binding);
+    if (changed.empty()) return outputs;
+    HEARTH_RETURN_IF_ERROR(Rebind(binding, changed));
     // A session's own copies are right; only what it shares was replaced for those to come.
     if (session != nullptr) return outputs;
   }
@@ -141,12 +130,23 @@ absl::StatusOr<TensorList> TorchScriptModel::RunOn(const Binding& binding, torch
   return UnwrapResult(std::move(result), program_.output_names);
 }
 
-absl::Status TorchScriptModel::Rebind(const std::shared_ptr<const Binding>& spoilt) const {
-  std::vector<std::size_t> changed;
-  for (std::size_t i = 0; i < spoilt->attributes.size(); ++i) {
-    if (VersionOf(spoilt->attributes[i].tensor) != spoilt->versions[i]) changed.push_back(i);
+std::vector<std::size_t> TorchScriptModel::Changed(const Binding& binding) {
+  std::vector<std::size_t> changed;  // allocates nothing while it stays empty
+  std::size_t i = 0;
+  for (const AttributeTensor& attribute : binding.attributes) {
+    if (VersionOf(attribute.tensor) != binding.versions[i]) changed.push_back(i);
+    ++i;
   }
-  if (changed.empty()) {
+  for (const at::IValue& constant : binding.bound.constants) {
+    if (constant.isTensor() && VersionOf(constant.toTensor()) != binding.versions[i]) changed.push_back(i);
+    ++i;
+  }
+  return changed;
+}
+
+absl::Status TorchScriptModel::Rebind(const std::shared_ptr<const Binding>& spoilt,
+                                      const std::vector<std::size_t>& changed) const {
+  if (changed.front() >= spoilt->attributes.size()) {
     return absl::FailedPreconditionError(
         "the program writes in place to a constant of its graph, which requests would share; clone the "
         "constant in forward() before changing it");
@@ -154,6 +154,7 @@ absl::Status TorchScriptModel::Rebind(const std::shared_ptr<const Binding>& spoi
   MutexLock lock(mu_);  // held while binding: everybody else needs the new binding anyway
   if (binding_ != spoilt) return absl::OkStatus();
   for (const std::size_t i : changed) {
+    if (i >= spoilt->attributes.size()) break;  // constants come last
     if (std::find(also_written_.begin(), also_written_.end(), i) == also_written_.end()) {
       also_written_.push_back(i);
     }

@@ -53,7 +53,6 @@ class TorchScriptModel final : public Model {
     torch::jit::Function* function;           // the method, owned by the module's class
     std::vector<AttributeTensor> attributes;  // fixed order, the same in every binding
     std::vector<std::uint32_t> versions;      // of attributes, then constants; as loaded
-    WrittenState written;
     SessionPlan plan;
   };
   class ScriptSession;
@@ -65,8 +64,11 @@ class TorchScriptModel final : public Model {
   std::shared_ptr<const Binding> CurrentBinding() const ABSL_LOCKS_EXCLUDED(mu_);
   absl::StatusOr<TensorList> RunOn(const Binding& binding, torch::jit::Module module,
                                    const TensorList& inputs) const;
-  // Replaces `spoilt`, unless somebody already has. FAILED_PRECONDITION when a constant was written.
-  absl::Status Rebind(const std::shared_ptr<const Binding>& spoilt) const ABSL_LOCKS_EXCLUDED(mu_);
+  // Indices into `versions` of what was written since it was bound; empty when all is well.
+  static std::vector<std::size_t> Changed(const Binding& binding);
+  // Replaces `spoilt`, unless somebody already has. FAILED_PRECONDITION when only constants changed.
+  absl::Status Rebind(const std::shared_ptr<const Binding>& spoilt,
+                      const std::vector<std::size_t>& changed) const ABSL_LOCKS_EXCLUDED(mu_);
 
   const ScriptArchive archive_;
   const at::Device device_;

@@ -1,5 +1,4 @@
-// What ThreadSanitizer must not report. Compiled into the test binaries that share Status objects
-// between threads; without TSan it is an unused function.
+// What ThreadSanitizer must not report. hearth_test() compiles it into every binary of a TSan build.
 //
 // absl::Status is a counted reference. Debian's libabsl, which drops the last one, is not built for
 // TSan, so TSan sees the memory freed but not the atomic decrements that make it safe.
