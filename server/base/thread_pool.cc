@@ -2,12 +2,26 @@
 
 #include <pthread.h>
 
+#include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "server/base/check.h"
 #include "server/base/strings.h"
 
 namespace hearth {
+namespace {
+
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+
+constexpr Duration kShortTask = microseconds(100);
+constexpr Duration kWatchEvery = milliseconds(1);
+constexpr int kQuietRounds = 10;              // of the watch, before it ends
+constexpr Duration kLongest = milliseconds(1);  // counted: one long task changes the average at once
+constexpr int kAveragedOver = 8;
+
+}  // namespace
 
 ThreadPool::ThreadPool(Options options) : options_(std::move(options)) {
   HEARTH_CHECK(options_.threads >= 1);
@@ -41,6 +55,8 @@ void ThreadPool::Post(Task task) {
 
 bool ThreadPool::WakeAnother() {
   if (queue_.empty() || idle_ == 0 || waking_) return false;
+  const bool somebody_is_at_it = idle_ < options_.threads;
+  if (somebody_is_at_it && watched_ && TasksAreShort()) return false;
   waking_ = true;
   return true;
 }
@@ -64,25 +80,44 @@ std::size_t ThreadPool::queued() const {
   return queue_.size();
 }
 
+bool ThreadPool::TasksAreShort() const { return typical_ < kShortTask; }
+
+void ThreadPool::AwaitTask() {
+  int rounds = 0;
+  while (queue_.empty() && !stopping_) {
+    ++idle_;
+    if (TasksAreShort() && !watched_ && rounds < kQuietRounds && options_.threads > 1) {
+      watched_ = true;
+      wake_.WaitUntil(mu_, std::chrono::steady_clock::now() + kWatchEvery);
+      watched_ = false;
+      ++rounds;
+    } else {
+      wake_.Wait(mu_);
+    }
+    --idle_;
+    waking_ = false;
+  }
+}
+
 void ThreadPool::Loop() {
+  Duration spent = Duration::zero();
+  bool first = true;
   while (true) {
     Task task;
     bool wake = false;
     {
       MutexLock lock(mu_);
-      while (queue_.empty() && !stopping_) {
-        ++idle_;
-        wake_.Wait(mu_);
-        --idle_;
-        waking_ = false;
-      }
+      if (!std::exchange(first, false)) typical_ += (std::min(spent, kLongest) - typical_) / kAveragedOver;
+      AwaitTask();
       if (queue_.empty()) return;
       task = std::move(queue_.front());
       queue_.pop_front();
       wake = WakeAnother();
     }
     if (wake) wake_.NotifyOne();
+    const TimePoint start = std::chrono::steady_clock::now();
     std::move(task)();
+    spent = std::chrono::steady_clock::now() - start;
   }
 }
 

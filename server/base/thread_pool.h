@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "server/base/clock.h"
 #include "server/base/executor.h"
 #include "server/base/mutex.h"
 
@@ -15,6 +16,11 @@ namespace hearth {
 
 // Unbounded queue: whoever posts bounds what it posts. A task that throws ends the process (an
 // exception that gets here is a bug). Thread-safe.
+//
+// How many threads share the work follows from how long tasks take. Waking a thread costs more than a
+// task of a few microseconds, so while tasks are that short, those that are awake are left to it, and
+// one idle thread looks every millisecond whether they fell behind. Longer tasks run on as many threads
+// as there are tasks, at once.
 class ThreadPool final : public Executor {
  public:
   struct Options {
@@ -37,9 +43,12 @@ class ThreadPool final : public Executor {
 
  private:
   void Loop();
+  // Returns when there is a task, or the pool stops.
+  void AwaitTask() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Whether the caller is to call wake_.NotifyOne(), after it has let go of the lock: a thread woken
   // under it would only go back to sleep.
   bool WakeAnother() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool TasksAreShort() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Options options_;
   mutable Mutex mu_;
@@ -49,6 +58,8 @@ class ThreadPool final : public Executor {
   // A thread was woken and has not looked at the queue yet. It wakes the next one if there is more to
   // do, so a burst of small tasks costs one system call and not one for each.
   bool waking_ ABSL_GUARDED_BY(mu_) = false;
+  bool watched_ ABSL_GUARDED_BY(mu_) = false;  // an idle thread will look at the queue by itself
+  Duration typical_ ABSL_GUARDED_BY(mu_) = std::chrono::milliseconds(1);  // moving average over tasks
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   std::vector<std::thread> threads_;  // constant after construction, joined in Shutdown()
 };

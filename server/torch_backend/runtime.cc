@@ -30,7 +30,7 @@ absl::Status LoadOperatorLibraries(const std::vector<std::filesystem::path>& lib
       return absl::InvalidArgumentError(
           StrCat("cannot load the operator library '", library.string(), "': ",
                  reason != nullptr ? reason : "unknown reason",
-                 "; check repository.torch_libraries and that it was built for LibTorch ",
+                 "; check torch_libraries and that it was built for LibTorch ",
                  TorchVersion()));
     }
     log::Info("operator library loaded", {{"library", library.string()}});

@@ -1,11 +1,16 @@
 #include "server/torch_backend/torch_status.h"
 
+#include <algorithm>
+
 namespace hearth {
 
-std::string FirstLine(std::string_view what) { return std::string(what.substr(0, what.find('\n'))); }
+std::string FirstLine(std::string_view what) {
+  what.remove_prefix(std::min(what.find_first_not_of(" \n"), what.size()));
+  return std::string(what.substr(0, what.find('\n')));
+}
 
 std::string ProgramMessage(std::string_view what) {
-  std::string_view best = what.substr(0, what.find('\n'));
+  std::string best = FirstLine(what);
   std::size_t at = 0;
   while (at < what.size()) {
     const std::size_t end = std::min(what.find('\n', at), what.size());
@@ -16,11 +21,14 @@ std::string ProgramMessage(std::string_view what) {
     if (colon != std::string_view::npos && !line.starts_with(' ') &&
         line.substr(0, colon).ends_with("Error") &&
         line.substr(0, colon).find(' ') == std::string_view::npos) {
-      best = line;
+      best = std::string(line);
     }
     at = end + 1;
   }
-  return std::string(best);
+  if (best.starts_with("Unknown builtin op")) {
+    best += " Name the library that registers this operator in torch_libraries.";
+  }
+  return best;
 }
 
 }  // namespace hearth

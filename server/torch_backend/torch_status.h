@@ -10,7 +10,7 @@
 
 namespace hearth {
 
-// The first line of an exception's text, without the C++ and TorchScript backtraces.
+// The first line of an exception's text that says something, without the C++ and TorchScript backtraces.
 std::string FirstLine(std::string_view what);
 
 // TorchScript wraps what a program raises into several lines of source and trace. This is the line a

@@ -51,6 +51,24 @@ TEST(ThreadPool, RunsAsManyTasksAtOnceAsItHasThreads) {
   finished.wait();
 }
 
+TEST(ThreadPool, RunsATaskBehindALongOneThoughAllBeforeWereShort) {
+  ThreadPool pool({.name = "t", .threads = 2, .on_thread_start = {}});
+  std::latch short_ones(500);
+  for (int i = 0; i < 500; ++i) pool.Post([&] { short_ones.count_down(); });
+  short_ones.wait();
+  for (int round = 0; round < 50; ++round) {
+    auto both_inside = std::make_shared<std::latch>(2);  // opens only if neither waits for the other
+    auto finished = std::make_shared<std::latch>(2);
+    for (int i = 0; i < 2; ++i) {
+      pool.Post([both_inside, finished] {
+        both_inside->arrive_and_wait();
+        finished->count_down();
+      });
+    }
+    finished->wait();
+  }
+}
+
 TEST(ThreadPool, NamesItsThreadsAndPreparesEachBeforeItsFirstTask) {
   std::atomic<int> prepared{0};
   thread_local bool ready = false;

@@ -1,5 +1,6 @@
 """Answers of models that are hard to load without copying, against torch.jit.load of the same file."""
 
+import os
 import zipfile
 
 import grpc
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import hearthd as daemon
 import models
 from test_protocol import FLOATS, floats, infer_floats, request
 
@@ -108,6 +110,39 @@ def test_a_traced_model_with_constants_is_served(server, repository):
         client.load_model("traced")
     expected = reference(file, torch.from_numpy(FLOATS.copy())).numpy()
     assert ask(server, "traced").tobytes() == expected.tobytes()
+
+
+class Leaky(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.ops.hearth_test.leak(x, 0.25)
+
+
+@pytest.fixture(scope="module")
+def leaky(tmp_path_factory):
+    """A repository whose one model needs the operator of operators.cc."""
+    torch.ops.load_library(os.environ["TEST_OPERATORS"])
+    root = tmp_path_factory.mktemp("leaky")
+    models.write_model(root, "leaky", Leaky())
+    return root
+
+
+def test_a_model_with_custom_operators_is_served_when_their_library_is_named(leaky, start):
+    server = start(leaky, config={"torch_libraries": [os.environ["TEST_OPERATORS"]]})
+    values = np.array([[-2, -1, 0, 3]], np.float32)
+    expected = torch.nn.functional.leaky_relu(torch.from_numpy(values), 0.25).numpy()
+    assert np.array_equal(ask(server, "leaky", values), expected)
+
+
+def test_a_model_whose_operators_are_missing_says_which(leaky, start):
+    with pytest.raises(grpc.RpcError) as error:
+        ask(start(leaky), "leaky")
+    assert "hearth_test::leak" in error.value.details()
+    assert "torch_libraries" in error.value.details()
+
+
+def test_an_operator_library_that_cannot_be_loaded_stops_the_start(leaky, start):
+    with pytest.raises(daemon.Failed, match="cannot load the operator library '/no/such.so'"):
+        start(leaky, config={"torch_libraries": ["/no/such.so"]})
 
 
 def test_another_exported_method_is_served(server, repository):
