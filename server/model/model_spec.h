@@ -30,6 +30,7 @@ struct WarmUpSample {
 struct ModelOptions {
   std::string method = "forward";
   std::string device = "cpu";
+  std::vector<std::string> weights;  // names of files beside the program; empty: whatever is there
   std::int64_t max_batch_size = 0;
   int instances = 0;                 // runs of this model at the same time; 0: as many as compute threads
   std::vector<TensorInfo> inputs;    // empty: from the program's schema
@@ -40,7 +41,8 @@ struct ModelOptions {
 struct ModelSpec {
   ModelId id;
   std::string format;          // "torchscript"
-  std::filesystem::path file;  // the weights and program, e.g. <root>/<model>/<version>/model.pt
+  std::filesystem::path file;  // the program, with its weights if `weights` is empty
+  std::vector<std::filesystem::path> weights;  // files of weights, or an index of shards
   ModelOptions options;
 };
 

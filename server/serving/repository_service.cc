@@ -31,6 +31,8 @@ bool ModelChangedSince(const ModelSpec& spec, WallTime when) {
   const std::filesystem::path folder = version.parent_path();
   const bool has_folder =
       version.filename() == std::to_string(spec.id.version) && folder.filename() == spec.id.name;
+  const auto changed = [&](const std::filesystem::path& file) { return ChangedSince(file, when); };
+  if (std::any_of(spec.weights.begin(), spec.weights.end(), changed)) return true;
   return ChangedSince(spec.file, when) || (has_folder && ChangedSince(folder / "model.yaml", when));
 }
 

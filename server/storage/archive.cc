@@ -209,6 +209,19 @@ absl::Status Archive::VerifyChecksum(const Record& record) const {
              "with torch.serialization.set_crc32_options(False)"));
 }
 
+namespace {
+
+absl::Status RequireLittleEndian(const Archive& archive) {
+  const Archive::Record* order = archive.Find("byteorder");
+  if (order == nullptr) return absl::OkStatus();
+  HEARTH_ASSIGN_OR_RETURN(const std::vector<std::byte> text, archive.Read(*order, 64));
+  if (StartsWith(text, "little")) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "was written on a big-endian machine; save it again on a little-endian one");
+}
+
+}  // namespace
+
 absl::Status RequireTorchScript(const Archive& archive) {
   switch (archive.kind()) {
     case ArchiveKind::kTorchScript:
@@ -228,14 +241,21 @@ absl::Status RequireTorchScript(const Archive& archive) {
           "written "
           "by torch.jit.save(torch.jit.script(model), path)");
   }
-  if (const Archive::Record* order = archive.Find("byteorder")) {
-    HEARTH_ASSIGN_OR_RETURN(const std::vector<std::byte> text, archive.Read(*order, 64));
-    if (!StartsWith(text, "little")) {
+  return RequireLittleEndian(archive);
+}
+
+absl::Status RequireTorchSave(const Archive& archive) {
+  switch (archive.kind()) {
+    case ArchiveKind::kTorchSave:
+      return RequireLittleEndian(archive);
+    case ArchiveKind::kTorchScript:
       return absl::InvalidArgumentError(
-          "was written on a big-endian machine; save it again on a little-endian one");
-    }
+          "is a TorchScript archive, not a file of weights; serve it as model.pt");
+    case ArchiveKind::kOther:
+      break;
   }
-  return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "is a zip file, but torch.save did not write it (it has no data.pkl)");
 }
 
 }  // namespace hearth

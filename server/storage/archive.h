@@ -82,5 +82,7 @@ class Archive {
 // OK for an archive that torch.jit.save wrote on a little-endian machine; otherwise
 // INVALID_ARGUMENT with what to do. The text continues a sentence that begins with the file's name.
 absl::Status RequireTorchScript(const Archive& archive);
+// The same of torch.save.
+absl::Status RequireTorchSave(const Archive& archive);
 
 }  // namespace hearth

@@ -16,6 +16,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::array<std::string_view, 2> kExtensions = {".pt", ".jit"};  // the first one counts
+constexpr std::string_view kProgram = "program.pt";                 // a program whose weights lie apart
+constexpr std::string_view kIndexExtension = ".index.json";
+constexpr std::array<std::string_view, 5> kWeightExtensions = {".safetensors", ".pt", ".pth", ".bin", ".h5"};
 constexpr std::string_view kFormat = "torchscript";
 
 // "3", not "03", "+3" or "0".
@@ -53,14 +56,47 @@ fs::file_type TypeOf(const fs::path& path) {
   return fs::status(path, error).type();
 }
 
-// The program's file in a version folder. Something that is there but is no regular file counts:
-// the loader says what is wrong with it.
-std::optional<fs::path> ModelFile(const fs::path& folder) {
+struct VersionFiles {
+  fs::path program;
+  std::vector<fs::path> weights;
+};
+
+bool HoldsWeights(std::string_view name) {
+  return std::any_of(kWeightExtensions.begin(), kWeightExtensions.end(),
+                     [&](std::string_view extension) { return name.ends_with(extension); });
+}
+
+// The files of weights beside a program: those that model.yaml names, else an index of shards, else
+// all that look like weights.
+absl::StatusOr<std::vector<fs::path>> WeightsBeside(const fs::path& folder,
+                                                    const std::vector<std::string>& named) {
+  std::vector<fs::path> weights;
+  for (const std::string& name : named) weights.push_back(folder / name);
+  if (!weights.empty()) return weights;
+  HEARTH_ASSIGN_OR_RETURN(const std::vector<std::string> names, Names(folder));
+  for (const std::string& name : names) {
+    if (name.ends_with(kIndexExtension)) return std::vector<fs::path>{folder / name};
+    if (name != kProgram && HoldsWeights(name)) weights.push_back(folder / name);
+  }
+  if (!weights.empty()) return weights;
+  return absl::InvalidArgumentError(
+      StrCat("'", ShortName(folder), "' has a program.pt but no weights; put them beside it, for example as "
+             "model.safetensors, or name a whole TorchScript archive model.pt"));
+}
+
+// What a version is loaded from. Something that is there but is no regular file counts: the loader
+// says what is wrong with it. NOT_FOUND: nothing is there.
+absl::StatusOr<VersionFiles> FindVersion(const fs::path& folder, const ModelOptions& options) {
   for (const std::string_view extension : kExtensions) {
     fs::path file = folder / StrCat("model", extension);
-    if (TypeOf(file) != fs::file_type::not_found) return file;
+    if (TypeOf(file) != fs::file_type::not_found) return VersionFiles{std::move(file), {}};
   }
-  return std::nullopt;
+  fs::path program = folder / kProgram;
+  if (TypeOf(program) == fs::file_type::not_found) {
+    return absl::NotFoundError(StrCat("'", ShortName(folder), "' has neither model.pt nor program.pt"));
+  }
+  HEARTH_ASSIGN_OR_RETURN(std::vector<fs::path> weights, WeightsBeside(folder, options.weights));
+  return VersionFiles{std::move(program), std::move(weights)};
 }
 
 // "net" for "net.pt". Nothing for other names.
@@ -118,14 +154,18 @@ std::shared_ptr<const Catalog::Entry> Catalog::ReadFolder(const std::string& mod
   for (const std::string& name : *names) {
     const std::optional<std::int64_t> version = ParseVersionFolder(name);
     if (!version || TypeOf(folder / name) != fs::file_type::directory) continue;
-    std::optional<fs::path> file = ModelFile(folder / name);
-    if (!file) {
-      log::Warning("version without model.pt is ignored",
+    absl::StatusOr<VersionFiles> files = FindVersion(folder / name, options);
+    if (absl::IsNotFound(files.status())) {
+      log::Warning("version without model.pt or program.pt is ignored",
                    {{"model", model}, {"version", *version}, {"folder", (folder / name).string()}});
       continue;
     }
-    entry->versions.emplace(
-        *version, ModelSpec{{model, *version}, std::string(kFormat), *std::move(file), options});
+    if (!files.ok()) return refuse(files.status());
+    entry->versions.emplace(*version, ModelSpec{{model, *version},
+                                                std::string(kFormat),
+                                                std::move(files->program),
+                                                std::move(files->weights),
+                                                options});
   }
   if (entry->versions.empty()) {
     return refuse(absl::InvalidArgumentError(StrCat("'", ShortName(folder),
@@ -138,7 +178,7 @@ std::shared_ptr<const Catalog::Entry> Catalog::ReadFolder(const std::string& mod
 std::shared_ptr<const Catalog::Entry> Catalog::BareFile(const std::string& model,
                                                         const fs::path& file) {
   auto entry = std::make_shared<Entry>();
-  entry->versions.emplace(1, ModelSpec{{model, 1}, std::string(kFormat), file, {}});
+  entry->versions.emplace(1, ModelSpec{{model, 1}, std::string(kFormat), file, {}, {}});
   return entry;
 }
 

@@ -1,6 +1,7 @@
 // What exists: the model repository, scanned into an immutable snapshot.
 //
 //   <root>/<model>/<version>/model.pt     a model with versions; optional <root>/<model>/model.yaml
+//   <root>/<model>/<version>/program.pt   a program whose weights lie beside it (weights_file.h)
 //   <root>/<model>.pt                     a bare file is a model too, version 1
 //
 // `.jit` does for `.pt`. Versions are decimal directory names without leading zeros; others are

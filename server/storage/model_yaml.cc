@@ -127,6 +127,14 @@ void ReadWarmUp(const YamlNode& list, std::vector<WarmUpSample>& out) {
   });
 }
 
+// Names beside program.pt: a path could lead anywhere.
+void ReadWeightNames(const YamlNode& list, std::vector<std::string>& out) {
+  list.Read(out);
+  for (const std::string& name : out) {
+    if (!IsPlainName(name)) list.Error(StrCat("'", name, "' is not the name of a file beside program.pt"));
+  }
+}
+
 void ReadOptions(YamlMap& map, ModelOptions& options) {
   if (map["method"].Read(options.method) && !IsWord(options.method)) {
     map["method"].Error(StrCat("'", options.method, "' is not the name of a method"));
@@ -135,6 +143,7 @@ void ReadOptions(YamlMap& map, ModelOptions& options) {
     map["device"].Error(
         StrCat("'", options.device, "' is not a device; write cpu, cuda or cuda:1"));
   }
+  ReadWeightNames(map["weights"], options.weights);
   map["max_batch_size"].Read(options.max_batch_size, 0, 1 << 20);
   map["instances"].Read(options.instances, 0, 1024);
   ReadTensorInfos(map["inputs"], true, options.max_batch_size, options.inputs);

@@ -2,6 +2,7 @@
 //
 //   method: forward             # exported method to serve
 //   device: cpu
+//   weights: [model.safetensors]  # beside program.pt; default: an index of shards, else all there are
 //   max_batch_size: 8           # 0: the first dimension has no special meaning
 //   instances: 0                # runs at the same time; 0: as many as there are compute threads
 //   inputs:                     # in the order of the program's arguments

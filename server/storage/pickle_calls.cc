@@ -45,7 +45,24 @@ std::string Printable(std::string_view text) {
   return out;
 }
 
-absl::StatusOr<Value> ResolveTorch(std::string_view name) {
+absl::Status UnknownGlobal(const Heap& heap, std::string_view module, std::string_view name) {
+  const std::string shown = StrCat("'", Printable(module), ".", Printable(name), "'");
+  if (heap.dialect == PickleDialect::kTorchScript) {
+    return Bad(StrCat("global ", shown, " is not one that TorchScript archives use"));
+  }
+  return Bad(StrCat("it holds a Python object (", shown,
+                    "), which only running its code could restore; where PyTorch runs, turn it into a "
+                    "model with `hearth pack`, or save model.state_dict() instead"));
+}
+
+absl::StatusOr<Value> ResolveTorch(const Heap& heap, std::string_view name) {
+  if (heap.dialect == PickleDialect::kTorchSave) {
+    if (const ElementType* type = FindTorchType(name)) {
+      Value value = Make(Kind::kElementType);
+      value.element_type = type;
+      return value;
+    }
+  }
   if (const ElementType* type = FindStorageType(name)) {
     Value value = Make(Kind::kElementType);
     value.element_type = type;
@@ -55,8 +72,7 @@ absl::StatusOr<Value> ResolveTorch(std::string_view name) {
   if (name == "per_tensor_affine") return MakeScheme(QScheme::kPerTensor);
   if (name == "per_channel_affine") return MakeScheme(QScheme::kPerChannel);
   if (name == "per_channel_affine_float_qparams") return MakeScheme(QScheme::kPerChannelFloat);
-  return Bad(
-      StrCat("global 'torch.", Printable(name), "' is not one that TorchScript archives use"));
+  return UnknownGlobal(heap, "torch", name);
 }
 
 struct KnownFunction {
@@ -66,6 +82,7 @@ struct KnownFunction {
 };
 constexpr KnownFunction kFunctions[] = {
     {"torch._utils", "_rebuild_tensor_v2", Function::kRebuildTensor},
+    {"torch._utils", "_rebuild_tensor_v3", Function::kRebuildTensorV3},
     {"torch._utils", "_rebuild_qtensor", Function::kRebuildQTensor},
     {"torch._utils", "_rebuild_parameter", Function::kRebuildParameter},
     {"torch.jit._pickle", "build_intlist", Function::kBuildIntList},
@@ -115,6 +132,11 @@ absl::Status CheckView(const PickledTensor& t, std::uint64_t numel) {
                     " elements"));
 }
 
+bool HasNoHooks(const Heap& heap, const Value& hooks) {
+  if (hooks.kind == Kind::kDict) return heap.containers[hooks.index].kinds == 0;
+  return hooks.kind == Kind::kNone;
+}
+
 // What only the kernels of quantised tensors look at, and do not check.
 absl::Status CheckQuantizer(const Heap& heap, const PickledTensor& t, const Value& parameters) {
   const absl::Status bad = Bad("a quantized tensor's parameters are not of the form torch writes");
@@ -140,7 +162,9 @@ absl::Status CheckQuantizer(const Heap& heap, const PickledTensor& t, const Valu
 }
 
 // (storage, offset, sizes, strides, [quantizer,] requires_grad, hooks [, {"conj": True}])
-absl::StatusOr<Value> RebuildTensor(Heap& heap, std::span<const Value> args, bool quantized) {
+// `type`: of the elements, if not the storage's.
+absl::StatusOr<Value> RebuildTensor(Heap& heap, std::span<const Value> args, bool quantized,
+                                    const ElementType* type = nullptr) {
   const std::size_t expected = quantized ? 7 : 6;
   if (args.size() != expected && !(args.size() == 7 && !quantized)) {
     return Bad(StrCat("a tensor is made from ", args.size(), " values"));
@@ -159,17 +183,18 @@ absl::StatusOr<Value> RebuildTensor(Heap& heap, std::span<const Value> args, boo
   tensor.strides = *std::move(strides);
   tensor.quantized = quantized;
   const PickledStorage& storage = heap.summary.storages[tensor.storage];
-  if (storage.type->quantized != quantized) {
+  tensor.type = type != nullptr ? type : storage.type;
+  if (tensor.type->quantized != quantized) {
     return Bad(StrCat("a ", quantized ? "quantized" : "plain", " tensor has elements of type ",
-                      storage.type->name));
+                      tensor.type->name));
   }
   heap.dimensions += tensor.sizes.size() + kDimensionsPerTensor;
   if (heap.dimensions > kMaxDimensions) return Bad("there are too many tensors");
-  HEARTH_RETURN_IF_ERROR(CheckView(tensor, storage.numel));
+  HEARTH_RETURN_IF_ERROR(CheckView(tensor, storage.bytes() / tensor.type->size));
   if (quantized) HEARTH_RETURN_IF_ERROR(CheckQuantizer(heap, tensor, args[4]));
   const Value& grad = args[quantized ? 5 : 4];
   const Value& hooks = args[quantized ? 6 : 5];
-  if (grad.kind != Kind::kBool || hooks.kind != Kind::kNone) {
+  if (grad.kind != Kind::kBool || !HasNoHooks(heap, hooks)) {
     return Bad("a tensor's gradient flag or hooks are not of the form torch writes");
   }
   tensor.requires_grad = grad.number != 0;
@@ -181,6 +206,14 @@ absl::StatusOr<Value> RebuildTensor(Heap& heap, std::span<const Value> args, boo
   }
   heap.summary.tensors.push_back(std::move(tensor));
   return Make(Kind::kTensor, static_cast<std::uint32_t>(heap.summary.tensors.size() - 1));
+}
+
+// (storage of bytes, offset, sizes, strides, requires_grad, hooks, element type [, metadata])
+absl::StatusOr<Value> RebuildTensorV3(Heap& heap, std::span<const Value> args) {
+  if (args.size() < 7 || args[0].kind != Kind::kStorage || args[6].kind != Kind::kElementType) {
+    return Bad("a tensor is made from something other than a storage and a type");
+  }
+  return RebuildTensor(heap, args.first(6), false, args[6].element_type);
 }
 
 absl::StatusOr<Value> TypedList(const Heap& heap, std::span<const Value> args, Kind item) {
@@ -211,12 +244,17 @@ absl::StatusOr<Value> RestoreTypeTag(const Heap& heap, std::span<const Value> ar
 
 absl::StatusOr<Value> ResolveGlobal(Heap& heap, std::string_view module, std::string_view name) {
   for (const KnownFunction& known : kFunctions) {
-    if (known.module == module && known.name == name) return MakeFunction(known.function);
+    if (known.module != module || known.name != name) continue;
+    const bool torch_save_only = known.function == Function::kRebuildTensorV3;
+    if (torch_save_only && heap.dialect != PickleDialect::kTorchSave) break;
+    return MakeFunction(known.function);
   }
-  if (module == "torch" && name == "UntypedStorage") {
+  const bool saved = heap.dialect == PickleDialect::kTorchSave;
+  if (name == "UntypedStorage" && (module == "torch" || (saved && module == "torch.storage"))) {
+    if (saved) return ResolveTorch(heap, name);
     return Bad("global 'torch.UntypedStorage' is of torch.save files; TorchScript cannot read it");
   }
-  if (module == "torch") return ResolveTorch(name);
+  if (module == "torch") return ResolveTorch(heap, name);
   if (module == "torch._utils" && name == "_rebuild_sparse_tensor") {
     return Bad(
         "it has a sparse tensor, whose indices nobody checks when it is loaded; make it dense "
@@ -226,6 +264,7 @@ absl::StatusOr<Value> ResolveGlobal(Heap& heap, std::string_view module, std::st
     return Bad(
         "it was written by PyTorch 1.2 or older; load it there and save it again with a newer one");
   }
+  if (saved) return UnknownGlobal(heap, module, name);
   if (module == "__torch__" || module.starts_with("__torch__.")) {
     std::string qualified = StrCat(module, ".", name);
     if (!IsQualifiedName(qualified)) {
@@ -234,8 +273,7 @@ absl::StatusOr<Value> ResolveGlobal(Heap& heap, std::string_view module, std::st
     heap.classes.insert(std::move(qualified));
     return Make(Kind::kClass);
   }
-  return Bad(StrCat("global '", Printable(module), ".", Printable(name),
-                    "' is not one that TorchScript archives use"));
+  return UnknownGlobal(heap, module, name);
 }
 
 absl::StatusOr<Value> Call(Heap& heap, const Value& callee, const Value& argument) {
@@ -245,11 +283,13 @@ absl::StatusOr<Value> Call(Heap& heap, const Value& callee, const Value& argumen
   switch (static_cast<Function>(callee.index)) {
     case Function::kRebuildTensor:
       return RebuildTensor(heap, args, false);
+    case Function::kRebuildTensorV3:
+      return RebuildTensorV3(heap, args);
     case Function::kRebuildQTensor:
       return RebuildTensor(heap, args, true);
     case Function::kRebuildParameter:
       if (args.size() != 3 || args[0].kind != Kind::kTensor || args[1].kind != Kind::kBool ||
-          args[2].kind != Kind::kNone) {
+          !HasNoHooks(heap, args[2])) {
         return Bad("a parameter is made from no tensor");
       }
       return args[0];
@@ -317,6 +357,48 @@ absl::StatusOr<Value> LoadStorage(Heap& heap, const Value& id, const RecordSize&
     }
   }
   return Make(Kind::kStorage, known->second);
+}
+
+bool IsNewDict(const Heap& heap, const Value& callee, const Value& arguments) {
+  return callee.kind == Kind::kFunction &&
+         callee.index == static_cast<std::uint32_t>(Function::kOrderedDict) &&
+         arguments.kind == Kind::kTuple && heap.Items(arguments).empty();
+}
+
+namespace {
+
+// The tensors that are items of this dictionary itself. A name that comes twice has its last value.
+std::vector<StateDictItem> TensorsIn(const Heap& heap, std::uint32_t dict) {
+  std::vector<StateDictItem> found;
+  std::unordered_map<std::string_view, std::size_t> by_name;
+  for (const Entry& entry : heap.entries) {
+    if (entry.dict != dict || entry.key.kind != Kind::kString || entry.value.kind != Kind::kTensor) continue;
+    const std::string_view name = heap.Text(entry.key);
+    const auto [at, is_new] = by_name.try_emplace(name, found.size());
+    if (is_new) found.push_back({std::string(name), 0});
+    found[at->second].tensor = entry.value.index;
+  }
+  return found;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<StateDictItem>> StateDict(const Heap& heap, const Value& top) {
+  if (top.kind != Kind::kDict) return Bad("it holds no dictionary of tensors; save model.state_dict()");
+  std::vector<StateDictItem> found = TensorsIn(heap, top.index);
+  if (!found.empty()) return found;
+  constexpr std::string_view kUsualKeys[] = {"state_dict", "model_state_dict", "model"};
+  for (const std::string_view key : kUsualKeys) {
+    for (const Entry& entry : heap.entries) {
+      if (entry.dict != top.index || entry.value.kind != Kind::kDict) continue;
+      if (entry.key.kind != Kind::kString || heap.Text(entry.key) != key) continue;
+      found = TensorsIn(heap, entry.value.index);
+      if (!found.empty()) return found;
+    }
+  }
+  return Bad(
+      "its dictionary holds no tensors by name, neither directly nor under 'state_dict', "
+      "'model_state_dict' or 'model'; save model.state_dict()");
 }
 
 }  // namespace hearth::pickle_internal

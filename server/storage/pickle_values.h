@@ -41,6 +41,7 @@ constexpr KindSet kKeys = AnyOf(Kind::kBool, Kind::kInt, Kind::kFloat, Kind::kSt
 
 enum class Function : std::uint8_t {
   kRebuildTensor,
+  kRebuildTensorV3,
   kRebuildQTensor,
   kRebuildParameter,
   kBuildIntList,
@@ -76,10 +77,19 @@ struct Container {
   std::uint32_t count = 0;  // a tuple's items
 };
 
+// An item of a dictionary, for torch.save's.
+struct Entry {
+  std::uint32_t dict = 0;  // index into Heap::containers
+  Value key;
+  Value value;
+};
+
 struct Heap {
+  PickleDialect dialect = PickleDialect::kTorchScript;
   std::span<const std::byte> pickle;
   std::vector<Container> containers;
   std::vector<Value> items;
+  std::vector<Entry> entries;
   PickleSummary summary;
   std::uint64_t dimensions = 0;  // of all tensors
   std::set<std::string, std::less<>> classes;

@@ -38,9 +38,10 @@ absl::Status Bad(std::string_view what) { return absl::InvalidArgumentError(std:
 class Walker {
  public:
   Walker(std::span<const std::byte> pickle, const RecordSize& record_size,
-         const PickleLimits& limits)
+         const PickleLimits& limits, PickleDialect dialect)
       : record_size_(record_size), limits_(limits) {
     heap_.pickle = pickle;
+    heap_.dialect = dialect;
   }
 
   absl::StatusOr<PickleSummary> Run() {
@@ -50,6 +51,9 @@ class Walker {
       if (!step.ok()) return Annotate(step, StrCat("at byte ", at));
     }
     heap_.summary.classes.assign(heap_.classes.begin(), heap_.classes.end());
+    if (torch_save()) {
+      HEARTH_ASSIGN_OR_RETURN(heap_.summary.state_dict, pickle_internal::StateDict(heap_, stack_[0]));
+    }
     return std::move(heap_.summary);
   }
 
@@ -59,6 +63,7 @@ class Walker {
   absl::Status Start();
   absl::Status Stop();
   absl::Status ReadLong();
+  absl::Status ReadShortLong(std::size_t length);
   absl::Status ReadString();
   absl::Status ReadGlobal();
   absl::Status Put(std::uint64_t memo);
@@ -106,6 +111,7 @@ class Walker {
     value.index = static_cast<std::uint32_t>(heap_.containers.size() - 1);
     return Push(value);
   }
+  bool torch_save() const { return heap_.dialect == PickleDialect::kTorchSave; }
   // Nothing below the last mark may be touched.
   std::size_t floor() const { return marks_.empty() ? 0 : marks_.back(); }
   absl::Status Need(std::size_t count) const {
@@ -233,7 +239,7 @@ absl::Status Walker::Structure(std::uint8_t op) {
     default:
       break;
   }
-  return Bad(absl::StrFormat("opcode 0x%02x is not one that TorchScript archives use", op));
+  return Bad(absl::StrFormat("opcode 0x%02x is not one that PyTorch's files use", op));
 }
 
 absl::Status Walker::Start() {
@@ -244,7 +250,7 @@ absl::Status Walker::Start() {
   HEARTH_RETURN_IF_ERROR(Take(proto));
   HEARTH_RETURN_IF_ERROR(Take(version));
   if (static_cast<Op>(proto) != Op::kProto || version != 2) {
-    return Bad("this is not a pickle of protocol 2, as TorchScript archives have them");
+    return Bad("this is not a pickle of protocol 2, as PyTorch's files have them");
   }
   return absl::OkStatus();
 }
@@ -262,9 +268,24 @@ absl::Status Walker::ReadLong() {
   std::uint8_t length = 0;
   std::int64_t value = 0;
   HEARTH_RETURN_IF_ERROR(Take(length));
+  if (torch_save() && length < sizeof(value)) return ReadShortLong(length);
   if (length != sizeof(value)) return Bad("an integer does not have 8 bytes");
   HEARTH_RETURN_IF_ERROR(Take(value));
   return PushNumber(Kind::kInt, value);
+}
+
+// Python writes as few bytes as a number needs.
+absl::Status Walker::ReadShortLong(std::size_t length) {
+  std::uint64_t value = 0;
+  unsigned shift = 0;
+  for (std::size_t i = 0; i < length; ++i, shift += 8) {
+    std::uint8_t byte = 0;
+    HEARTH_RETURN_IF_ERROR(Take(byte));
+    value |= std::uint64_t{byte} << shift;
+  }
+  const bool negative = shift > 0 && (value >> (shift - 1)) != 0;
+  if (negative) value |= ~std::uint64_t{0} << shift;
+  return PushNumber(Kind::kInt, static_cast<std::int64_t>(value));
 }
 
 absl::Status Walker::ReadString() {
@@ -363,6 +384,11 @@ absl::Status Walker::SetItems(std::size_t target, std::size_t first) {
   HEARTH_RETURN_IF_ERROR(
       Absorb(first + 1, 2, pickle_internal::kData, dict.value_kinds, dict.depth));
   if (dict.used) return Bad("a dictionary changes after it was used");
+  if (torch_save()) {
+    for (std::size_t i = first; i < stack_.size(); i += 2) {
+      heap_.entries.push_back({stack_[target].index, stack_[i], stack_[i + 1]});
+    }
+  }
   stack_.resize(first);
   return absl::OkStatus();
 }
@@ -387,6 +413,14 @@ absl::Status Walker::Invoke(bool build) {
   const Value callee = stack_[stack_.size() - 2];
   const Value argument = stack_.back();
   Value result;
+  if (torch_save() && build && callee.kind == Kind::kDict) {
+    stack_.pop_back();  // attributes of an OrderedDict: the versions of its modules
+    return absl::OkStatus();
+  }
+  if (torch_save() && pickle_internal::IsNewDict(heap_, callee, argument)) {
+    stack_.resize(stack_.size() - 2);
+    return PushContainer(Kind::kDict, {});
+  }
   if (!build && callee.kind == Kind::kFunction) {
     HEARTH_ASSIGN_OR_RETURN(result, pickle_internal::Call(heap_, callee, argument));
     heap_.Use(argument);
@@ -414,8 +448,8 @@ absl::Status Walker::PersistentId() {
 
 absl::StatusOr<PickleSummary> WalkPickle(std::span<const std::byte> pickle,
                                          const RecordSize& record_size,
-                                         const PickleLimits& limits) {
-  return Walker(pickle, record_size, limits).Run();
+                                         const PickleLimits& limits, PickleDialect dialect) {
+  return Walker(pickle, record_size, limits, dialect).Run();
 }
 
 }  // namespace hearth

@@ -1,10 +1,10 @@
-// What a TorchScript archive's data.pkl or constants.pkl says, without running anything.
+// What a data.pkl or constants.pkl of PyTorch says, without running anything.
 //
 // LibTorch's own reader of these files believes them: it asks for a record by name and takes as
 // many bytes from it as the pickle claims, reads the stack below its marks, and recurses as deep as
 // values are nested. So every pickle is walked here first, and only one that passes reaches
 // LibTorch:
-//   - nothing but the opcodes and globals that TorchScript archives are made of
+//   - nothing but the opcodes and globals that such files are made of
 //   - every storage fits into its record, every tensor into its storage
 //   - values nested at most `max_depth` deep, no value inside itself, no memory spent on mere
 //   claims
@@ -38,7 +38,8 @@ struct PickledStorage {
 };
 
 struct PickledTensor {
-  std::size_t storage = 0;  // index into PickleSummary::storages
+  std::size_t storage = 0;            // index into PickleSummary::storages
+  const ElementType* type = nullptr;  // never null; of the elements, usually the storage's
   std::int64_t offset = 0;  // in elements, like strides
   Shape sizes;
   std::vector<std::int64_t> strides;
@@ -46,10 +47,20 @@ struct PickledTensor {
   bool requires_grad = false;
 };
 
+// Who wrote the pickle. torch.save writes Python's dictionaries where TorchScript has classes; of its
+// files only those are read that hold tensors by name, a state_dict: nothing in them is ever called.
+enum class PickleDialect { kTorchScript, kTorchSave };
+
+struct StateDictItem {
+  std::string name;
+  std::size_t tensor = 0;  // index into PickleSummary::tensors
+};
+
 struct PickleSummary {
   std::vector<PickledStorage> storages;  // one per key
   std::vector<PickledTensor> tensors;    // tied tensors that are one object appear once
   std::vector<std::string> classes;      // "__torch__.Net"; sorted
+  std::vector<StateDictItem> state_dict;   // kTorchSave: in the order of the file, each name once
 
   std::uint64_t storage_bytes() const {
     std::uint64_t sum = 0;
@@ -71,6 +82,7 @@ using RecordSize = std::function<std::optional<std::uint64_t>(std::string_view k
 // INVALID_ARGUMENT, saying at which byte and why.
 absl::StatusOr<PickleSummary> WalkPickle(std::span<const std::byte> pickle,
                                          const RecordSize& record_size,
-                                         const PickleLimits& limits = {});
+                                         const PickleLimits& limits = {},
+                                         PickleDialect dialect = PickleDialect::kTorchScript);
 
 }  // namespace hearth

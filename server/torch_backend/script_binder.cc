@@ -6,6 +6,8 @@
 
 #include "server/base/check.h"
 #include "server/base/clock.h"
+#include "server/storage/weights.h"
+#include "server/torch_backend/mapped_storage.h"
 #include "server/torch_backend/torch_status.h"
 
 namespace hearth {
@@ -13,12 +15,11 @@ namespace {
 
 namespace jit = torch::jit;
 
-constexpr std::uint64_t kAlignment = 64;       // what the zip writer of PyTorch guarantees
 constexpr std::uint64_t kMaxPickleBytes = 256ULL << 20;
 constexpr std::uint64_t kMaxSourceBytes = 64ULL << 20;
 
 bool CanMap(const Archive::Record& record) {
-  return record.method == Archive::Method::kStored && record.data_offset % kAlignment == 0;
+  return record.method == Archive::Method::kStored && record.data_offset % kWeightAlignment == 0;
 }
 
 // Adds up the records that the storages of one pickle live in.
@@ -40,11 +41,6 @@ void CountRecords(std::string_view folder, const PickleSummary& pickle, ScriptAr
 absl::Status About(const std::string& file, const absl::Status& status) {
   return absl::Status(status.code(), StrCat("'", file, "' ", FromAbsl(status.message())));
 }
-
-// Keeps the mapping for as long as a storage that points into it.
-struct MappingContext {
-  std::shared_ptr<const MappedFile> file;
-};
 
 class Binder {
  public:
@@ -109,11 +105,7 @@ class Binder {
     const Archive::Record* record = from_.archive.Find(name);
     HEARTH_CHECK(record != nullptr);  // the walk has seen each storage's record
     report_.weight_bytes += record->size;
-    if (CanMap(*record)) {
-      auto* context = new MappingContext{from_.file};
-      return {from_.file->mutable_data() + record->data_offset, context,
-              [](void* p) { delete static_cast<MappingContext*>(p); }, at::Device(at::kCPU)};
-    }
+    if (CanMap(*record)) return MappedData(from_.file, record->data_offset);
     report_.copied_bytes += record->size;
     at::DataPtr copy = c10::GetAllocator(c10::DeviceType::CPU)->allocate(record->size);
     const absl::Status read =

@@ -5,7 +5,7 @@
 #include "server/base/clock.h"
 #include "server/torch_backend/host_bytes.h"
 #include "server/torch_backend/runtime.h"
-#include "server/torch_backend/script_binder.h"
+#include "server/torch_backend/script_source.h"
 #include "server/torch_backend/torch_status.h"
 #include "server/torch_backend/torchscript_model.h"
 #include "server/torch_backend/warm_up.h"
@@ -43,13 +43,13 @@ absl::StatusOr<at::Device> ParseDevice(const std::string& name) {
 // say, and the heap of one thread cannot be told from another's: a guess from the size of the code.
 std::uint64_t ProgramBytes(std::uint64_t code_bytes) { return 256 * 1024 + 48 * code_bytes; }
 
-Footprint FootprintOf(const ScriptArchive& archive, const at::Device& device, std::uint64_t host_bytes) {
+Footprint FootprintOf(const ScriptSource& source, const at::Device& device, std::uint64_t host_bytes) {
   Footprint footprint;
   footprint.host_bytes = host_bytes;
   if (device.is_cpu()) {
-    footprint.extents.push_back({archive.file->id(), 0, archive.file->size()});
+    footprint.extents = source.extents();
   } else {
-    footprint.device_bytes = archive.mapped_bytes + archive.copied_bytes;
+    footprint.device_bytes = source.weight_bytes();
   }
   return footprint;
 }
@@ -60,11 +60,11 @@ class TorchScriptLoader final : public Loader {
 
   absl::StatusOr<LoadEstimate> Estimate(const ModelSpec& spec) const override {
     HEARTH_ASSIGN_OR_RETURN(const at::Device device, ParseDevice(spec.options.device));
-    HEARTH_ASSIGN_OR_RETURN(const ScriptArchive archive, OpenScriptArchive(spec.file));
-    const std::uint64_t host = ProgramBytes(archive.code_bytes) + archive.copied_bytes;
-    LoadEstimate estimate{FootprintOf(archive, device, host), FootprintOf(archive, device, host)};
+    HEARTH_ASSIGN_OR_RETURN(const ScriptSource source, OpenScriptSource(spec));
+    const std::uint64_t host = ProgramBytes(source.program.code_bytes) + source.copied_bytes();
+    LoadEstimate estimate{FootprintOf(source, device, host), FootprintOf(source, device, host)};
     if (!device.is_cpu()) {  // mapped while it is copied to the device
-      estimate.peak.extents.push_back({archive.file->id(), 0, archive.file->size()});
+      estimate.peak.extents = source.extents();
     }
     return estimate;
   }
@@ -73,11 +73,11 @@ class TorchScriptLoader final : public Loader {
     HostByteCounter host_bytes;
     LoadReport report;
     HEARTH_ASSIGN_OR_RETURN(const at::Device device, ParseDevice(spec.options.device));
-    HEARTH_ASSIGN_OR_RETURN(ScriptArchive archive, Open(spec, report));
-    const std::uint64_t code_bytes = archive.code_bytes;
+    HEARTH_ASSIGN_OR_RETURN(ScriptSource source, Open(spec, report));
+    const std::uint64_t code_bytes = source.program.code_bytes;
     if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
 
-    HEARTH_ASSIGN_OR_RETURN(BoundModule bound, BindScript(archive, report));
+    HEARTH_ASSIGN_OR_RETURN(BoundModule bound, BindSource(source, report));
     HEARTH_RETURN_IF_ERROR(ToDevice(bound, device, report));
     if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
 
@@ -86,12 +86,12 @@ class TorchScriptLoader final : public Loader {
     if (method) {  // its absence is reported by Create(), with the names there are
       HEARTH_ASSIGN_OR_RETURN(program, ReadSignature(method->function().getSchema(), spec.options));
     }
-    Footprint footprint = FootprintOf(archive, device, 0);
-    if (options_.populate && device.is_cpu()) HEARTH_RETURN_IF_ERROR(Populate(archive, stop, report));
+    Footprint footprint = FootprintOf(source, device, 0);
+    if (options_.populate && device.is_cpu()) HEARTH_RETURN_IF_ERROR(PopulateAll(source, stop, report));
 
     HEARTH_ASSIGN_OR_RETURN(
         std::unique_ptr<TorchScriptModel> model,
-        TorchScriptModel::Create({std::move(archive), std::move(bound), device, spec.options.method,
+        TorchScriptModel::Create({std::move(source), std::move(bound), device, spec.options.method,
                                   std::move(program)}));
     {
       const PhaseTimer timer(report, LoadPhase::kWarmUp);
@@ -104,9 +104,9 @@ class TorchScriptLoader final : public Loader {
   }
 
  private:
-  static absl::StatusOr<ScriptArchive> Open(const ModelSpec& spec, LoadReport& report) {
+  static absl::StatusOr<ScriptSource> Open(const ModelSpec& spec, LoadReport& report) {
     const PhaseTimer timer(report, LoadPhase::kMap);
-    return OpenScriptArchive(spec.file);
+    return OpenScriptSource(spec);
   }
 
   static absl::Status ToDevice(BoundModule& bound, const at::Device& device, LoadReport& report) {
@@ -118,11 +118,10 @@ class TorchScriptLoader final : public Loader {
            }).status();
   }
 
-  static absl::Status Populate(const ScriptArchive& archive, const std::stop_token& stop,
-                               LoadReport& report) {
+  static absl::Status PopulateAll(const ScriptSource& source, const std::stop_token& stop,
+                                  LoadReport& report) {
     const PhaseTimer timer(report, LoadPhase::kPopulate);
-    return archive.file->Populate(archive.populate_begin,
-                                  archive.populate_end - archive.populate_begin, stop);
+    return Populate(source, stop);
   }
 
   const TorchScriptOptions options_;

@@ -40,7 +40,7 @@ absl::StatusOr<std::unique_ptr<TorchScriptModel>> TorchScriptModel::Create(Parts
 }
 
 TorchScriptModel::TorchScriptModel(Parts parts)
-    : archive_(std::move(parts.archive)),
+    : source_(std::move(parts.source)),
       device_(parts.device),
       method_(std::move(parts.method)),
       program_(std::move(parts.program)) {}
@@ -105,8 +105,8 @@ absl::StatusOr<TensorList> TorchScriptModel::Run(const TensorList& inputs, Sessi
           return RunOn(*binding, binding->plan.Copy(), inputs);
         });
     absl::StatusOr<TensorList> outputs = caught.ok() ? *std::move(caught) : std::move(caught).status();
-    if (archive_.file->poisoned()) {
-      return absl::DataLossError(StrCat("'", ShortName(archive_.file->path()),
+    if (const MappedFile* poisoned = source_.poisoned()) {
+      return absl::DataLossError(StrCat("'", ShortName(poisoned->path()),
                                         "' was cut short while it was mapped; put the whole file back by "
                                         "renaming it into place"));
     }
@@ -160,11 +160,10 @@ absl::Status TorchScriptModel::Rebind(const std::shared_ptr<const Binding>& spoi
     }
   }
   log::Warning("weights written during a run; bound anew, requests get copies of them",
-               {{"file", archive_.file->path().string()}, {"attributes", also_written_.size()}});
-  HEARTH_ASSIGN_OR_RETURN(std::shared_ptr<const MappedFile> fresh, archive_.file->MapAgain());
-  HEARTH_ASSIGN_OR_RETURN(const ScriptArchive archive, OpenScriptArchive(std::move(fresh)));
+               {{"file", source_.program.file->path().string()}, {"attributes", also_written_.size()}});
+  HEARTH_ASSIGN_OR_RETURN(const ScriptSource fresh, MapAgain(source_));
   LoadReport report;
-  HEARTH_ASSIGN_OR_RETURN(BoundModule bound, BindScript(archive, report));
+  HEARTH_ASSIGN_OR_RETURN(BoundModule bound, BindSource(fresh, report));
   if (!device_.is_cpu()) bound.module.to(device_);
   HEARTH_ASSIGN_OR_RETURN(binding_, MakeBinding(std::move(bound), method_, also_written_));
   return absl::OkStatus();

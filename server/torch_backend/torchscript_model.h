@@ -7,7 +7,7 @@
 #include "server/base/mutex.h"
 #include "server/model/model.h"
 #include "server/torch_backend/program_signature.h"
-#include "server/torch_backend/script_binder.h"
+#include "server/torch_backend/script_source.h"
 #include "server/torch_backend/script_session.h"
 
 namespace hearth {
@@ -24,7 +24,7 @@ namespace hearth {
 class TorchScriptModel final : public Model {
  public:
   struct Parts {
-    ScriptArchive archive;  // kept to bind anew; shares the mapping with the weights
+    ScriptSource source;  // kept to bind anew; shares the mappings with the weights
     BoundModule bound;
     at::Device device{at::kCPU};
     std::string method;
@@ -70,7 +70,7 @@ class TorchScriptModel final : public Model {
   absl::Status Rebind(const std::shared_ptr<const Binding>& spoilt,
                       const std::vector<std::size_t>& changed) const ABSL_LOCKS_EXCLUDED(mu_);
 
-  const ScriptArchive archive_;
+  const ScriptSource source_;
   const at::Device device_;
   const std::string method_;
   ProgramSignature program_;

@@ -5,11 +5,16 @@
 
 #include "server/storage/pickle_walker.h"
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+namespace {
+
+void Walk(const std::uint8_t* data, std::size_t size, hearth::PickleDialect dialect) {
   constexpr std::uint64_t kRecord = 4096;
   const auto summary = hearth::WalkPickle({reinterpret_cast<const std::byte*>(data), size},
-                                          [](std::string_view) { return kRecord; });
-  if (!summary.ok()) return 0;
+                                          [](std::string_view) { return kRecord; }, {}, dialect);
+  if (!summary.ok()) return;
+  for (const hearth::StateDictItem& item : summary->state_dict) {
+    if (item.tensor >= summary->tensors.size()) std::abort();
+  }
   for (const hearth::PickledStorage& storage : summary->storages) {
     if (storage.bytes() > kRecord) std::abort();
   }
@@ -23,7 +28,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         last += static_cast<std::uint64_t>(tensor.sizes[i] - 1) *
                 static_cast<std::uint64_t>(tensor.strides[i]);
     }
-    if (!empty && last >= summary->storages[tensor.storage].numel) std::abort();
+    if (!empty && last >= summary->storages[tensor.storage].bytes() / tensor.type->size) std::abort();
   }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  Walk(data, size, hearth::PickleDialect::kTorchScript);
+  Walk(data, size, hearth::PickleDialect::kTorchSave);
   return 0;
 }

@@ -1,0 +1,62 @@
+#include "server/storage/state_dict.h"
+
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "server/storage/archive.h"
+#include "server/storage/pickle_walker.h"
+
+namespace hearth {
+namespace {
+
+constexpr std::uint64_t kMaxPickleBytes = 256ULL << 20;
+
+WeightStorage ToStorage(const std::shared_ptr<const MappedFile>& file,
+                        const std::shared_ptr<const Archive>& archive, const PickledStorage& pickled) {
+  WeightStorage storage{.file = file, .offset = 0, .size = pickled.bytes(), .unpack = {}};
+  const Archive::Record* record = archive->Find(StrCat("data/", pickled.key));
+  if (record == nullptr) return storage;  // of no bytes: the walk asks for a record otherwise
+  storage.offset = record->data_offset;
+  if (record->method == Archive::Method::kDeflated) {
+    storage.size = record->size;
+    storage.unpack = [archive, record](std::span<std::byte> out) { return archive->ReadInto(*record, out); };
+  }
+  return storage;
+}
+
+}  // namespace
+
+absl::StatusOr<Weights> ReadStateDict(const std::shared_ptr<const MappedFile>& file) {
+  HEARTH_ASSIGN_OR_RETURN(Archive opened, Archive::Open(file->bytes()));
+  HEARTH_RETURN_IF_ERROR(RequireTorchSave(opened));
+  const auto archive = std::make_shared<const Archive>(std::move(opened));
+  const Archive::Record* record = archive->Find("data.pkl");
+  HEARTH_ASSIGN_OR_RETURN(const std::vector<std::byte> pickle, archive->Read(*record, kMaxPickleBytes));
+  const auto record_size = [&](std::string_view key) -> std::optional<std::uint64_t> {
+    const Archive::Record* found = archive->Find(StrCat("data/", key));
+    if (found == nullptr) return std::nullopt;
+    return found->size;
+  };
+  const absl::StatusOr<PickleSummary> summary =
+      WalkPickle(pickle, record_size, {}, PickleDialect::kTorchSave);
+  if (!summary.ok()) return Annotate(summary.status(), "cannot be read");
+
+  Weights weights;
+  for (const PickledStorage& storage : summary->storages) {
+    weights.storages.push_back(ToStorage(file, archive, storage));
+  }
+  for (const StateDictItem& named : summary->state_dict) {
+    const PickledTensor& tensor = summary->tensors[named.tensor];
+    if (tensor.quantized) {
+      return absl::InvalidArgumentError(
+          StrCat("holds a quantized tensor ('", named.name,
+                 "'); quantized models are served as TorchScript, see `hearth pack`"));
+    }
+    weights.tensors.push_back(
+        {named.name, tensor.storage, tensor.type, tensor.sizes, tensor.strides, tensor.offset});
+  }
+  return weights;
+}
+
+}  // namespace hearth

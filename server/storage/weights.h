@@ -1,0 +1,63 @@
+// Named tensors in files: what every format of weights comes down to.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "server/base/status.h"
+#include "server/storage/element_type.h"
+#include "server/storage/mapped_file.h"
+#include "server/tensor/tensor.h"
+
+namespace hearth {
+
+// Kernels want it, and round differently on less: below it, answers would not stay equal to the bit.
+inline constexpr std::uint64_t kWeightAlignment = 64;
+
+// A run of bytes that tensors are views of.
+struct WeightStorage {
+  using Unpack = std::function<absl::Status(std::span<std::byte> out)>;
+
+  std::shared_ptr<const MappedFile> file;
+  std::uint64_t offset = 0;  // in the file; of packed bytes where they are packed
+  std::uint64_t size = 0;    // unpacked
+  Unpack unpack;             // fills `size` bytes; null: they lie in the file as they are. Thread-safe
+
+  // Whether the file's own pages can serve as the tensor's memory.
+  bool mappable() const { return unpack == nullptr && offset % kWeightAlignment == 0; }
+};
+
+// Lies inside its storage, whatever the file said.
+struct WeightTensor {
+  std::string name;
+  std::size_t storage = 0;            // index into Weights::storages
+  const ElementType* type = nullptr;  // never null
+  Shape sizes;
+  std::vector<std::int64_t> strides;  // in elements, like `offset`
+  std::int64_t offset = 0;
+};
+
+struct Weights {
+  std::vector<WeightStorage> storages;
+  std::vector<WeightTensor> tensors;  // each name once
+
+  std::uint64_t mapped_bytes() const { return Bytes(true); }
+  std::uint64_t copied_bytes() const { return Bytes(false); }  // unpacked, or not aligned
+
+ private:
+  std::uint64_t Bytes(bool mappable) const {
+    std::uint64_t sum = 0;
+    for (const WeightStorage& storage : storages) sum += storage.mappable() == mappable ? storage.size : 0;
+    return sum;
+  }
+};
+
+// The strides of a tensor whose elements lie one after the other.
+std::vector<std::int64_t> ContiguousStrides(const Shape& sizes);
+
+}  // namespace hearth

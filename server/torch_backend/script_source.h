@@ -1,0 +1,41 @@
+// Everything a TorchScript model is loaded from: a program, and its weights where they lie apart.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "server/base/status.h"
+#include "server/model/footprint.h"
+#include "server/model/load_report.h"
+#include "server/model/model_spec.h"
+#include "server/storage/weights.h"
+#include "server/torch_backend/script_binder.h"
+
+namespace hearth {
+
+// Opened and checked, nothing read but headers. Plain data: copies share the mappings.
+struct ScriptSource {
+  ScriptArchive program;
+  Weights weights;  // empty: all of them are in the program's archive
+
+  bool has_weights() const { return !weights.tensors.empty(); }
+  std::uint64_t weight_bytes() const;  // of all tensors
+  std::uint64_t copied_bytes() const;  // of those, in private memory
+  std::vector<Extent> extents() const;  // each mapped file
+  // The first file that was cut short while it was mapped; null: none was.
+  const MappedFile* poisoned() const;
+};
+
+// Shards are opened in parallel.
+absl::StatusOr<ScriptSource> OpenScriptSource(const ModelSpec& spec);
+
+// The same files at other addresses, with none of the writes made to these mappings.
+absl::StatusOr<ScriptSource> MapAgain(const ScriptSource& source);
+
+// Parses the program and binds all weights; fills the parse and bind phases of `report`.
+absl::StatusOr<BoundModule> BindSource(const ScriptSource& source, LoadReport& report);
+
+// Brings in the pages that hold weights.
+absl::Status Populate(const ScriptSource& source, const std::stop_token& stop);
+
+}  // namespace hearth

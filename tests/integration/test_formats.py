@@ -1,0 +1,206 @@
+"""Programs with their weights apart, in every format of weights, against eager PyTorch."""
+
+import json
+
+import grpc
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import hearthd as daemon
+import models
+from test_models import ask
+from test_protocol import FLOATS
+
+
+class Net(torch.nn.Module):
+    """Tied, viewed, empty, scalar and half-precision tensors, and a buffer that is not saved."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first = torch.nn.Linear(4, 19)
+        self.norm = torch.nn.BatchNorm1d(19)
+        self.second = torch.nn.Linear(19, 4)
+        self.tied = torch.nn.Linear(4, 4)
+        self.again = torch.nn.Linear(4, 4)
+        self.again.weight = self.tied.weight
+        self.register_buffer("halves", torch.randn(4).half())
+        self.register_buffer("empty", torch.zeros(0, 3))
+        self.register_buffer("scale", torch.tensor(seed + 0.5))
+        self.register_buffer("turned", torch.randn(4, 4).t())
+        self.register_buffer("steps", torch.arange(4.0), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.second(torch.relu(self.norm(self.first(x))))
+        y = self.again(self.tied(y)) * self.scale + self.halves.float() + self.empty.sum()
+        return y @ self.turned + self.steps
+
+
+def make(seed):
+    net = Net(seed).eval()
+    torch.nn.init.normal_(net.norm.running_mean)
+    return net
+
+
+def write_program(folder, net, keep=("steps",)):
+    """The program alone: every tensor keeps its shape and loses its values, but for `keep`."""
+    scripted = torch.jit.script(net)
+    hollow = {}
+    for name, tensor in [*scripted.named_parameters(remove_duplicate=False),
+                         *scripted.named_buffers(remove_duplicate=False)]:
+        if name not in keep and tensor.numel() > 1:
+            one = hollow.setdefault(tensor.data_ptr(), torch.zeros(1, dtype=tensor.dtype))
+            tensor.data = one.expand(tensor.shape)
+    folder.mkdir(parents=True, exist_ok=True)
+    scripted.save(str(folder / "program.pt"))
+
+
+def write_state_dict(folder, net):
+    torch.save(net.state_dict(), folder / "weights.pth")
+
+
+def write_checkpoint(folder, net):
+    torch.save({"epoch": 3, "state_dict": net.state_dict(), "note": "ü"}, folder / "weights.bin")
+
+
+def tensors(net):
+    return {name: tensor.contiguous().clone() for name, tensor in net.state_dict().items()}
+
+
+def write_safetensors(folder, net):
+    save_file(tensors(net), folder / "model.safetensors")
+
+
+def write_unaligned_safetensors(folder, net):
+    """Every tensor at an odd multiple of 8 bytes."""
+    save_file(tensors(net), folder / "model.safetensors")
+    raw = (folder / "model.safetensors").read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    padding = (72 - length % 64) % 64
+    (folder / "model.safetensors").write_bytes(
+        (length + padding).to_bytes(8, "little") + raw[8:8 + length] + b" " * padding + raw[8 + length:])
+
+
+def write_deduplicated_safetensors(folder, net):
+    """As safetensors' save_model does: of tied names only one is written."""
+    kept = tensors(net)
+    del kept["again.weight"]
+    save_file(kept, folder / "model.safetensors")
+
+
+def write_shards(folder, net):
+    named = list(tensors(net).items())
+    weight_map = {}
+    for number in range(3):
+        shard = dict(named[number::3])
+        name = f"model-{number}.safetensors"
+        save_file(shard, folder / name)
+        weight_map.update({tensor: name for tensor in shard})
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
+
+
+WRITERS = [write_state_dict, write_checkpoint, write_safetensors, write_unaligned_safetensors,
+           write_deduplicated_safetensors, write_shards]
+
+
+@pytest.fixture(scope="module")
+def formats(tmp_path_factory):
+    """A repository with one model for each format, all of one program; {name: seed}."""
+    root = tmp_path_factory.mktemp("formats")
+    seeds = {}
+    for seed, write in enumerate(WRITERS):
+        name = write.__name__.removeprefix("write_")
+        folder = root / name / "1"
+        write_program(folder, make(seed))
+        write(folder, make(seed))
+        seeds[name] = seed
+    return root, seeds
+
+
+@pytest.fixture(scope="module")
+def formats_server(formats, tmp_path_factory):
+    with daemon.Hearthd(formats[0], tmp_path_factory.mktemp("server")) as running:
+        yield running
+        assert running.alive, running.log()
+
+
+@pytest.mark.parametrize("name", [write.__name__.removeprefix("write_") for write in WRITERS])
+@pytest.mark.parametrize("batch", [1, 2, 16])
+def test_weights_apart_answer_as_eager_pytorch_to_the_bit(formats, formats_server, name, batch):
+    values = np.random.default_rng(batch).normal(size=(batch, 4)).astype(np.float32)
+    net = make(formats[1][name])
+    if name not in ("state_dict", "checkpoint"):
+        net.turned = net.turned.contiguous()  # safetensors keeps no strides
+    with torch.inference_mode():
+        expected = net(torch.from_numpy(values)).numpy()
+    assert ask(formats_server, name, values).tobytes() == expected.tobytes()
+
+
+def refusal(start, root, name="net"):
+    server = start(root)
+    with pytest.raises(grpc.RpcError) as error:
+        ask(server, name, FLOATS)
+    assert server.alive
+    return error.value.details()
+
+
+def test_missing_and_misfitting_tensors_are_named(start, tmp_path):
+    root = tmp_path / "models"
+    folder = root / "net" / "1"
+    write_program(folder, make(1))
+    wrong = tensors(make(1))
+    del wrong["first.bias"]
+    wrong["second.weight"] = torch.zeros(3, 3)
+    save_file(wrong, folder / "model.safetensors")
+    told = refusal(start, root)
+    assert "missing: 'first.bias'" in told
+    assert "'second.weight' has shape [3,3], the program wants [4,19]" in told
+
+
+def test_a_program_without_weights_says_so(start, tmp_path):
+    root = tmp_path / "models"
+    write_program(root / "net" / "1", make(1))
+    assert "program.pt but no weights" in refusal(start, root)
+
+
+def test_a_whole_pickled_module_is_refused_with_the_way_out(start, tmp_path):
+    root = tmp_path / "models"
+    folder = root / "net" / "1"
+    write_program(folder, make(1))
+    torch.save(make(1), folder / "weights.pt")
+    assert "hearth pack" in refusal(start, root)
+
+
+def test_legacy_formats_are_refused_with_the_way_out(start, tmp_path):
+    root = tmp_path / "models"
+    folder = root / "net" / "1"
+    write_program(folder, make(1))
+    torch.save(make(1).state_dict(), folder / "weights.pt", _use_new_zipfile_serialization=False)
+    assert "hearth pack" in refusal(start, root)
+
+
+def test_weights_in_another_precision_are_converted(start, tmp_path):
+    root = tmp_path / "models"
+    folder = root / "net" / "1"
+    net = make(1)
+    write_program(folder, net)
+    save_file({name: tensor.double() if tensor.is_floating_point() else tensor
+               for name, tensor in tensors(net).items()}, folder / "model.safetensors")
+    with torch.inference_mode():
+        expected = net(torch.from_numpy(FLOATS)).numpy()
+    assert np.array_equal(ask(start(root), "net", FLOATS), expected)
+
+
+def test_model_yaml_chooses_among_several_files_of_weights(start, tmp_path):
+    root = tmp_path / "models"
+    folder = root / "net" / "1"
+    write_program(folder, make(1))
+    write_safetensors(folder, make(1))
+    torch.save(make(2).state_dict(), folder / "other.pth")
+    (root / "net" / "model.yaml").write_text("weights: [other.pth]\n")
+    with torch.inference_mode():
+        expected = make(2)(torch.from_numpy(FLOATS)).numpy()
+    assert np.array_equal(ask(start(root), "net", FLOATS), expected)

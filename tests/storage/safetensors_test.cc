@@ -1,0 +1,99 @@
+#include "server/storage/safetensors.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <string>
+
+#include "tests/storage/files.h"
+
+namespace hearth {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+// A file with this header and so many bytes behind it.
+std::string File(const std::string& header, std::size_t data) {
+  const std::uint64_t length = header.size();
+  std::string file(sizeof length, '\0');
+  std::memcpy(file.data(), &length, sizeof length);
+  return file + header + std::string(data, '\x01');
+}
+absl::StatusOr<Weights> Parse(const std::string& file) {
+  return safetensors_internal::Parse(testing_files::ToBytes(file));
+}
+void ExpectRefused(const std::string& file, const std::string& why) {
+  const auto weights = Parse(file);
+  ASSERT_FALSE(weights.ok());
+  EXPECT_EQ(weights.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(weights.status().message(), HasSubstr(why));
+}
+
+TEST(Safetensors, TensorsLieInTheFileInTheOrderOfTheirBytes) {
+  const std::string header =
+      R"({"b":{"dtype":"I64","shape":[2],"data_offsets":[24,40]},"__metadata__":{"format":"pt"},)"
+      R"("a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}})";
+  const auto weights = Parse(File(header, 40));
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  ASSERT_EQ(weights->tensors.size(), 2u);
+  EXPECT_EQ(weights->tensors[0].name, "a");
+  EXPECT_THAT(weights->tensors[0].sizes, ElementsAre(2, 3));
+  EXPECT_THAT(weights->tensors[0].strides, ElementsAre(3, 1));
+  EXPECT_EQ(weights->tensors[1].type->name, "Long");
+  EXPECT_EQ(weights->storages[1].offset, 8 + header.size() + 24);
+  EXPECT_EQ(weights->storages[1].size, 16u);
+}
+
+TEST(Safetensors, EmptyAndScalarTensorsAndUnicodeNames) {
+  const auto weights = Parse(File(R"({"größe":{"dtype":"BF16","shape":[],"data_offsets":[0,2]},)"
+                                  R"("none":{"dtype":"F32","shape":[0,7],"data_offsets":[0,0]}})", 2));
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  EXPECT_EQ(weights->tensors[1].name, "größe");
+  EXPECT_TRUE(weights->tensors[1].sizes.empty());
+  EXPECT_THAT(weights->tensors[0].sizes, ElementsAre(0, 7));
+}
+
+TEST(Safetensors, OnlyTensorsAt64BytesCanBeMapped) {
+  const std::string header = R"({"a":{"dtype":"U8","shape":[64],"data_offsets":[0,64]},)"
+                             R"("b":{"dtype":"U8","shape":[1],"data_offsets":[64,65]}})";
+  const std::string padded = header + std::string((64 - (8 + header.size()) % 64) % 64, ' ');
+  EXPECT_EQ(Parse(File(padded, 65))->mapped_bytes(), 65u);
+  EXPECT_EQ(Parse(File(" " + padded, 65)).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Parse(File(padded + " ", 65))->copied_bytes(), 65u);
+}
+
+TEST(Safetensors, RefusesBytesThatNoTensorOrTwoTensorsClaim) {
+  const std::string a = R"("a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]})";
+  ExpectRefused(File("{" + a + "}", 5), "bytes behind");
+  ExpectRefused(File("{" + a + "}", 3), "cut short");
+  ExpectRefused(File("{" + a + R"(,"b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}})", 6), "overlap");
+  ExpectRefused(File("{" + a + R"(,"b":{"dtype":"U8","shape":[4],"data_offsets":[5,9]}})", 9), "gap");
+}
+
+TEST(Safetensors, RefusesNumbersThatDoNotGoTogether) {
+  ExpectRefused(File(R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[0,4]}})", 4), "shape [4]");
+  ExpectRefused(File(R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[16,0]}})", 16), "shape [4]");
+  ExpectRefused(File(R"({"a":{"dtype":"U8","shape":[4294967296,4294967296],"data_offsets":[0,0]}})", 0),
+                "shape");
+  ExpectRefused(File(R"({"a":{"dtype":"U8","shape":[18446744073709551615],"data_offsets":[0,1]}})", 1),
+                "too large");
+  ExpectRefused(File(R"({"a":{"dtype":"F31","shape":[1],"data_offsets":[0,4]}})", 4), "'F31'");
+}
+
+TEST(Safetensors, RefusesHeadersThatAreNotOfTheFormat) {
+  ExpectRefused(File("{", 0), "does not begin");
+  ExpectRefused(File("[]", 0), "does not begin");
+  ExpectRefused(File("{]", 0), "not JSON");
+  ExpectRefused(File(R"({"a":1})", 0), "does not have there");
+  ExpectRefused(File(R"({"a":{"dtype":"U8"}})", 0), "without");
+  ExpectRefused(File(R"({"a":{"dtype":"U8","shape":[1.5]}})", 0), "does not have there");
+  ExpectRefused(File(R"({"a":{"x":{}}})", 0), "deeper");
+  ExpectRefused(File(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
+                     R"("a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})", 2), "twice");
+  ExpectRefused(std::string("\xff\xff\xff\xff\xff\xff\xff\x7f{}", 10), "does not begin");
+}
+
+}  // namespace
+}  // namespace hearth
