@@ -26,10 +26,15 @@
 namespace hearth {
 namespace {
 
-MemoryBudget::Capacity CapacityOf(const ServerConfig::Cache::Budget& budget, const MemoryLimit& limit) {
-  return {.device_bytes = budget.device.Of(DeviceMemoryBytes()),
-          .host_bytes = budget.host.Of(limit.bytes),
-          .mapped_bytes = budget.mapped.Of(limit.bytes)};
+// Host memory for programs whose models have left; models get what remains.
+std::uint64_t KeptProgramBytes(const ServerConfig::Cache& cache, const MemoryLimit& limit) {
+  return std::min(cache.kept_programs, cache.budget.host.Of(limit.bytes) / 8);
+}
+
+MemoryBudget::Capacity CapacityOf(const ServerConfig::Cache& cache, const MemoryLimit& limit) {
+  return {.device_bytes = cache.budget.device.Of(DeviceMemoryBytes()),
+          .host_bytes = cache.budget.host.Of(limit.bytes) - KeptProgramBytes(cache, limit),
+          .mapped_bytes = cache.budget.mapped.Of(limit.bytes)};
 }
 
 int ComputeThreads(const ServerConfig::Compute& compute) {
@@ -102,8 +107,8 @@ struct App::Parts {
   std::unique_ptr<HttpServer> http;
   std::unique_ptr<GrpcServer> grpc;
 
-  absl::Status BuildCore(const ServerConfig& c);
-  absl::Status BuildServices(const ServerConfig& c);
+  absl::Status BuildCore(const ServerConfig& c, const MemoryLimit& limit);
+  absl::Status BuildServices(const ServerConfig& c, const MemoryLimit& limit);
   absl::Status Listen(const ServerConfig& c);
   void ReadinessMayHaveChanged();
   absl::Status Drain();
@@ -128,15 +133,16 @@ absl::Status App::Start() {
     MutexLock lock(parts_->mu);
     config = parts_->config;
   }
-  HEARTH_RETURN_IF_ERROR(parts_->BuildCore(config));
-  HEARTH_RETURN_IF_ERROR(parts_->BuildServices(config));
+  HEARTH_ASSIGN_OR_RETURN(const MemoryLimit limit, FindMemoryLimit());
+  HEARTH_RETURN_IF_ERROR(parts_->BuildCore(config, limit));
+  HEARTH_RETURN_IF_ERROR(parts_->BuildServices(config, limit));
   HEARTH_RETURN_IF_ERROR(parts_->Listen(config));
   parts_->preloader->Apply(PreloadItems(config.models));
   return absl::OkStatus();
 }
 
 // What knows nothing of requests: numbers, memory, files, formats.
-absl::Status App::Parts::BuildCore(const ServerConfig& c) {
+absl::Status App::Parts::BuildCore(const ServerConfig& c, const MemoryLimit& limit) {
   InitialiseTorch();
   HEARTH_RETURN_IF_ERROR(LoadOperatorLibraries(Paths(c.torch_libraries)));
   metrics = std::make_unique<Metrics>(Metrics::Options{.version = HEARTH_VERSION,
@@ -148,14 +154,14 @@ absl::Status App::Parts::BuildCore(const ServerConfig& c) {
   buffers = std::make_unique<BufferPool>(c.grpc.buffer_pool);
   catalog = std::make_unique<Catalog>(Paths(c.repository.roots));
   HEARTH_RETURN_IF_ERROR(Annotate(catalog->Scan(), "read the model repository"));
-  torchscript = MakeTorchScriptLoader({.populate = c.loading.populate});
+  torchscript = MakeTorchScriptLoader(
+      {.populate = c.loading.populate, .kept_program_bytes = KeptProgramBytes(c.cache, limit)});
   return absl::OkStatus();
 }
 
 // Threads, the cache, and the two services that every front end calls.
-absl::Status App::Parts::BuildServices(const ServerConfig& c) {
-  HEARTH_ASSIGN_OR_RETURN(const MemoryLimit limit, FindMemoryLimit());
-  const MemoryBudget::Capacity capacity = CapacityOf(c.cache.budget, limit);
+absl::Status App::Parts::BuildServices(const ServerConfig& c, const MemoryLimit& limit) {
+  const MemoryBudget::Capacity capacity = CapacityOf(c.cache, limit);
   log::Info("budgets", {{"device", FormatBytes(capacity.device_bytes)},
                         {"host", FormatBytes(capacity.host_bytes)},
                         {"mapped", FormatBytes(capacity.mapped_bytes)},

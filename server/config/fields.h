@@ -58,6 +58,7 @@ void VisitCacheFields(Visitor& v, Config& cache) {
     v.Size("host", cache.budget.host);
     v.Size("mapped", cache.budget.mapped);
   });
+  v.Bytes("kept_programs", cache.kept_programs, 0, std::uint64_t{1} << 40);
   v.Time("failure_backoff", cache.failure_backoff, kShortestTime);
   v.Time("max_failure_backoff", cache.max_failure_backoff, kShortestTime);
   v.Time("max_cold_wait", cache.max_cold_wait, kShortestTime);

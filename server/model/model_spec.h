@@ -42,8 +42,8 @@ struct ModelSpec {
   ModelId id;
   std::string format;          // "torchscript"
   std::filesystem::path file;  // the program, with its weights if `weights` is empty
-  std::vector<std::filesystem::path> weights;  // files of weights, or an index of shards
   ModelOptions options;
+  std::vector<std::filesystem::path> weights = {};  // files of weights, or an index of shards
 };
 
 }  // namespace hearth

@@ -164,8 +164,8 @@ std::shared_ptr<const Catalog::Entry> Catalog::ReadFolder(const std::string& mod
     entry->versions.emplace(*version, ModelSpec{{model, *version},
                                                 std::string(kFormat),
                                                 std::move(files->program),
-                                                std::move(files->weights),
-                                                options});
+                                                options,
+                                                std::move(files->weights)});
   }
   if (entry->versions.empty()) {
     return refuse(absl::InvalidArgumentError(StrCat("'", ShortName(folder),
@@ -178,7 +178,7 @@ std::shared_ptr<const Catalog::Entry> Catalog::ReadFolder(const std::string& mod
 std::shared_ptr<const Catalog::Entry> Catalog::BareFile(const std::string& model,
                                                         const fs::path& file) {
   auto entry = std::make_shared<Entry>();
-  entry->versions.emplace(1, ModelSpec{{model, 1}, std::string(kFormat), file, {}, {}});
+  entry->versions.emplace(1, ModelSpec{{model, 1}, std::string(kFormat), file, {}});
   return entry;
 }
 

@@ -94,8 +94,9 @@ absl::StatusOr<ScriptSource> MapAgain(const ScriptSource& source) {
   return again;
 }
 
-absl::StatusOr<BoundModule> BindSource(const ScriptSource& source, LoadReport& report) {
-  HEARTH_ASSIGN_OR_RETURN(BoundModule bound, BindScript(source.program, report));
+absl::StatusOr<BoundModule> BindSource(ScriptProgram& program, const ScriptSource& source,
+                                       LoadReport& report) {
+  HEARTH_ASSIGN_OR_RETURN(BoundModule bound, program.Bind(source.program, report));
   if (source.has_weights()) {
     report.weight_bytes = 0;  // the program's own are replaced
     HEARTH_RETURN_IF_ERROR(BindWeights(bound.module, source.weights, report));

@@ -9,7 +9,8 @@
 #include "server/model/load_report.h"
 #include "server/model/model_spec.h"
 #include "server/storage/weights.h"
-#include "server/torch_backend/script_binder.h"
+#include "server/torch_backend/script_archive.h"
+#include "server/torch_backend/script_program.h"
 
 namespace hearth {
 
@@ -32,8 +33,10 @@ absl::StatusOr<ScriptSource> OpenScriptSource(const ModelSpec& spec);
 // The same files at other addresses, with none of the writes made to these mappings.
 absl::StatusOr<ScriptSource> MapAgain(const ScriptSource& source);
 
-// Parses the program and binds all weights; fills the parse and bind phases of `report`.
-absl::StatusOr<BoundModule> BindSource(const ScriptSource& source, LoadReport& report);
+// Binds all weights to the program, which is the one in the source's archive; fills the parse and bind
+// phases of `report`.
+absl::StatusOr<BoundModule> BindSource(ScriptProgram& program, const ScriptSource& source,
+                                       LoadReport& report);
 
 // Brings in the pages that hold weights.
 absl::Status Populate(const ScriptSource& source, const std::stop_token& stop);

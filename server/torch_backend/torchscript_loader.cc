@@ -4,8 +4,10 @@
 
 #include "server/base/clock.h"
 #include "server/torch_backend/host_bytes.h"
+#include "server/torch_backend/program_cache.h"
 #include "server/torch_backend/runtime.h"
 #include "server/torch_backend/script_source.h"
+#include "server/torch_backend/state_analysis.h"
 #include "server/torch_backend/torch_status.h"
 #include "server/torch_backend/torchscript_model.h"
 #include "server/torch_backend/warm_up.h"
@@ -54,9 +56,40 @@ Footprint FootprintOf(const ScriptSource& source, const at::Device& device, std:
   return footprint;
 }
 
+// What a warm-up depends on: the method, what model.yaml says about inputs, outputs and samples, and the
+// types and shapes of the weights.
+std::string WarmUpKey(const ModelSpec& spec, const torch::jit::Module& module) {
+  const ModelOptions& options = spec.options;
+  std::string key = StrCat(options.method, "|", options.device, "|", options.max_batch_size);
+  const auto add_infos = [&key](const std::vector<TensorInfo>& infos) {
+    for (const TensorInfo& info : infos) {
+      absl::StrAppend(&key, "|", info.name, ToAbsl(ToString(info.dtype)),
+                      info.shape ? ToString(*info.shape) : "?");
+    }
+    key += '/';
+  };
+  add_infos(options.inputs);
+  add_infos(options.outputs);
+  for (const WarmUpSample& sample : options.warm_up) {
+    for (const WarmUpSample::Input& input : sample.inputs) {
+      absl::StrAppend(&key, "|", input.name, ToAbsl(ToString(input.dtype)), ToString(input.shape),
+                      static_cast<int>(input.fill), input.value.value_or(0));
+    }
+    absl::StrAppend(&key, "x", sample.count, "/");
+  }
+  for (const AttributeTensor& attribute : AttributeTensors(module)) {
+    absl::StrAppend(&key, static_cast<int>(attribute.tensor.scalar_type()), ":");
+    for (const std::int64_t size : attribute.tensor.sizes()) absl::StrAppend(&key, size, ",");
+  }
+  return key;
+}
+
 class TorchScriptLoader final : public Loader {
  public:
-  explicit TorchScriptLoader(TorchScriptOptions options) : options_(options) { InitialiseTorch(); }
+  explicit TorchScriptLoader(TorchScriptOptions options)
+      : options_(options), programs_(options.kept_program_bytes) {
+    InitialiseTorch();
+  }
 
   absl::StatusOr<LoadEstimate> Estimate(const ModelSpec& spec) const override {
     HEARTH_ASSIGN_OR_RETURN(const at::Device device, ParseDevice(spec.options.device));
@@ -77,7 +110,10 @@ class TorchScriptLoader final : public Loader {
     const std::uint64_t code_bytes = source.program.code_bytes;
     if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
 
-    HEARTH_ASSIGN_OR_RETURN(BoundModule bound, BindSource(source, report));
+    const ProgramCache::Found program_found = FindProgram(source, report);
+    HEARTH_ASSIGN_OR_RETURN(BoundModule bound, BindSource(*program_found.program, source, report));
+    programs_.Keep(program_found, ProgramBytes(code_bytes));
+    const std::string warm_up = WarmUpKey(spec, bound.module);
     HEARTH_RETURN_IF_ERROR(ToDevice(bound, device, report));
     if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
 
@@ -93,10 +129,7 @@ class TorchScriptLoader final : public Loader {
         std::unique_ptr<TorchScriptModel> model,
         TorchScriptModel::Create({std::move(source), std::move(bound), device, spec.options.method,
                                   std::move(program)}));
-    {
-      const PhaseTimer timer(report, LoadPhase::kWarmUp);
-      HEARTH_RETURN_IF_ERROR(WarmUp(*model, spec, stop));
-    }
+    HEARTH_RETURN_IF_ERROR(WarmUpOnce(*program_found.program, warm_up, *model, spec, stop, report));
     footprint.host_bytes = ProgramBytes(code_bytes) + host_bytes.held() + model->session_bytes();
     model->set_footprint(std::move(footprint));
     model->set_report(report);
@@ -124,7 +157,26 @@ class TorchScriptLoader final : public Loader {
     return Populate(source, stop);
   }
 
+  ProgramCache::Found FindProgram(const ScriptSource& source, LoadReport& report) const {
+    const PhaseTimer timer(report, LoadPhase::kParse);
+    return programs_.Find(source.program);
+  }
+
+  // A kept program has its plans from an earlier warm-up of the same kind.
+  static absl::Status WarmUpOnce(ScriptProgram& program, const std::string& key, TorchScriptModel& model,
+                                 const ModelSpec& spec, const std::stop_token& stop, LoadReport& report) {
+    if (auto outputs = program.Warmed(key)) {
+      model.set_outputs(*std::move(outputs));
+      return absl::OkStatus();
+    }
+    const PhaseTimer timer(report, LoadPhase::kWarmUp);
+    HEARTH_RETURN_IF_ERROR(WarmUp(model, spec, stop));
+    program.SetWarmed(key, model.signature().outputs);
+    return absl::OkStatus();
+  }
+
   const TorchScriptOptions options_;
+  mutable ProgramCache programs_;
 };
 
 }  // namespace

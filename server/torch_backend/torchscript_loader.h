@@ -9,9 +9,10 @@ namespace hearth {
 
 struct TorchScriptOptions {
   bool populate = true;  // fault the weights' pages in on the load thread, before the model is ready
+  std::uint64_t kept_program_bytes = 0;  // for programs that outlive their models (program_cache.h)
 };
 
-// Maps archives instead of copying them (script_binder.h). Checks the whole structure of a file
+// Maps archives instead of copying them (script_program.h). Checks the whole structure of a file
 // before LibTorch sees it. Remember that a TorchScript program is code: serve only what you trust.
 std::unique_ptr<Loader> MakeTorchScriptLoader(TorchScriptOptions options);
 

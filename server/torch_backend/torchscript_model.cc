@@ -146,6 +146,7 @@ std::vector<std::size_t> TorchScriptModel::Changed(const Binding& binding) {
 
 absl::Status TorchScriptModel::Rebind(const std::shared_ptr<const Binding>& spoilt,
                                       const std::vector<std::size_t>& changed) const {
+  if (changed.back() >= spoilt->attributes.size()) spoilt->bound.program->Spoil();
   if (changed.front() >= spoilt->attributes.size()) {
     return absl::FailedPreconditionError(
         "the program writes in place to a constant of its graph, which requests would share; clone the "
@@ -163,7 +164,7 @@ absl::Status TorchScriptModel::Rebind(const std::shared_ptr<const Binding>& spoi
                {{"file", source_.program.file->path().string()}, {"attributes", also_written_.size()}});
   HEARTH_ASSIGN_OR_RETURN(const ScriptSource fresh, MapAgain(source_));
   LoadReport report;
-  HEARTH_ASSIGN_OR_RETURN(BoundModule bound, BindSource(fresh, report));
+  HEARTH_ASSIGN_OR_RETURN(BoundModule bound, BindSource(*spoilt->bound.program, fresh, report));
   if (!device_.is_cpu()) bound.module.to(device_);
   HEARTH_ASSIGN_OR_RETURN(binding_, MakeBinding(std::move(bound), method_, also_written_));
   return absl::OkStatus();

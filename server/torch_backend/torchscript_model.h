@@ -43,6 +43,7 @@ class TorchScriptModel final : public Model {
   void set_footprint(Footprint footprint) { footprint_ = std::move(footprint); }
   void set_report(const LoadReport& report) { report_ = report; }
   void LearnOutputs(const TensorList& outputs);  // data types that only a run can tell
+  void set_outputs(std::vector<TensorInfo> outputs) { program_.signature.outputs = std::move(outputs); }
   std::uint64_t session_bytes() const;
 
  private:

@@ -13,7 +13,7 @@
 #include <string>
 
 #include "server/torch_backend/runtime.h"
-#include "server/torch_backend/script_binder.h"
+#include "server/torch_backend/script_program.h"
 
 namespace {
 
@@ -69,7 +69,9 @@ int main(int argc, char** argv) {
   if (how == "hearth") {
     hearth::LoadReport report;
     auto archive = hearth::OpenScriptArchive(argv[2]);
-    auto bound = archive.ok() ? hearth::BindScript(*archive, report) : archive.status();
+    auto bound = archive.ok() ? std::make_shared<hearth::ScriptProgram>(archive->contents.version, false)
+                                    ->Bind(*archive, report)
+                              : archive.status();
     if (!bound.ok()) {
       std::fprintf(stderr, "%s\n", bound.status().ToString().c_str());
       return 1;

@@ -3,7 +3,7 @@
 
 #include <cstring>
 
-#include "server/torch_backend/script_binder.h"
+#include "server/torch_backend/script_program.h"
 #include "server/torch_backend/state_analysis.h"
 #include "server/torch_backend/tensor_bridge.h"
 #include "server/torch_backend/torchscript_loader.h"
@@ -35,7 +35,8 @@ TEST_P(FixtureTest, EveryAttributeEqualsWhatTorchLoads) {
   const auto archive = OpenScriptArchive(PathOf(GetParam()));
   ASSERT_TRUE(archive.ok()) << archive.status();
   LoadReport report;
-  const auto bound = BindScript(*archive, report);
+  const auto program = std::make_shared<ScriptProgram>(archive->contents.version, false);
+  const auto bound = program->Bind(*archive, report);
   ASSERT_TRUE(bound.ok()) << bound.status();
   const torch::jit::Module reference = torch::jit::load(PathOf(GetParam()).string());
   const auto ours = AttributeTensors(bound->module), theirs = AttributeTensors(reference);

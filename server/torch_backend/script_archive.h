@@ -1,21 +1,13 @@
-// From a mapped TorchScript archive to a module whose weights are the mapping.
-//
-// torch::jit::load copies every tensor. Here the archive's pickles go through LibTorch's public
-// Unpickler with a read_record callback that hands out addresses inside the mapping, and its code
-// through SourceImporter; only what cannot be mapped is copied: a record that is compressed, or not
-// aligned to 64 bytes (kernels round differently on less, and answers would not stay bit-identical).
+// A TorchScript archive, mapped and checked; nothing of it has been run.
 #pragma once
 
 #include <filesystem>
 #include <memory>
-#include <vector>
 
 #include "server/base/status.h"
-#include "server/model/load_report.h"
 #include "server/storage/archive.h"
 #include "server/storage/mapped_file.h"
 #include "server/storage/torchscript_archive.h"
-#include "server/torch_backend/torch_headers.h"
 
 namespace hearth {
 
@@ -39,13 +31,7 @@ struct ScriptArchive {
 absl::StatusOr<ScriptArchive> OpenScriptArchive(const std::filesystem::path& path);
 absl::StatusOr<ScriptArchive> OpenScriptArchive(std::shared_ptr<const MappedFile> file);
 
-struct BoundModule {
-  torch::jit::Module module;
-  std::vector<at::IValue> constants;  // what the program's graphs refer to
-};
-
-// Parses the program and binds the weights; fills the parse and bind phases of `report`. Tensors are
-// ordinary ones (created outside InferenceMode), so in-place writes count in their version.
-absl::StatusOr<BoundModule> BindScript(const ScriptArchive& archive, LoadReport& report);
+// Whether a record of weights can be used where it lies.
+bool CanMap(const Archive::Record& record);
 
 }  // namespace hearth

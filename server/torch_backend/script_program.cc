@@ -1,0 +1,141 @@
+#include "server/torch_backend/script_program.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "server/base/check.h"
+#include "server/base/clock.h"
+#include "server/torch_backend/mapped_storage.h"
+#include "server/torch_backend/torch_status.h"
+
+namespace hearth {
+namespace {
+
+namespace jit = torch::jit;
+
+constexpr std::uint64_t kMaxPickleBytes = 256ULL << 20;
+constexpr std::uint64_t kMaxSourceBytes = 64ULL << 20;
+
+// Throws: it is called by LibTorch.
+std::vector<std::byte> ReadOrThrow(const Archive& archive, const Archive::Record& record,
+                                   std::uint64_t max_bytes) {
+  auto bytes = archive.Read(record, max_bytes);
+  if (!bytes.ok()) throw std::runtime_error(std::string(FromAbsl(bytes.status().message())));
+  return *std::move(bytes);
+}
+
+// The importer asks for "__torch__.vad.model"; the archive holds code/__torch__/vad/model.py.
+std::shared_ptr<jit::Source> FindSource(const ScriptArchive& from, const std::string& qualifier) {
+  std::string path = StrCat("code/", qualifier, ".py");
+  std::replace(path.begin() + 5, path.end() - 3, '.', '/');
+  const Archive::Record* record = from.archive.Find(path);
+  if (record == nullptr) return nullptr;
+  const std::vector<std::byte> bytes = ReadOrThrow(from.archive, *record, kMaxSourceBytes);
+  return std::make_shared<jit::Source>(
+      std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()), path, 1);
+}
+
+at::DataPtr Storage(const ScriptArchive& from, const std::string& name, bool copy, LoadReport& report) {
+  const Archive::Record* record = from.archive.Find(name);
+  HEARTH_CHECK(record != nullptr);  // the walk has seen each storage's record
+  report.weight_bytes += record->size;
+  if (CanMap(*record) && !copy) return MappedData(from.file, record->data_offset);
+  report.copied_bytes += record->size;
+  at::DataPtr data = c10::GetAllocator(c10::DeviceType::CPU)->allocate(record->size);
+  const absl::Status read =
+      from.archive.ReadInto(*record, {static_cast<std::byte*>(data.get()), record->size});
+  if (!read.ok()) throw std::runtime_error(std::string(FromAbsl(read.message())));
+  return data;
+}
+
+// Reads one pickle of an archive with the classes that `importer` knows.
+class PickleReader {
+ public:
+  PickleReader(const ScriptArchive& from, std::shared_ptr<jit::CompilationUnit> unit,
+               jit::SourceImporter& importer, LoadReport& report)
+      : from_(from), unit_(std::move(unit)), importer_(importer), report_(report) {}
+
+  c10::IValue Read(const std::string& name, bool copy_weights) {
+    const Archive::Record* record = from_.archive.Find(name + ".pkl");
+    HEARTH_CHECK(record != nullptr);  // OpenScriptArchive() has walked it
+    const std::vector<std::byte> pickle = ReadOrThrow(from_.archive, *record, kMaxPickleBytes);
+    std::size_t at = 0;
+    const auto reader = [&](char* buffer, std::size_t length) {
+      const std::size_t n = std::min(length, pickle.size() - at);
+      std::memcpy(buffer, pickle.data() + at, n);
+      at += n;
+      return n;
+    };
+    const auto resolver = [this](const c10::QualifiedName& qualified) {
+      const SteadyClock clock;
+      const TimePoint start = clock.Now();
+      c10::TypePtr type = importer_.loadType(qualified);
+      parse_time += clock.Now() - start;
+      return c10::StrongTypePtr(unit_, std::move(type));
+    };
+    jit::Unpickler unpickler(
+        reader, resolver, jit::ObjLoaderFunc,
+        [&](const std::string& key) {
+          return Storage(from_, StrCat(name, "/", key), copy_weights, report_);
+        },
+        at::Device(at::kCPU));
+    unpickler.set_version(static_cast<std::uint64_t>(from_.contents.version));
+    return unpickler.parse_ivalue();
+  }
+
+  Duration parse_time{};
+
+ private:
+  const ScriptArchive& from_;
+  const std::shared_ptr<jit::CompilationUnit> unit_;
+  jit::SourceImporter& importer_;
+  LoadReport& report_;
+};
+
+}  // namespace
+
+ScriptProgram::ScriptProgram(std::int64_t format_version, bool keeps)
+    : keeps_(keeps),
+      unit_(std::make_shared<jit::CompilationUnit>()),
+      importer_(unit_, &constants_,
+                [this](const std::string& qualifier) {
+                  HEARTH_CHECK(source_ != nullptr);  // code is asked for while binding, never by a run
+                  return FindSource(*source_, qualifier);
+                },
+                static_cast<std::size_t>(format_version)) {}
+
+absl::StatusOr<BoundModule> ScriptProgram::Bind(const ScriptArchive& archive, LoadReport& report) {
+  const SteadyClock clock;
+  MutexLock lock(mu_);
+  const TimePoint start = clock.Now();
+  Duration parse{};
+  auto bound = CatchTorch(ShortName(archive.file->path()), absl::StatusCode::kInvalidArgument, [&] {
+    source_ = &archive;
+    PickleReader reader(archive, unit_, importer_, report);
+    if (!std::exchange(has_constants_, true)) {
+      const c10::IValue constants = reader.Read("constants", keeps_);
+      for (const c10::IValue& constant : constants.toTupleRef().elements()) constants_.push_back(constant);
+    }
+    jit::Module module(reader.Read("data", false).toObject());
+    parse = reader.parse_time;
+    return BoundModule{std::move(module), constants_, shared_from_this()};
+  });
+  source_ = nullptr;
+  report[LoadPhase::kParse] += parse;
+  report[LoadPhase::kBind] += clock.Now() - start - parse;
+  return bound;
+}
+
+std::optional<std::vector<TensorInfo>> ScriptProgram::Warmed(const std::string& key) const {
+  MutexLock lock(mu_);
+  const auto at = warmed_.find(key);
+  return at == warmed_.end() ? std::nullopt : std::optional(at->second);
+}
+
+void ScriptProgram::SetWarmed(const std::string& key, std::vector<TensorInfo> outputs) {
+  MutexLock lock(mu_);
+  warmed_[key] = std::move(outputs);
+}
+
+}  // namespace hearth
