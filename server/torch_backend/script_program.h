@@ -25,6 +25,7 @@
 #include "server/model/signature.h"
 #include "server/torch_backend/script_archive.h"
 #include "server/torch_backend/torch_headers.h"
+#include "server/torch_backend/written_state_memo.h"
 
 namespace hearth {
 
@@ -51,6 +52,11 @@ class ScriptProgram : public std::enable_shared_from_this<ScriptProgram> {
   // REQUIRES: the code and constants of every archive are the same.
   absl::StatusOr<BoundModule> Bind(const ScriptArchive& archive, LoadReport& report) ABSL_LOCKS_EXCLUDED(mu_);
 
+  // As FindWrittenState(), which is asked once for all modules that are built alike.
+  WrittenState Written(const torch::jit::Module& module, const torch::jit::Method& method) {
+    return written_.Find(module, method);
+  }
+
   // A run has written to the constants, which all modules of this program share: bind no more.
   void Spoil() { spoilt_.store(true, std::memory_order_relaxed); }
   bool spoilt() const { return spoilt_.load(std::memory_order_relaxed); }
@@ -62,6 +68,7 @@ class ScriptProgram : public std::enable_shared_from_this<ScriptProgram> {
  private:
   const bool keeps_;
   std::atomic<bool> spoilt_{false};
+  WrittenStateMemo written_;
   mutable Mutex mu_;
   // Guarded by mu_, which the importer's callback cannot say.
   std::vector<c10::IValue> constants_;     // before importer_, which keeps a pointer to it

@@ -54,7 +54,7 @@ absl::StatusOr<std::shared_ptr<const TorchScriptModel::Binding>> TorchScriptMode
     return absl::InvalidArgumentError(
         StrCat("the program has no method '", method, "'; it has ", QuotedList(names)));
   }
-  WrittenState written = FindWrittenState(bound.module, *found);
+  WrittenState written = bound.program->Written(bound.module, *found);
   std::vector<AttributeTensor> attributes = AttributeTensors(bound.module);
   for (const std::size_t i : also_written) {
     written.Add(attributes[i].object, attributes[i].slot, WrittenState::How::kInPlace);
