@@ -1,5 +1,8 @@
 #include "client/files.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -42,6 +45,18 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, std::size_t max_by
     if (std::ferror(file.get()) != 0) return FileError(errno, "read", path);
     return content;
   }
+}
+
+absl::Status CheckWritable(const std::string& path) {
+  struct stat status{};
+  if (::stat(path.c_str(), &status) == 0) {
+    if (S_ISDIR(status.st_mode)) return FileError(EISDIR, "write", path);
+    return ::access(path.c_str(), W_OK) == 0 ? absl::OkStatus() : FileError(errno, "write", path);
+  }
+  const std::size_t slash = path.rfind('/');
+  const std::string folder = slash == path.npos ? "." : path.substr(0, slash + 1) + ".";
+  if (::access(folder.c_str(), W_OK | X_OK) == 0) return absl::OkStatus();
+  return FileError(errno, "write", path);
 }
 
 absl::Status WriteFile(const std::string& path, std::string_view content) {

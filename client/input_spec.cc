@@ -185,6 +185,27 @@ absl::StatusOr<Tensor> Build(const InputSpec& spec, const Expectation& expected)
   return tensor;
 }
 
+// A type misspelt, not a name with a ':' in it: "FLOAT", "FP23", "fp32"; but not "0" or "serving".
+bool LooksLikeType(std::string_view word) {
+  const auto capital = [](char c) { return (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'); };
+  if (word.empty()) return false;
+  if (std::isdigit(static_cast<unsigned char>(word.front())) == 0 &&
+      std::all_of(word.begin(), word.end(), capital)) {
+    return true;
+  }
+  std::string upper(word);
+  for (char& c : upper) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  return ParseDataType(upper).has_value();
+}
+
+std::string DataTypes() {
+  std::string names;
+  for (std::size_t i = 0; i < kDataTypeCount; ++i) {
+    names += Cat(i == 0 ? "" : ", ", ToString(static_cast<DataType>(i)));
+  }
+  return names;
+}
+
 }  // namespace
 
 absl::StatusOr<InputSpec> ParseInputSpec(std::string_view text) {
@@ -200,6 +221,10 @@ absl::StatusOr<InputSpec> ParseInputSpec(std::string_view text) {
     const std::string_view tail = name.substr(colon + 1);
     const std::size_t bracket = std::min(tail.find('['), tail.size());
     spec.datatype = ParseDataType(tail.substr(0, bracket));
+    if (!spec.datatype && LooksLikeType(tail.substr(0, bracket))) {
+      return absl::InvalidArgumentError(
+          Cat("'", tail.substr(0, bracket), "' in '", text, "' is not a datatype; they are ", DataTypes()));
+    }
     if (bracket < tail.size() && (spec.datatype || bracket == 0)) {
       spec.shape = ParseShape(tail.substr(bracket));
       if (!spec.shape) {

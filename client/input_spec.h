@@ -31,8 +31,8 @@ struct InputSpec {
   std::string value;
 };
 
-// INVALID_ARGUMENT: no '=', no name, or a malformed shape. A ':' that no type or shape follows belongs
-// to the name.
+// INVALID_ARGUMENT: no '=', no name, a malformed shape, or a word in capitals where a type is expected
+// that is none. Any other ':' that no type or shape follows belongs to the name.
 absl::StatusOr<InputSpec> ParseInputSpec(std::string_view text);
 
 // What the model says about an input. Nothing known is fine.

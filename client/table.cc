@@ -21,6 +21,27 @@ std::string_view Code(Tone tone) {
   return "";
 }
 
+std::vector<std::string> Lines(std::string_view text) {
+  std::vector<std::string> lines;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find('\n'), text.size());
+    lines.emplace_back(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return lines;
+}
+
+// A row and what follows below it, the lines of cells that have several.
+std::vector<std::vector<Cell>> Unfold(const std::vector<Cell>& row) {
+  std::vector<std::vector<Cell>> rows = {row};
+  for (std::size_t c = 1; c < row.size(); ++c) {
+    const std::vector<std::string> lines = Lines(row[c].text);
+    while (rows.size() < lines.size()) rows.emplace_back(row.size(), Cell(""));
+    for (std::size_t i = 0; i < lines.size(); ++i) rows[i][c] = Cell(lines[i], row[c].tone);
+  }
+  return rows;
+}
+
 }  // namespace
 
 std::string Paint(std::string_view text, Tone tone, bool colors) {
@@ -41,13 +62,17 @@ void Table::Add(std::vector<Cell> row) { rows_.push_back(std::move(row)); }
 
 std::string Table::Format(bool colors) const {
   std::vector<std::size_t> width(headings_.size(), 0);
+  std::vector<std::vector<Cell>> rows;
+  for (const auto& row : rows_) {
+    for (auto& line : Unfold(row)) rows.push_back(std::move(line));
+  }
   const auto measure = [&](const std::vector<Cell>& row) {
     for (std::size_t c = 0; c < width.size(); ++c) {
       width[c] = std::max(width[c], DisplayWidth(Printable(row[c].text)));
     }
   };
   measure(headings_);
-  for (const auto& row : rows_) measure(row);
+  for (const auto& row : rows) measure(row);
 
   std::string out;
   const auto print = [&](const std::vector<Cell>& row) {
@@ -67,7 +92,7 @@ std::string Table::Format(bool colors) const {
     out += line + "\n";
   };
   print(headings_);
-  for (const auto& row : rows_) print(row);
+  for (const auto& row : rows) print(row);
   return out;
 }
 

@@ -24,7 +24,8 @@ class Table {
  public:
   // A heading that begins with '>' (not printed) aligns its column to the right.
   explicit Table(std::vector<std::string> headings);
-  // REQUIRES: as many cells as headings.
+  // A text of several lines takes as many rows, except in the first column: what begins a row there is
+  // always a row of its own. REQUIRES: as many cells as headings.
   void Add(std::vector<Cell> row);
   bool empty() const { return rows_.empty(); }
 

@@ -49,6 +49,11 @@ std::vector<PreloadItem> PreloadItems(const std::vector<ServerConfig::Preload>& 
   return items;
 }
 
+// What somebody who has only just started hearthd needs to know.
+constexpr char kNoRepository[] =
+    "; name the directory with your models: --model-repository DIR, or repository.roots in the "
+    "configuration";
+
 std::vector<std::filesystem::path> Paths(const std::vector<std::string>& texts) {
   return {texts.begin(), texts.end()};
 }
@@ -153,7 +158,9 @@ absl::Status App::Parts::BuildCore(const ServerConfig& c, const MemoryLimit& lim
   metrics->ConfigReloaded(true, clock.WallNow());  // it was good, or we would not be here
   buffers = std::make_unique<BufferPool>(c.grpc.buffer_pool);
   catalog = std::make_unique<Catalog>(Paths(c.repository.roots));
-  HEARTH_RETURN_IF_ERROR(Annotate(catalog->Scan(), "read the model repository"));
+  if (const absl::Status scanned = catalog->Scan(); !scanned.ok()) {
+    return absl::Status(scanned.code(), StrCat(FromAbsl(scanned.message()), kNoRepository));
+  }
   torchscript = MakeTorchScriptLoader(
       {.populate = c.loading.populate, .kept_program_bytes = KeptProgramBytes(c.cache, limit)});
   return absl::OkStatus();
@@ -257,7 +264,8 @@ void App::Reload() {
         if (!taken_over) restart.push_back(key);
       }
       parts_->config.models = next->models;
-      parts_->config.logging = next->logging;
+      parts_->config.logging.level = next->logging.level;
+      parts_->config.logging.format = next->logging.format;
       parts_->config.shutdown = next->shutdown;
     }
     log::Configure(next->logging.level, next->logging.format);

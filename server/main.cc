@@ -1,8 +1,10 @@
 // hearthd: flags, configuration, signals; everything else is app.cc.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "server/app.h"
@@ -19,8 +21,14 @@ constexpr int kExitConfig = 78;  // EX_CONFIG of sysexits.h
 
 using hearth::CommandLine;
 
+// Each line of the message says who complains.
 int Complain(const absl::Status& status, int exit_code) {
-  std::fprintf(stderr, "hearthd: %s\n", std::string(status.message()).c_str());
+  std::string_view rest = hearth::FromAbsl(status.message());
+  do {
+    const std::size_t end = std::min(rest.find('\n'), rest.size());
+    std::fprintf(stderr, "hearthd: %s\n", std::string(rest.substr(0, end)).c_str());
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  } while (!rest.empty());
   return exit_code;
 }
 
@@ -59,7 +67,9 @@ int main(int argc, char** argv) {
       break;
   }
   auto config = hearth::LoadServerConfig(command->config_file, command->settings, environment);
-  if (!config.ok()) return Complain(config.status(), kExitConfig);
+  if (!config.ok()) Complain(config.status(), kExitConfig);
+  if (!command->mistakes.ok()) return Complain(command->mistakes, kExitUsage);
+  if (!config.ok()) return kExitConfig;
   switch (command->action) {
     case CommandLine::Action::kCheckConfig:
       std::printf("%s: OK\n", command->config_file.empty() ? "defaults" : command->config_file.c_str());

@@ -1,6 +1,7 @@
 // hearth ps | stats: what the cache holds, and how it fares.
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <ctime>
 #include <memory>
 #include <optional>
@@ -35,9 +36,12 @@ double SecondsSince(WallTime time) {
   return std::chrono::duration<double>(std::chrono::system_clock::now() - time).count();
 }
 
+// To three decimals: sums of times have digits at their ends that mean nothing.
+double Rounded(double value) { return std::round(value * 1000) / 1000; }
+
 nlohmann::ordered_json ToJson(const ModelStat& model) {
   nlohmann::ordered_json phases = nlohmann::ordered_json::object();
-  for (const PhaseStat& phase : model.load_phases) phases[phase.name] = phase.milliseconds;
+  for (const PhaseStat& phase : model.load_phases) phases[phase.name] = Rounded(phase.milliseconds);
   return {{"name", model.name},
           {"version", model.version},
           {"state", model.state},
@@ -48,7 +52,7 @@ nlohmann::ordered_json ToJson(const ModelStat& model) {
           {"hits", model.hits},
           {"last_used", TimeJson(model.last_used)},
           {"loaded_at", TimeJson(model.loaded_at)},
-          {"load_milliseconds", model.load_milliseconds()},
+          {"load_milliseconds", Rounded(model.load_milliseconds())},
           {"load_phases", phases},
           {"error", model.error}};
 }
@@ -100,9 +104,16 @@ int Processes(const Context& context) {
 
 int Stats(const Context& context, const std::string& model) {
   const absl::StatusOr<ServerStat> stat = context.client.Stat(model);
-  if (!stat.ok()) return Fail(stat.status());
+  if (!stat.ok()) return FailForModel(stat.status(), model);
+  if (stat->models.empty() && !model.empty()) {
+    const absl::Status known = CheckInRepository(context.client, {model, ""});
+    if (!known.ok()) return FailForModel(known, model);
+  }
   if (context.json) return context.PrintJson(ModelsJson(stat->models, CountsJson));
-  if (stat->models.empty()) return context.Print("no model has been loaded yet\n");
+  if (stat->models.empty()) {
+    if (model.empty()) return context.Print("no model has been loaded yet\n");
+    return context.Print(Cat(model, " is not resident\n"));
+  }
   Table table({"MODEL", ">VERSION", ">SUCCEEDED", ">FAILED", ">MEAN REQUEST", ">MEAN INFER", ">HITS"});
   for (const ModelStat& row : stat->models) {
     const bool any = row.requests_succeeded > 0;
@@ -117,7 +128,7 @@ int Stats(const Context& context, const std::string& model) {
 }  // namespace
 
 void AddCacheCommands(CLI::App& app, Selection& selection) {
-  CLI::App* ps = app.add_subcommand("ps", "List what is resident: bytes, use, age");
+  CLI::App* ps = app.add_subcommand("ps", "List what is loaded, on its way, or failed to load: bytes, use, age");
   ps->callback([&selection] { selection.run = Processes; });
 
   auto model = std::make_shared<std::string>();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <vector>
 
 #include "client/render.h"
 #include "client/strings.h"
@@ -13,7 +14,14 @@ namespace {
 void PrintError(std::string_view message) {
   std::string text(message);
   while (!text.empty() && (text.back() == '\n' || text.back() == '.')) text.pop_back();
-  std::fprintf(stderr, "hearth: %s\n", Printable(text).c_str());
+  // Further lines are indented: none of them can pass for a message of its own.
+  std::string lines;
+  for (std::size_t at = 0; at <= text.size();) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    lines += Cat(at == 0 ? "hearth: " : "        ", Printable(text.substr(at, end - at)), "\n");
+    at = end + 1;
+  }
+  std::fputs(lines.c_str(), stderr);
 }
 
 }  // namespace
@@ -39,18 +47,45 @@ int Fail(const absl::Status& status) {
   return status.code() == absl::StatusCode::kDeadlineExceeded ? kExitTimedOut : kExitFailed;
 }
 
+int FailForModel(const absl::Status& status, const std::string& model) {
+  if (!absl::IsNotFound(status)) return Fail(status);
+  return Fail(absl::NotFoundError(
+      Cat(std::string(status.message()), "; if it was added since the server read its repository, run 'hearth "
+          "load ", model.substr(0, model.rfind(':')), "' or send hearthd a SIGHUP")));
+}
+
 int FailUsage(std::string_view message) {
   PrintError(message);
   return kExitUsage;
 }
 
-ModelName ParseModelName(std::string_view text) {
+int FailUsage(const absl::Status& status) { return FailUsage(std::string(status.message())); }
+
+absl::StatusOr<ModelName> ParseModelName(std::string_view text) {
   const std::size_t colon = text.rfind(':');
-  if (colon != text.npos && colon + 1 < text.size() &&
-      text.find_first_not_of("0123456789", colon + 1) == text.npos) {
-    return {std::string(text.substr(0, colon)), std::string(text.substr(colon + 1))};
+  if (colon == text.npos) return ModelName{std::string(text), ""};
+  const std::string_view version = text.substr(colon + 1);
+  if (colon == 0 || version.empty() || version.find_first_not_of("0123456789") != version.npos) {
+    return absl::InvalidArgumentError(
+        Cat("'", text, "': '", version, "' is no version; write NAME, or NAME:VERSION as in vad:2"));
   }
-  return {std::string(text), ""};
+  return ModelName{std::string(text.substr(0, colon)), std::string(version)};
+}
+
+absl::Status CheckInRepository(Client& client, const ModelName& model) {
+  const absl::StatusOr<std::vector<IndexEntry>> index = client.Index();
+  if (!index.ok()) return absl::OkStatus();
+  bool known = false, versions = false;
+  for (const IndexEntry& entry : *index) {
+    if (entry.name != model.name) continue;
+    if (model.version.empty() || entry.version == model.version) return absl::OkStatus();
+    known = true;
+    versions = versions || !entry.version.empty();
+  }
+  if (!known) return absl::NotFoundError(Cat("the repository has no model '", model.name, "'"));
+  if (!versions) return absl::OkStatus();  // one that the server could not read has none
+  return absl::NotFoundError(
+      Cat("the repository has no version ", model.version, " of the model '", model.name, "'"));
 }
 
 }  // namespace hearth::client

@@ -41,8 +41,12 @@ struct Context {
 
 // "hearth: <message> (NOT_FOUND)" on stderr. UNREACHABLE and DEADLINE_EXCEEDED have codes of their own.
 int Fail(const absl::Status& status);
+// The same for a call about one model, NAME or NAME:VERSION: the server may not have seen it yet, and
+// NOT_FOUND says how it will.
+int FailForModel(const absl::Status& status, const std::string& model);
 // "hearth: <message>" on stderr: the caller's mistake.
 int FailUsage(std::string_view message);
+int FailUsage(const absl::Status& status);
 
 // What the command line chose to do. Filled in by the chosen subcommand's callback.
 struct Selection {
@@ -50,13 +54,16 @@ struct Selection {
   std::chrono::milliseconds default_timeout = kQueryTimeout;
 };
 
-// "name", "name:3": the version is empty when not given. A ':' followed by anything but digits is part
-// of the name.
+// "name", "name:3": the version is empty when not given. INVALID_ARGUMENT: it is no whole number.
 struct ModelName {
   std::string name;
   std::string version;
 };
-ModelName ParseModelName(std::string_view text);
+absl::StatusOr<ModelName> ParseModelName(std::string_view text);
+
+// NOT_FOUND when the server's repository has no such model or version, for answers in which an unknown
+// model looks like one that is merely not loaded. OK also where the server keeps no index.
+absl::Status CheckInRepository(Client& client, const ModelName& model);
 
 // Each adds its subcommands to `app`. REQUIRES: `selection` outlives `app`.
 void AddInferCommand(CLI::App& app, Selection& selection);

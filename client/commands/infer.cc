@@ -12,6 +12,7 @@
 #include "client/npy.h"
 #include "client/render.h"
 #include "client/spinner.h"
+#include "client/status_macros.h"
 #include "client/strings.h"
 
 namespace hearth::client {
@@ -58,6 +59,15 @@ Expectation ExpectationFor(const ModelInfo& info, const std::string& input) {
   return {};
 }
 
+absl::StatusOr<std::vector<InputSpec>> ParseInputs(const std::vector<std::string>& texts) {
+  std::vector<InputSpec> specs;
+  for (const std::string& text : texts) {
+    CLIENT_ASSIGN_OR_RETURN(InputSpec spec, ParseInputSpec(text));
+    specs.push_back(std::move(spec));
+  }
+  return specs;
+}
+
 std::optional<SavedOutput> ParseSave(const std::string& text) {
   const std::size_t equals = text.find('=');
   if (equals == text.npos || equals == 0) return std::nullopt;
@@ -67,13 +77,42 @@ std::optional<SavedOutput> ParseSave(const std::string& text) {
   return save;
 }
 
+// Files that cannot be written are refused here, before the model has run for nothing.
+absl::StatusOr<std::vector<SavedOutput>> ParseSaves(const std::vector<std::string>& texts) {
+  std::vector<SavedOutput> saves;
+  for (const std::string& text : texts) {
+    const std::optional<SavedOutput> save = ParseSave(text);
+    if (!save) {
+      return absl::InvalidArgumentError(Cat("'", text, "' is nothing to save: write OUTPUT=@FILE.npy"));
+    }
+    CLIENT_RETURN_IF_ERROR(CheckWritable(save->path));
+    saves.push_back(*save);
+  }
+  return saves;
+}
+
+// `outputs`: what the model says it has, or what it gave.
+template <typename Output>
+absl::Status CheckSaves(const std::vector<Output>& outputs, const std::vector<SavedOutput>& saves) {
+  for (const SavedOutput& save : saves) {
+    std::string names;
+    bool found = false;
+    for (const Output& output : outputs) {
+      found = found || output.name == save.name;
+      names += Cat(names.empty() ? "'" : ", '", output.name, "'");
+    }
+    if (found) continue;
+    return absl::InvalidArgumentError(Cat("there is no output '", save.name, "' to save; the model has ",
+                                          names.empty() ? "none" : names));
+  }
+  return absl::OkStatus();
+}
+
+// REQUIRES: CheckSaves() was OK.
 absl::Status Save(const InferResult& result, const std::vector<SavedOutput>& saves) {
   for (const SavedOutput& save : saves) {
     const auto output = std::find_if(result.outputs.begin(), result.outputs.end(),
                                      [&](const NamedTensor& o) { return o.name == save.name; });
-    if (output == result.outputs.end()) {
-      return absl::NotFoundError(Cat("the model gave no output '", save.name, "' to save"));
-    }
     absl::StatusOr<std::string> npy = FormatNpy(output->tensor);
     if (!npy.ok()) {
       return absl::InvalidArgumentError(
@@ -107,41 +146,39 @@ std::string ToText(const InferResult& result, bool full, bool colors) {
 }
 
 int Infer(const Context& context, const InferArguments& arguments) {
-  const ModelName model = ParseModelName(arguments.model);
-  InferRequest request{model.name, model.version, arguments.id, {}, arguments.outputs};
-  std::vector<InputSpec> specs;
-  bool ask = false;  // is there an input that does not say its type?
-  for (const std::string& text : arguments.inputs) {
-    absl::StatusOr<InputSpec> spec = ParseInputSpec(text);
-    if (!spec.ok()) return FailUsage(std::string(spec.status().message()));
-    ask = ask || !spec->datatype || !spec->shape;
-    specs.push_back(*std::move(spec));
-  }
-  std::vector<SavedOutput> saves;
-  for (const std::string& text : arguments.saves) {
-    const std::optional<SavedOutput> save = ParseSave(text);
-    if (!save) return FailUsage(Cat("'", text, "' is nothing to save: write OUTPUT=@FILE.npy"));
-    saves.push_back(*save);
-  }
+  const absl::StatusOr<ModelName> model = ParseModelName(arguments.model);
+  if (!model.ok()) return FailUsage(model.status());
+  const absl::StatusOr<std::vector<InputSpec>> specs = ParseInputs(arguments.inputs);
+  if (!specs.ok()) return FailUsage(specs.status());
+  const absl::StatusOr<std::vector<SavedOutput>> saves = ParseSaves(arguments.saves);
+  if (!saves.ok()) return FailUsage(saves.status());
+  // Is there an input that does not say its type?
+  const bool ask = std::any_of(specs->begin(), specs->end(),
+                               [](const InputSpec& spec) { return !spec.datatype || !spec.shape; });
 
+  InferRequest request{model->name, model->version, arguments.id, {}, arguments.outputs};
   absl::StatusOr<InferResult> result;
   {
     const Spinner spinner(Cat("waiting for ", arguments.model));
     ModelInfo info;
     if (ask) {
-      absl::StatusOr<ModelInfo> answer = Metadata(context, model);
-      if (!answer.ok()) return Fail(answer.status());
+      absl::StatusOr<ModelInfo> answer = Metadata(context, *model);
+      if (!answer.ok()) return FailForModel(answer.status(), model->name);
       info = *std::move(answer);
     }
-    for (const InputSpec& spec : specs) {
+    if (!info.outputs.empty()) {  // else only its answer tells what it has
+      if (absl::Status known = CheckSaves(info.outputs, *saves); !known.ok()) return FailUsage(known);
+    }
+    for (const InputSpec& spec : *specs) {
       absl::StatusOr<Tensor> tensor = ReadInput(spec, ExpectationFor(info, spec.name));
-      if (!tensor.ok()) return FailUsage(std::string(tensor.status().message()));
+      if (!tensor.ok()) return FailUsage(tensor.status());
       request.inputs.push_back({spec.name, *std::move(tensor)});
     }
     result = context.client.Infer(request);
   }
-  if (!result.ok()) return Fail(result.status());
-  if (absl::Status saved = Save(*result, saves); !saved.ok()) return Fail(saved);
+  if (!result.ok()) return FailForModel(result.status(), model->name);
+  if (absl::Status there = CheckSaves(result->outputs, *saves); !there.ok()) return FailUsage(there);
+  if (absl::Status saved = Save(*result, *saves); !saved.ok()) return Fail(saved);
   if (context.json) return context.PrintJson(ToJson(*result));
   return context.Print(ToText(*result, arguments.full, context.colors));
 }

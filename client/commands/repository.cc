@@ -1,5 +1,6 @@
 // hearth models | load | unload | metadata: what can be served.
 #include <chrono>
+#include <cmath>
 #include <memory>
 #include <string>
 #include <vector>
@@ -40,8 +41,24 @@ int Models(const Context& context, bool ready_only) {
   return context.Print(table.Format(context.colors));
 }
 
-// One model after the other; the first failure ends it.
+// The words that asked for it: NAME, never NAME:VERSION.
+absl::Status CheckNoVersions(const std::vector<std::string>& models, bool load) {
+  for (const std::string& model : models) {
+    const std::size_t colon = model.find(':');
+    if (colon == model.npos) continue;
+    return absl::InvalidArgumentError(
+        Cat("'", model, "': ", load ? "load takes no version, it loads the highest; write 'hearth load "
+                                    : "unload takes no version, it unloads every one; write 'hearth unload ",
+            model.substr(0, colon), "'"));
+  }
+  return absl::OkStatus();
+}
+
+// One model after the other. One that fails does not keep the others from being tried; the exit code is
+// that of the first failure.
 int LoadOrUnload(const Context& context, const std::vector<std::string>& models, bool load) {
+  if (absl::Status plain = CheckNoVersions(models, load); !plain.ok()) return FailUsage(plain);
+  int exit_code = kExitOk;
   nlohmann::ordered_json done = nlohmann::ordered_json::array();
   for (const std::string& model : models) {
     const auto start = std::chrono::steady_clock::now();
@@ -50,16 +67,24 @@ int LoadOrUnload(const Context& context, const std::vector<std::string>& models,
       const Spinner spinner(Cat(load ? "loading " : "unloading ", model));
       status = load ? context.client.Load(model) : context.client.Unload(model);
     }
-    if (!status.ok()) return Fail(status);
+    if (!status.ok()) {
+      const int code = Fail(status);
+      if (exit_code == kExitOk) exit_code = code;
+      if (IsUnreachable(status)) break;
+      continue;
+    }
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    done.push_back({{"name", model}, {"state", load ? "READY" : "UNAVAILABLE"}, {"seconds", took.count()}});
+    const double seconds = std::round(took.count() * 1e6) / 1e6;
+    done.push_back({{"name", model}, {"state", load ? "READY" : "UNAVAILABLE"}, {"seconds", seconds}});
     if (context.json) continue;
     const std::string line = Cat(Paint(model, Tone::kHeading, context.colors),
                                  load ? " is ready, after " : " is unloaded, after ",
                                  FormatSeconds(took.count()), "\n");
     if (const int code = context.Print(line); code != kExitOk) return code;
   }
-  return context.json ? context.PrintJson({{"models", done}}) : kExitOk;
+  if (!context.json || done.empty()) return exit_code;
+  const int printed = context.PrintJson({{"models", done}});
+  return exit_code == kExitOk ? printed : exit_code;
 }
 
 nlohmann::ordered_json ToJson(const std::vector<TensorInfo>& tensors) {
@@ -78,13 +103,14 @@ void AddRows(const char* kind, const std::vector<TensorInfo>& tensors, Table& ta
 }
 
 int Metadata(const Context& context, const std::string& text) {
-  const ModelName model = ParseModelName(text);
+  const absl::StatusOr<ModelName> model = ParseModelName(text);
+  if (!model.ok()) return FailUsage(model.status());
   absl::StatusOr<ModelInfo> info;
   {
     const Spinner spinner(Cat("waiting for ", text));
-    info = context.client.ModelMetadata(model.name, model.version);
+    info = context.client.ModelMetadata(model->name, model->version);
   }
-  if (!info.ok()) return Fail(info.status());
+  if (!info.ok()) return FailForModel(info.status(), model->name);
   if (context.json) {
     nlohmann::ordered_json json = {{"name", info->name},
                                    {"versions", info->versions},
@@ -121,7 +147,7 @@ void AddRepositoryCommands(CLI::App& app, Selection& selection) {
     CLI::App* command =
         load ? app.add_subcommand("load", "Load models (again, if their files changed) and wait until ready")
              : app.add_subcommand("unload", "Unload models and wait until their memory is back");
-    command->add_option("MODEL", *names, "One or more names")->required();
+    command->add_option("MODEL", *names, "One or more names, without versions")->required();
     command->callback([names, load, &selection] {
       selection.default_timeout = kWorkTimeout;
       selection.run = [names, load](const Context& context) {

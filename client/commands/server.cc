@@ -90,13 +90,22 @@ struct Question {
   const char* no;
 };
 
+// The protocol calls a model that does not exist "not ready".
+absl::StatusOr<bool> ModelReady(Client& client, const ModelName& model) {
+  absl::StatusOr<bool> ready = client.ModelReady(model.name, model.version);
+  if (!ready.ok() || *ready) return ready;
+  if (absl::Status known = CheckInRepository(client, model); !known.ok()) return known;
+  return ready;
+}
+
 int Health(const Context& context, const HealthArguments& arguments) {
   absl::StatusOr<bool> answer;
   Question question{"serving", "serving", "not serving"};
   if (!arguments.model.empty()) {
     if (arguments.live) return FailUsage("--live asks about the server, so leave out the model");
-    const ModelName model = ParseModelName(arguments.model);
-    answer = context.client.ModelReady(model.name, model.version);
+    const absl::StatusOr<ModelName> model = ParseModelName(arguments.model);
+    if (!model.ok()) return FailUsage(model.status());
+    answer = ModelReady(context.client, *model);
     question = {"ready", "ready", "not ready"};
   } else if (arguments.live) {
     answer = context.client.Live();
@@ -108,7 +117,7 @@ int Health(const Context& context, const HealthArguments& arguments) {
     answer = context.client.Healthy();
   }
   if (!answer.ok()) {
-    Fail(answer.status());
+    FailForModel(answer.status(), arguments.model);
     return kExitFailed;  // container health checks know 0 and 1 only
   }
   const int printed = context.json

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 
 namespace hearth {
@@ -22,7 +23,6 @@ constexpr std::pair<std::string_view, std::uint64_t> kUnits[] = {{"", 1},
                                                                  {"GiB", 1ull << 30},
                                                                  {"TiB", 1ull << 40},
                                                                  {"kB", 1'000},
-                                                                 {"KB", 1'000},
                                                                  {"MB", 1'000'000},
                                                                  {"GB", 1'000'000'000},
                                                                  {"TB", 1'000'000'000'000}};
@@ -34,8 +34,10 @@ absl::StatusOr<std::uint64_t> ParseBytes(std::string_view text) {
   const std::size_t end = std::min(trimmed.find_first_not_of("0123456789."), trimmed.size());
   const std::string number(trimmed.substr(0, end));
   const absl::string_view unit = absl::StripLeadingAsciiWhitespace(ToAbsl(trimmed.substr(end)));
-  const auto* known = std::find_if(std::begin(kUnits), std::end(kUnits),
-                                   [&](const auto& u) { return ToAbsl(u.first) == unit; });
+  const auto* known =
+      std::find_if(std::begin(kUnits), std::end(kUnits), [&](const auto& u) {
+        return absl::EqualsIgnoreCase(ToAbsl(u.first), unit);
+      });
   if (!number.empty() && known != std::end(kUnits)) {
     // Whole numbers are exact; a fraction is rounded to a byte.
     std::uint64_t whole = 0;

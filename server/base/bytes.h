@@ -10,7 +10,7 @@
 namespace hearth {
 
 // "12GiB", "512 MiB", "1.5GB", "4096": KiB/MiB/GiB/TiB are powers of 1024, kB/KB/MB/GB/TB of 1000,
-// a bare number or "B" is bytes.
+// a bare number or "B" is bytes; in any case of letters.
 [[nodiscard]] absl::StatusOr<std::uint64_t> ParseBytes(std::string_view text);
 
 // "412 MiB": three significant digits, binary units.

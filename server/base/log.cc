@@ -106,9 +106,13 @@ bool NeedsQuotes(std::string_view text) {
 }  // namespace
 
 std::string Field::Number(double value) {
-  char buffer[32];
-  std::snprintf(buffer, sizeof buffer, "%.6g", value);
-  return buffer;
+  char buffer[352];  // the longest double has 309 digits before the point
+  std::snprintf(buffer, sizeof buffer, "%.3f", value);
+  std::string text = buffer;
+  if (text.find('.') == std::string::npos) return text;  // nan, inf
+  text.erase(text.find_last_not_of('0') + 1);
+  if (text.ends_with('.')) text.pop_back();
+  return text == "-0" ? "0" : text;
 }
 
 void Configure(Level level, Format format) {

@@ -19,7 +19,7 @@ namespace hearth::log {
 enum class Level { kDebug, kInfo, kWarning, kError };
 enum class Format { kText, kJson };
 
-// One field. Numbers and booleans stay such in JSON.
+// One field. Numbers and booleans stay such in JSON; three decimals at most, and no exponents.
 struct Field {
   template <typename T>
   Field(std::string_view k, const T& v) : key(k) {

@@ -74,8 +74,23 @@ Tree ValueOf(const YamlOverride& override, std::vector<Problem>* problems) {
   return value;
 }
 
-// What stands in the way of the path is replaced by a mapping; if a mapping is wrong there, reading
-// says so.
+// Makes `at` a mapping, in which an override of `path` needs a key. A value that stood there is an
+// error, and not one that the override hides.
+void MakeMap(Tree& at, std::string_view at_path, const YamlOverride& override,
+             std::vector<Problem>* problems) {
+  if (at.kind == Kind::kMap) return;
+  if (at.kind != Kind::kNull) {
+    problems->push_back({at.at, std::string(at_path),
+                         StrCat("is ", Name(at.kind), ", but ", override.origin,
+                                " sets a key under it; remove one of them")});
+  }
+  Tree map;
+  map.kind = Kind::kMap;
+  map.at = map.key_at = {0, 0, override.origin};
+  at = std::move(map);
+}
+
+// If a mapping is wrong where the path needs one, reading says so.
 void Apply(const YamlOverride& override, Tree& root, std::vector<Problem>* problems) {
   const Position here{0, 0, override.origin};
   Tree* at = &root;
@@ -88,12 +103,9 @@ void Apply(const YamlOverride& override, Tree& root, std::vector<Problem>* probl
           {here, "", StrCat(Shown(override.path), " is not a path such as grpc.port")});
       return;
     }
-    if (at->kind != Kind::kMap) {
-      Tree map;
-      map.kind = Kind::kMap;
-      map.at = map.key_at = here;
-      *at = std::move(map);
-    }
+    const std::size_t above = override.path.size() - rest.size();
+    MakeMap(*at, std::string_view(override.path).substr(0, above == 0 ? 0 : above - 1), override,
+            problems);
     Tree* next = at->Find(key);
     if (next == nullptr) {
       next = &at->entries.emplace_back(Entry{std::string(key), {}}).value;
@@ -103,7 +115,14 @@ void Apply(const YamlOverride& override, Tree& root, std::vector<Problem>* probl
     if (dot == std::string_view::npos) break;
     rest.remove_prefix(dot + 1);
   }
-  *at = ValueOf(override, problems);
+  Tree value = ValueOf(override, problems);
+  if (value.kind != Kind::kMap && at->kind == Kind::kMap && !at->entries.empty()) {
+    problems->push_back({here, override.path,
+                         StrCat("is a mapping; set a key in it, such as ",
+                                JoinPath(override.path, at->entries.front().key))});
+    return;
+  }
+  *at = std::move(value);
 }
 
 // Insertions, deletions, substitutions and swaps of neighbours, each counted as one.

@@ -155,7 +155,8 @@ class YamlMap {
 // A parsed text with its overrides, and the errors found so far.
 class YamlReader {
  public:
-  // `file` is only for messages. `overrides` are applied in order: the last one wins. A text that
+  // `file` is only for messages. `overrides` are applied in order: the last one wins. A single
+  // value and a mapping for the same key are an error, wherever they come from. A text that
   // is not YAML is the first error, and the document is then empty but for the overrides.
   YamlReader(std::string_view text, std::string file,
              const std::vector<YamlOverride>& overrides = {});

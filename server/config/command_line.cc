@@ -53,7 +53,8 @@ absl::StatusOr<YamlOverride> ParseSetting(const std::string& text) {
 }
 
 // Walks the options in the order they were given, so that the last one wins whatever its spelling.
-absl::Status CollectSettings(const CLI::App& app, std::vector<YamlOverride>& settings) {
+void CollectSettings(const CLI::App& app, CommandLine& line) {
+  std::vector<YamlOverride>& settings = line.settings;
   std::map<const CLI::Option*, std::size_t> next;
   std::string roots;
   for (const CLI::Option* option : app.parse_order()) {
@@ -62,8 +63,13 @@ absl::Status CollectSettings(const CLI::App& app, std::vector<YamlOverride>& set
     const std::string& value = option->results()[index];
     const std::string flag = option->get_name();
     if (flag == "--set") {
-      HEARTH_ASSIGN_OR_RETURN(YamlOverride setting, ParseSetting(value));
-      settings.push_back(std::move(setting));
+      if (absl::StatusOr<YamlOverride> setting = ParseSetting(value); setting.ok()) {
+        settings.push_back(*std::move(setting));
+      } else {
+        const std::string before(line.mistakes.message());
+        line.mistakes = absl::InvalidArgumentError(
+            StrCat(before, before.empty() ? "" : "\n", FromAbsl(setting.status().message())));
+      }
     } else if (flag == "--model-repository") {
       // Several make one list.
       roots += (roots.empty() ? "" : ", ") + QuoteYaml(value);
@@ -73,7 +79,6 @@ absl::Status CollectSettings(const CLI::App& app, std::vector<YamlOverride>& set
       if (flag == spelling.flag) settings.push_back({spelling.key, value, flag});
     }
   }
-  return absl::OkStatus();
 }
 
 absl::StatusOr<CommandLine> Parse(const std::vector<std::string>& arguments,
@@ -113,7 +118,7 @@ absl::StatusOr<CommandLine> Parse(const std::vector<std::string>& arguments,
   } catch (const CLI::ParseError& error) {
     return absl::InvalidArgumentError(Explain(app, error));
   }
-  HEARTH_RETURN_IF_ERROR(CollectSettings(app, line.settings));
+  CollectSettings(app, line);
   if (check && print) {
     return absl::InvalidArgumentError("--check-config and --print-config exclude each other");
   }

@@ -21,6 +21,9 @@ struct CommandLine {
   Action action = Action::kServe;
   std::string config_file;             // --config, else $HEARTH_CONFIG, else empty: none
   std::vector<YamlOverride> settings;  // --set and its short spellings, in the order given
+  // INVALID_ARGUMENT, one a line: every --set that is no path=value. Apart from the other errors,
+  // so that it hides nothing that is wrong with the configuration.
+  absl::Status mistakes;
   std::string help;
 };
 

@@ -25,6 +25,9 @@ std::string ProgramMessage(std::string_view what) {
     }
     at = end + 1;
   }
+  // LibTorch's dispatcher goes on with guesses and every kernel there is, kilobytes of them.
+  constexpr std::string_view kGuesses = " This could be because the operator doesn't exist";
+  if (const std::size_t guesses = best.find(kGuesses); guesses != best.npos) best.resize(guesses);
   if (best.starts_with("Unknown builtin op")) {
     best += " Name the library that registers this operator in torch_libraries.";
   }

@@ -18,6 +18,13 @@ TEST(ParseBytes, KnowsBinaryAndDecimalUnits) {
   EXPECT_EQ(*ParseBytes("  3 TB "), 3'000'000'000'000u);
 }
 
+TEST(ParseBytes, TakesUnitsInAnyCase) {
+  EXPECT_EQ(*ParseBytes("12 gib"), 12ull << 30);
+  EXPECT_EQ(*ParseBytes("3KB"), 3000u);
+  EXPECT_EQ(*ParseBytes("33mb"), 33'000'000u);
+  EXPECT_EQ(*ParseBytes("7b"), 7u);
+}
+
 TEST(ParseBytes, IsExactForWholeNumbers) {
   EXPECT_EQ(*ParseBytes("9007199254740993"), 9007199254740993u);  // 2^53 + 1
   EXPECT_EQ(*ParseBytes("4503599627370497 KiB"), 4503599627370497u * 1024);

@@ -92,6 +92,25 @@ TEST_F(Log, KeepsNumbersWholeAndQuotesThoseJsonDoesNotHave) {
                               "\"nan\":\"nan\",\"inf\":\"inf\"}"));
 }
 
+TEST_F(Log, RoundsNumbersToThreeDecimalsAndWritesNoExponents) {
+  for (const log::Format format : {log::Format::kText, log::Format::kJson}) {
+    const std::string line = Logged(format, [] {
+      log::Info("n", {{"a", 31.9197},
+                      {"b", 5.1e-05},
+                      {"c", 3.6609369999999997},
+                      {"d", 1e21},
+                      {"e", -1e-9},
+                      {"f", 30.0},
+                      {"g", 100.0F}});
+    });
+    const bool json = format == log::Format::kJson;
+    EXPECT_THAT(line, HasSubstr(json ? "\"a\":31.92,\"b\":0,\"c\":3.661,"
+                                       "\"d\":1000000000000000000000,\"e\":0,\"f\":30,\"g\":100}"
+                                     : "a=31.92 b=0 c=3.661 d=1000000000000000000000 "
+                                       "e=0 f=30 g=100\n"));
+  }
+}
+
 TEST_F(Log, LeavesOutWhatIsBelowItsLevel) {
   log::Configure(log::Level::kWarning, log::Format::kText);
   ::testing::internal::CaptureStderr();

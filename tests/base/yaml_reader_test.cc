@@ -261,6 +261,31 @@ TEST(YamlReader, LetsOverridesWinTheLastOneMost) {
   EXPECT_THAT(one, ElementsAre("/models"));
 }
 
+TEST(YamlReader, LetsNoOverrideHideTheMistakesOfAnother) {
+  YamlReader yaml("log: loud\nfine:\n", "f",
+                  {{"grpc.prot", "3", "--set grpc.prot"},
+                   {"grpc", "3", "--set grpc"},
+                   {"http", "3", "--set http"},
+                   {"http.port", "x", "--set http.port"},
+                   {"log.level", "1", "$LOG"},
+                   {"fine.a", "1", "--set fine.a"}});
+  yaml.root().Map([&](YamlMap& m) {
+    int number = 0;
+    m["grpc"].Map([&](YamlMap& grpc) { grpc["port"].Read(number); });
+    m["http"].Map([&](YamlMap& http) { http["port"].Read(number); });
+    m["log"].Map([&](YamlMap& log) { log["level"].Read(number); });
+    m["fine"].Map([&](YamlMap& fine) { fine["a"].Read(number); });
+  });
+  EXPECT_EQ(std::string(yaml.status().message()),
+            "f:1:6: key 'log': is a single value, but $LOG sets a key under it; "
+            "remove one of them\n"
+            "--set grpc: key 'grpc': is a mapping; set a key in it, such as grpc.prot\n"
+            "--set http: key 'http': is a single value, but --set http.port sets a key under it; "
+            "remove one of them\n"
+            "--set grpc.prot: key 'grpc.prot': unknown key; did you mean 'port'?\n"
+            "--set http.port: key 'http.port': 'x' is not a whole number");
+}
+
 TEST(YamlReader, NamesTheOverrideInsteadOfALine) {
   YamlReader yaml("grpc: {port: 1}\nbad: 1\n", "f",
                   {{"grpc.prot", "2", "$HEARTH_GRPC__PROT"},

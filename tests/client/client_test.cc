@@ -125,7 +125,7 @@ TEST(Client, ReadsTheCachesStatistics) {
   EXPECT_EQ(stat.in_flight, 2);
   EXPECT_EQ(stat.budgets.at(0).capacity_bytes, std::uint64_t{8} << 30);
   ASSERT_EQ(stat.models.size(), 2U);
-  EXPECT_EQ(stat.models[1].load_milliseconds(), 42);
+  EXPECT_DOUBLE_EQ(stat.models[1].load_milliseconds(), 42);
   EXPECT_TRUE(stat.models[1].last_used.has_value());
   EXPECT_FALSE(stat.models[0].last_used.has_value());
   FakeServer plain({.with_cache = false});

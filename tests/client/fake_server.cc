@@ -38,6 +38,10 @@ class FakeServer::Inference final : public inference::GRPCInferenceService::Serv
 
   Status ModelMetadata(ServerContext*, const inference::ModelMetadataRequest* request,
                        inference::ModelMetadataResponse* response) override {
+    if (request->name() == "listed") {
+      response->add_outputs()->set_name("z");
+      return Status::OK;
+    }
     if (request->name() != "echo") return Unknown(request->name());
     response->set_name("echo");
     response->add_versions("1");
@@ -70,6 +74,7 @@ class FakeServer::Inference final : public inference::GRPCInferenceService::Serv
     if (model == "stuck") return WaitForRelease();
     if (model == "echo") return Echo(*request, response);
     if (model == "typed") return Typed(response);
+    if (model == "verbose") return Status(StatusCode::INVALID_ARGUMENT, "first line\nhearth: forged");
     if (model != "liar") return Unknown(model);
     auto* output = response->add_outputs();
     output->set_name("y");
@@ -160,10 +165,6 @@ class FakeServer::Cache final : public hearth::v1::Cache::Service {
 
   Status Stat(ServerContext*, const hearth::v1::StatRequest* request,
               hearth::v1::StatResponse* response) override {
-    if (!request->model().empty() && request->model() != "echo") {
-      return Status(StatusCode::NOT_FOUND, "Request for unknown model: '" + request->model() +
-                                               "' is not found");
-    }
     response->mutable_server()->set_name("fake");
     response->mutable_server()->set_version("1.2.3");
     response->mutable_server()->set_uptime_seconds(11220);
@@ -175,7 +176,9 @@ class FakeServer::Cache final : public hearth::v1::Cache::Service {
     budget->set_used_bytes(std::uint64_t{3} << 30);
     budget->set_resident_bytes(std::uint64_t{2} << 30);
     budget->set_loading_bytes(std::uint64_t{1} << 30);
-    AddModels(request->model().empty(), response);
+    if (request->model().empty() || request->model() == "echo") {
+      AddModels(request->model().empty(), response);
+    }
     return Status::OK;
   }
 
@@ -205,7 +208,7 @@ class FakeServer::Cache final : public hearth::v1::Cache::Service {
     phase->set_milliseconds(1.5);
     phase = echo->add_load_phases();
     phase->set_name("parse");
-    phase->set_milliseconds(40.5);
+    phase->set_milliseconds(40.500000000000007);
     echo->set_requests_succeeded(42);
     echo->set_requests_failed(1);
     echo->set_mean_request_seconds(0.0123);

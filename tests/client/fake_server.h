@@ -1,8 +1,8 @@
 // A server of the protocol, in this process and on a free port, with answers that are known by heart.
 //
 // Models: "echo" gives each input back under its own name and remembers the request; "stuck" answers
-// nothing until Release(); "typed" answers in typed contents; "liar" contradicts itself; anything else is
-// NOT_FOUND. Thread-safe.
+// nothing until Release(); "typed" answers in typed contents; "liar" contradicts itself; "verbose" fails
+// with two lines; "listed" only has metadata, with the output "z"; anything else is NOT_FOUND. Thread-safe.
 #pragma once
 
 #include <grpcpp/grpcpp.h>

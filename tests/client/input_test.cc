@@ -93,6 +93,16 @@ TEST(InputSpec, LeavesAColonThatNoTypeFollowsToTheName) {
   EXPECT_EQ(ParseInputSpec("input:0:INT8=1")->name, "input:0");
 }
 
+TEST(InputSpec, TellsATypeMisspeltFromAName) {
+  for (const char* text : {"x:FOO=1", "x:FP23[2]=1", "x:fp32=1"}) {
+    EXPECT_THAT(Message(ParseInputSpec(text).status()),
+                testing::AllOf(HasSubstr(" is not a datatype; they are BOOL, "), HasSubstr("BYTES")))
+        << text;
+  }
+  EXPECT_EQ(ParseInputSpec("serving:default=1")->name, "serving:default");
+  EXPECT_EQ(ParseInputSpec("scope:OUT:FP32=1")->name, "scope:OUT");
+}
+
 TEST(InputSpec, RefusesWhatNamesNothing) {
   for (const char* text : {"", "x", "=3", ":FP32=3", "x:FP32[a]=1", "x:FP32[-1,-1]=1", "x:FP32[-2]=1",
                            "x:[1=1"}) {

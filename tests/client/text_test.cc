@@ -38,6 +38,18 @@ TEST(Table, DisarmsControlCharacters) {
   EXPECT_EQ(table.Format(false), "A\n\\x1b]0;title\\x07\\n\n");
 }
 
+TEST(Table, GivesEachLineOfATextARowExceptInTheFirstColumn) {
+  Table table({"MODEL", "REASON", ">N"});
+  table.Add({std::string("bad\nok"), {"one\ntwo \t\n", Tone::kBad}, std::string("12345")});
+  table.Add({std::string("good"), std::string(""), std::string("1")});
+  EXPECT_EQ(table.Format(false),
+            "MODEL    REASON      N\n"
+            "bad\\nok  one     12345\n"
+            "         two \\t\n"
+            "good                 1\n");
+  EXPECT_THAT(table.Format(true), HasSubstr("\n         \x1b[31mtwo \\t\x1b[0m\n"));
+}
+
 TEST(Units, FormatsBytesInBinaryUnits) {
   EXPECT_EQ(FormatBytes(0), "0");
   EXPECT_EQ(FormatBytes(1023), "1023 B");

@@ -91,14 +91,21 @@ TEST(CommandLine, NamesTheFlagInMistakesOfTheConfiguration) {
             "--grpc-port: key 'grpc.port': 'x' is not a whole number");
 }
 
+TEST(CommandLine, CollectsEverySettingThatIsNone) {
+  const CommandLine line = Good({"--set", "port", "--set", "grpc.port=1", "--set", "=1"});
+  EXPECT_EQ(line.settings.size(), 1u);
+  EXPECT_EQ(std::string(line.mistakes.message()),
+            "--set 'port': write --set path=value, for example --set cache.budget.host=4GiB\n"
+            "--set '=1': write --set path=value, for example --set cache.budget.host=4GiB");
+  EXPECT_TRUE(Good({"--set", "grpc.port=1"}).mistakes.ok());
+}
+
 TEST(CommandLine, RefusesWhatItDoesNotUnderstand) {
   EXPECT_THAT(Refusal({"--gprc-port", "1"}),
               HasSubstr("unknown flag --gprc-port; did you mean --grpc-port?"));
   EXPECT_THAT(Refusal({"--colour=red"}), HasSubstr("unknown flag --colour"));
   EXPECT_THAT(Refusal({"config.yaml"}), HasSubstr("unexpected argument 'config.yaml'"));
   EXPECT_THAT(Refusal({"--set", "a=1", "b=2"}), HasSubstr("unexpected argument 'b=2'"));
-  EXPECT_THAT(Refusal({"--set", "port"}), HasSubstr("write --set path=value"));
-  EXPECT_THAT(Refusal({"--set", "=1"}), HasSubstr("write --set path=value"));
   EXPECT_THAT(Refusal({"--config"}), HasSubstr("--config"));
   EXPECT_THAT(Refusal({"--nope"}), HasSubstr("hearthd --help"));
 }

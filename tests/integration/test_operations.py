@@ -176,6 +176,25 @@ def test_a_bad_configuration_names_file_line_and_key_for_every_mistake(tmp_path)
     assert run_hearthd("--config", file).returncode == 78
 
 
+def test_every_line_of_a_complaint_says_who_complains_and_none_hides_another(tmp_path):
+    done = run_hearthd("--check-config", "--set", "grpc.prot=3", "--set", "grpc.port=x", "--set",
+                       "grpc=3", "--set", "nonsense")
+    assert done.returncode == 2 and not done.stdout
+    said = done.stderr.splitlines()
+    assert len(said) == 4 and all(line.startswith("hearthd: --set ") for line in said), said
+    for word in ("'grpc.prot'", "'x' is not a whole number", "'grpc': is a mapping", "'nonsense'"):
+        assert sum(word in line for line in said) == 1, said
+
+
+def test_a_missing_repository_is_one_sentence_that_says_what_to_set(tmp_path):
+    done = run_hearthd("--model-repository", tmp_path / "none", "--grpc-port", "0", "--http-port", "0")
+    assert done.returncode == 1
+    (complaint,) = [line for line in done.stderr.splitlines() if line.startswith("hearthd: ")]
+    assert complaint.startswith("hearthd: model repository: '"), complaint
+    assert "none' cannot be read: No such file" in complaint
+    assert "--model-repository DIR" in complaint and "repository.roots" in complaint
+
+
 def test_a_missing_configuration_file_is_named(tmp_path):
     done = run_hearthd("--config", tmp_path / "none.yaml", "--check-config")
     assert done.returncode == 78 and "none.yaml" in done.stderr
@@ -198,6 +217,17 @@ def test_flags_win_over_variables_and_they_over_the_file(tmp_path):
 def test_an_unknown_flag_is_a_usage_error():
     done = run_hearthd("--no-such-flag")
     assert done.returncode not in (0, 1, 78) and "no-such-flag" in done.stderr
+
+
+def test_sighup_names_what_needs_a_restart_until_there_was_one(start, folder):
+    server = start(folder)
+    config = json.loads(server.config_file.read_text())
+    config["logging"]["access"] = True
+    config["shutdown"] = {"delay": "1ms"}
+    hearthd.write_config(server.config_file, config)
+    for _ in range(2):  # the first reload changes nothing about it
+        server.process.send_signal(signal.SIGHUP)
+        assert server.wait_for("configuration reloaded")["needs_restart"] == "'logging.access'"
 
 
 def test_sighup_reads_the_configuration_again_and_keeps_the_last_good_one(start, folder):
