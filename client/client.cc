@@ -148,8 +148,12 @@ ModelStat ToStat(const hearth::v1::Model& from) {
   if (from.has_loaded_at()) model.loaded_at = ToWallTime(from.loaded_at());
   model.hits = from.hits();
   for (const auto& phase : from.load_phases()) {
-    model.load_phases.push_back({phase.name(), phase.milliseconds()});
+    model.load_phases.push_back({phase.name(), phase.milliseconds(), phase.start_milliseconds(),
+                                 phase.cpu_milliseconds(), phase.bytes(), phase.minor_faults(),
+                                 phase.major_faults()});
   }
+  model.load = {from.load().weight_bytes(), from.load().copied_bytes(), from.load().mapped_bytes(),
+                from.load().cached_bytes(), from.load().kept_program()};
   model.requests_succeeded = from.requests_succeeded();
   model.requests_failed = from.requests_failed();
   model.mean_request_seconds = from.mean_request_seconds();

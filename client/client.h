@@ -94,9 +94,22 @@ struct BudgetStat {
   std::uint64_t resident_bytes = 0, loading_bytes = 0, unloading_bytes = 0;
 };
 
+// One phase of a load: "map", "parse", "bind", "read", "to_device", "populate", "analyse" or "warm_up".
 struct PhaseStat {
-  std::string name;
+  std::string name = {};
   double milliseconds = 0;
+  double start_milliseconds = 0;  // since the load began
+  double cpu_milliseconds = 0;    // of the loading thread
+  std::uint64_t bytes = 0;        // mapped, copied or brought into memory
+  std::uint64_t minor_faults = 0, major_faults = 0;
+};
+
+struct LoadStat {
+  std::uint64_t weight_bytes = 0;  // of all tensors
+  std::uint64_t copied_bytes = 0;  // of those, not mapped
+  std::uint64_t mapped_bytes = 0;  // of the files
+  std::uint64_t cached_bytes = 0;  // of those, in the page cache when the load began
+  bool kept_program = false;       // an earlier load had parsed the program
 };
 
 // A model that is loaded, loading, unloading or failed.
@@ -110,6 +123,7 @@ struct ModelStat {
   std::optional<WallTime> last_used, loaded_at;
   std::uint64_t hits = 0;
   std::vector<PhaseStat> load_phases;  // of its latest load
+  LoadStat load = {};                  // likewise
   std::uint64_t requests_succeeded = 0, requests_failed = 0;
   double mean_request_seconds = 0, mean_infer_seconds = 0;
   std::string error;  // why its latest load failed

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <string_view>
 #include <vector>
 
@@ -12,6 +14,10 @@
 #include "server/config/command_line.h"
 #include "server/config/server_config.h"
 #include "server/signals.h"
+#include "server/tools/inspect.h"
+#include "server/tools/profile.h"
+#include "server/torch_backend/runtime.h"
+#include "server/torch_backend/torchscript_loader.h"
 
 namespace {
 
@@ -50,9 +56,31 @@ int Serve(const CommandLine& command, hearth::ServerConfig config) {
   return 0;
 }
 
+// `hearthd inspect FILE` and `hearthd profile PATH` look at files; no server runs. `hearth` presents
+// what they print.
+std::optional<int> RunTool(int argc, char** argv) {
+  const std::string_view tool = argc > 1 ? argv[1] : "";
+  if (tool != "inspect" && tool != "profile") return std::nullopt;
+  if (argc != 3 || argv[2][0] == '-') {
+    return Complain(absl::InvalidArgumentError(hearth::StrCat("usage: hearthd ", tool, " PATH")), kExitUsage);
+  }
+  hearth::log::Configure(hearth::log::Level::kWarning, hearth::log::Format::kText);
+  absl::StatusOr<std::string> json;
+  if (tool == "inspect") {
+    json = hearth::Inspect(argv[2]);
+  } else {
+    hearth::InitialiseTorch();
+    json = hearth::Profile(argv[2], *hearth::MakeTorchScriptLoader({}));
+  }
+  if (!json.ok()) return Complain(json.status(), kExitFailure);
+  std::fputs(json->c_str(), stdout);
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (const std::optional<int> done = RunTool(argc, argv)) return *done;
   const hearth::Environment environment = hearth::CurrentEnvironment();
   const auto command = hearth::ParseCommandLine({argv + 1, argv + argc}, environment);
   if (!command.ok()) return Complain(command.status(), kExitUsage);

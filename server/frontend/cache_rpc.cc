@@ -61,6 +61,14 @@ WallTime ToWall(TimePoint time, const Clock& clock) {
   return clock.WallNow() - std::chrono::duration_cast<WallTime::duration>(clock.Now() - time);
 }
 
+void FillLoad(const LoadReport& report, hearth::v1::LoadSummary& wire) {
+  wire.set_weight_bytes(report.weight_bytes);
+  wire.set_copied_bytes(report.copied_bytes);
+  wire.set_mapped_bytes(report.mapped_bytes);
+  wire.set_cached_bytes(report.cached_bytes);
+  wire.set_kept_program(report.kept_program);
+}
+
 void FillModel(const ModelCache::Row& row, const Clock& clock, hearth::v1::Model& wire) {
   wire.set_name(row.id.name);
   wire.set_version(row.id.version);
@@ -77,11 +85,18 @@ void FillModel(const ModelCache::Row& row, const Clock& clock, hearth::v1::Model
   wire.set_hits(row.hits);
   for (std::size_t i = 0; i < kLoadPhaseCount; ++i) {
     const auto phase = static_cast<LoadPhase>(i);
-    if (row.load_report[phase] == Duration{}) continue;  // did not happen
+    if (row.load_report[phase].wall == Duration{}) continue;  // did not happen
     hearth::v1::LoadPhase* wire_phase = wire.add_load_phases();
     wire_phase->set_name(std::string(ToString(phase)));
-    wire_phase->set_milliseconds(ToMilliseconds(row.load_report[phase]));
+    const PhaseCost& cost = row.load_report[phase];
+    wire_phase->set_milliseconds(ToMilliseconds(cost.wall));
+    wire_phase->set_start_milliseconds(ToMilliseconds(cost.start));
+    wire_phase->set_cpu_milliseconds(ToMilliseconds(cost.cpu));
+    wire_phase->set_bytes(cost.bytes);
+    wire_phase->set_minor_faults(cost.minor_faults);
+    wire_phase->set_major_faults(cost.major_faults);
   }
+  if (!wire.load_phases().empty()) FillLoad(row.load_report, *wire.mutable_load());
   if (!row.error.ok()) wire.set_error(std::string(FromAbsl(row.error.message())));
 }
 

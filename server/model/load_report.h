@@ -11,27 +11,50 @@
 namespace hearth {
 
 // In the order they happen.
-enum class LoadPhase : std::uint8_t { kMap, kParse, kBind, kToDevice, kPopulate, kWarmUp };
+//   map        open the files and check their structure
+//   parse      compile the program; nothing but its lookup when it was kept
+//   bind       make tensors of the weights
+//   read       copy and unpack the weights that cannot be mapped
+//   to_device  copy the weights to an accelerator
+//   populate   bring the mapped pages into memory
+//   analyse    find out what the program writes to
+//   warm_up    run the model on samples
+enum class LoadPhase : std::uint8_t { kMap, kParse, kBind, kRead, kToDevice, kPopulate, kAnalyse, kWarmUp };
 
-inline constexpr std::size_t kLoadPhaseCount = 6;
+inline constexpr std::size_t kLoadPhaseCount = 8;
 
 // The names used in logs, metrics and replies.
 constexpr std::string_view ToString(LoadPhase phase) {
-  constexpr std::array<std::string_view, kLoadPhaseCount> kNames = {"map",       "parse",    "bind",
-                                                                    "to_device", "populate", "warm_up"};
+  constexpr std::array<std::string_view, kLoadPhaseCount> kNames = {
+      "map", "parse", "bind", "read", "to_device", "populate", "analyse", "warm_up"};
   return kNames[static_cast<std::size_t>(phase)];
 }
 
-struct LoadReport {
-  std::array<Duration, kLoadPhaseCount> phases{};  // wall time; zero: did not happen
-  std::uint64_t weight_bytes = 0;                  // bytes of tensors bound
-  std::uint64_t copied_bytes = 0;                  // of those, copied because they could not be mapped
+// What one phase cost. CPU time and faults are those of the loading thread alone: helpers of a parallel
+// phase are not in them.
+struct PhaseCost {
+  Duration start{};  // since the load began; of the first part, if a phase comes in parts
+  Duration wall{};   // zero: did not happen
+  Duration cpu{};
+  std::uint64_t bytes = 0;  // mapped, copied or brought in
+  std::uint64_t minor_faults = 0;
+  std::uint64_t major_faults = 0;  // waited for the disk
+};
 
-  Duration& operator[](LoadPhase phase) { return phases[static_cast<std::size_t>(phase)]; }
-  Duration operator[](LoadPhase phase) const { return phases[static_cast<std::size_t>(phase)]; }
+struct LoadReport {
+  TimePoint began{};
+  std::array<PhaseCost, kLoadPhaseCount> phases{};
+  std::uint64_t weight_bytes = 0;  // bytes of tensors bound
+  std::uint64_t copied_bytes = 0;  // of those, copied because they could not be mapped
+  std::uint64_t mapped_bytes = 0;  // of the files' ranges that are mapped as weights
+  std::uint64_t cached_bytes = 0;  // of those, in the page cache already when the load began
+  bool kept_program = false;       // an earlier load had parsed the program
+
+  PhaseCost& operator[](LoadPhase phase) { return phases[static_cast<std::size_t>(phase)]; }
+  const PhaseCost& operator[](LoadPhase phase) const { return phases[static_cast<std::size_t>(phase)]; }
   Duration total() const {
     Duration sum{};
-    for (const Duration d : phases) sum += d;
+    for (const PhaseCost& cost : phases) sum += cost.wall;
     return sum;
   }
 };

@@ -182,22 +182,26 @@ void ModelManager::Ready(PendingLoad& load, const LoadReport& report,
   const Duration total = deps_.clock.Now() - load.started;
   std::vector<Metrics::LoadPhaseTime> phases;
   for (std::size_t i = 0; i < kLoadPhaseCount; ++i) {
-    if (report.phases[i] != Duration{}) {
-      phases.push_back({ToString(static_cast<LoadPhase>(i)), report.phases[i]});
+    if (report.phases[i].wall != Duration{}) {
+      phases.push_back({ToString(static_cast<LoadPhase>(i)), report.phases[i].wall});
     }
   }
   deps_.metrics.LoadFinished(id.name, absl::StatusCode::kOk, total, phases);
+  const auto phase_ms = [&report](LoadPhase phase) { return ToMilliseconds(report[phase].wall); };
   log::Info("model ready", {{"model", id.name},
                             {"version", id.version},
                             {"weights", FormatBytes(report.weight_bytes)},
                             {"copied", FormatBytes(report.copied_bytes)},
+                            {"cached", FormatBytes(report.cached_bytes)},
                             {"load_ms", ToMilliseconds(total)},
-                            {"map_ms", ToMilliseconds(report[LoadPhase::kMap])},
-                            {"parse_ms", ToMilliseconds(report[LoadPhase::kParse])},
-                            {"bind_ms", ToMilliseconds(report[LoadPhase::kBind])},
-                            {"to_device_ms", ToMilliseconds(report[LoadPhase::kToDevice])},
-                            {"populate_ms", ToMilliseconds(report[LoadPhase::kPopulate])},
-                            {"warm_up_ms", ToMilliseconds(report[LoadPhase::kWarmUp])},
+                            {"map_ms", phase_ms(LoadPhase::kMap)},
+                            {"parse_ms", phase_ms(LoadPhase::kParse)},
+                            {"bind_ms", phase_ms(LoadPhase::kBind)},
+                            {"read_ms", phase_ms(LoadPhase::kRead)},
+                            {"to_device_ms", phase_ms(LoadPhase::kToDevice)},
+                            {"populate_ms", phase_ms(LoadPhase::kPopulate)},
+                            {"analyse_ms", phase_ms(LoadPhase::kAnalyse)},
+                            {"warm_up_ms", phase_ms(LoadPhase::kWarmUp)},
                             {"waiters", published.deliveries.size()}});
   for (ModelCache::Delivery& delivery : published.deliveries) {
     std::move(delivery.waiter.done)(std::move(delivery.handle), delivery.waiter.result);

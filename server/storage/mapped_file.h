@@ -55,6 +55,10 @@ class MappedFile {
   // DATA_LOSS when the file has become shorter or cannot be read; RESOURCE_EXHAUSTED.
   absl::Status Populate(std::uint64_t offset, std::uint64_t length, std::stop_token stop) const;
 
+  // How much of a range is in the page cache: cold or warm, to within a page at its ends. 0 where the
+  // kernel does not say.
+  std::uint64_t CachedBytes(std::uint64_t offset, std::uint64_t length) const;
+
   // Whether path and content are still what was opened.
   //   DATA_LOSS            the mapped file itself was cut short or written to: its bytes are not to
   //   be

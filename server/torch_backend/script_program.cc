@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "server/base/check.h"
-#include "server/base/clock.h"
+#include "server/model/phase_timer.h"
 #include "server/torch_backend/mapped_storage.h"
 #include "server/torch_backend/torch_status.h"
 
@@ -53,8 +53,8 @@ at::DataPtr Storage(const ScriptArchive& from, const std::string& name, bool cop
 class PickleReader {
  public:
   PickleReader(const ScriptArchive& from, std::shared_ptr<jit::CompilationUnit> unit,
-               jit::SourceImporter& importer, LoadReport& report)
-      : from_(from), unit_(std::move(unit)), importer_(importer), report_(report) {}
+               jit::SourceImporter& importer, LoadReport& report, PhaseTimer& binding)
+      : from_(from), unit_(std::move(unit)), importer_(importer), report_(report), binding_(binding) {}
 
   c10::IValue Read(const std::string& name, bool copy_weights) {
     const Archive::Record* record = from_.archive.Find(name + ".pkl");
@@ -68,11 +68,8 @@ class PickleReader {
       return n;
     };
     const auto resolver = [this](const c10::QualifiedName& qualified) {
-      const SteadyClock clock;
-      const TimePoint start = clock.Now();
-      c10::TypePtr type = importer_.loadType(qualified);
-      parse_time += clock.Now() - start;
-      return c10::StrongTypePtr(unit_, std::move(type));
+      const PhaseTimer timer(report_, LoadPhase::kParse, &binding_);
+      return c10::StrongTypePtr(unit_, importer_.loadType(qualified));
     };
     jit::Unpickler unpickler(
         reader, resolver, jit::ObjLoaderFunc,
@@ -84,13 +81,12 @@ class PickleReader {
     return unpickler.parse_ivalue();
   }
 
-  Duration parse_time{};
-
  private:
   const ScriptArchive& from_;
   const std::shared_ptr<jit::CompilationUnit> unit_;
   jit::SourceImporter& importer_;
   LoadReport& report_;
+  PhaseTimer& binding_;  // parsing happens inside it
 };
 
 }  // namespace
@@ -106,24 +102,19 @@ ScriptProgram::ScriptProgram(std::int64_t format_version, bool keeps)
                 static_cast<std::size_t>(format_version)) {}
 
 absl::StatusOr<BoundModule> ScriptProgram::Bind(const ScriptArchive& archive, LoadReport& report) {
-  const SteadyClock clock;
   MutexLock lock(mu_);
-  const TimePoint start = clock.Now();
-  Duration parse{};
+  PhaseTimer binding(report, LoadPhase::kBind);
   auto bound = CatchTorch(ShortName(archive.file->path()), absl::StatusCode::kInvalidArgument, [&] {
     source_ = &archive;
-    PickleReader reader(archive, unit_, importer_, report);
+    PickleReader reader(archive, unit_, importer_, report, binding);
     if (!std::exchange(has_constants_, true)) {
       const c10::IValue constants = reader.Read("constants", keeps_);
       for (const c10::IValue& constant : constants.toTupleRef().elements()) constants_.push_back(constant);
     }
     jit::Module module(reader.Read("data", false).toObject());
-    parse = reader.parse_time;
     return BoundModule{std::move(module), constants_, shared_from_this()};
   });
   source_ = nullptr;
-  report[LoadPhase::kParse] += parse;
-  report[LoadPhase::kBind] += clock.Now() - start - parse;
   return bound;
 }
 

@@ -53,6 +53,21 @@ std::uint64_t ScriptSource::weight_bytes() const {
 
 std::uint64_t ScriptSource::copied_bytes() const { return program.copied_bytes + weights.copied_bytes(); }
 
+std::uint64_t ScriptSource::mapped_bytes() const {
+  std::uint64_t sum = program.populate_end - program.populate_begin;
+  for (const auto& [file, range] : MappedRanges(weights)) sum += range.end - range.begin;
+  return sum;
+}
+
+std::uint64_t ScriptSource::CachedBytes() const {
+  std::uint64_t sum =
+      program.file->CachedBytes(program.populate_begin, program.populate_end - program.populate_begin);
+  for (const auto& [file, range] : MappedRanges(weights)) {
+    sum += file->CachedBytes(range.begin, range.end - range.begin);
+  }
+  return sum;
+}
+
 std::vector<Extent> ScriptSource::extents() const {
   std::vector<Extent> extents = {program.file->extent(0, program.file->size())};
   for (const auto& [file, range] : MappedRanges(weights)) {

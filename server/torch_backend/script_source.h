@@ -22,6 +22,8 @@ struct ScriptSource {
   bool has_weights() const { return !weights.tensors.empty(); }
   std::uint64_t weight_bytes() const;  // of all tensors
   std::uint64_t copied_bytes() const;  // of those, in private memory
+  std::uint64_t mapped_bytes() const;  // of the ranges of files that hold the others
+  std::uint64_t CachedBytes() const;   // of those ranges, in the page cache at this moment
   std::vector<Extent> extents() const;  // each mapped file
   // The first file that was cut short while it was mapped; null: none was.
   const MappedFile* poisoned() const;

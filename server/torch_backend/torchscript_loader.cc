@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "server/base/clock.h"
+#include "server/model/phase_timer.h"
 #include "server/torch_backend/host_bytes.h"
 #include "server/torch_backend/program_cache.h"
 #include "server/torch_backend/runtime.h"
@@ -14,18 +14,6 @@
 
 namespace hearth {
 namespace {
-
-// Adds the time until its end of scope to one phase.
-class PhaseTimer {
- public:
-  PhaseTimer(LoadReport& report, LoadPhase phase) : slot_(report[phase]) {}
-  ~PhaseTimer() { slot_ += clock_.Now() - start_; }
-
- private:
-  SteadyClock clock_;
-  Duration& slot_;
-  const TimePoint start_ = clock_.Now();
-};
 
 absl::StatusOr<at::Device> ParseDevice(const std::string& name) {
   auto parsed = CatchTorch(StrCat("device '", name, "'"), absl::StatusCode::kInvalidArgument,
@@ -104,7 +92,7 @@ class TorchScriptLoader final : public Loader {
 
   absl::StatusOr<std::unique_ptr<Model>> Load(const ModelSpec& spec, std::stop_token stop) const override {
     HostByteCounter host_bytes;
-    LoadReport report;
+    LoadReport report{.began = std::chrono::steady_clock::now()};
     HEARTH_ASSIGN_OR_RETURN(const at::Device device, ParseDevice(spec.options.device));
     HEARTH_ASSIGN_OR_RETURN(ScriptSource source, Open(spec, report));
     const std::uint64_t code_bytes = source.program.code_bytes;
@@ -125,10 +113,13 @@ class TorchScriptLoader final : public Loader {
     Footprint footprint = FootprintOf(source, device, 0);
     if (options_.populate && device.is_cpu()) HEARTH_RETURN_IF_ERROR(PopulateAll(source, stop, report));
 
-    HEARTH_ASSIGN_OR_RETURN(
-        std::unique_ptr<TorchScriptModel> model,
-        TorchScriptModel::Create({std::move(source), std::move(bound), device, spec.options.method,
-                                  std::move(program)}));
+    absl::StatusOr<std::unique_ptr<TorchScriptModel>> made;
+    {
+      const PhaseTimer timer(report, LoadPhase::kAnalyse);
+      made = TorchScriptModel::Create({std::move(source), std::move(bound), device, spec.options.method,
+                                       std::move(program)});
+    }
+    HEARTH_ASSIGN_OR_RETURN(std::unique_ptr<TorchScriptModel> model, std::move(made));
     HEARTH_RETURN_IF_ERROR(WarmUpOnce(*program_found.program, warm_up, *model, spec, stop, report));
     footprint.host_bytes = ProgramBytes(code_bytes) + host_bytes.held() + model->session_bytes();
     model->set_footprint(std::move(footprint));
@@ -138,8 +129,12 @@ class TorchScriptLoader final : public Loader {
 
  private:
   static absl::StatusOr<ScriptSource> Open(const ModelSpec& spec, LoadReport& report) {
-    const PhaseTimer timer(report, LoadPhase::kMap);
-    return OpenScriptSource(spec);
+    PhaseTimer timer(report, LoadPhase::kMap);
+    HEARTH_ASSIGN_OR_RETURN(ScriptSource source, OpenScriptSource(spec));
+    report.mapped_bytes = source.mapped_bytes();
+    report.cached_bytes = source.CachedBytes();
+    timer.AddBytes(report.mapped_bytes);
+    return source;
   }
 
   static absl::Status ToDevice(BoundModule& bound, const at::Device& device, LoadReport& report) {
@@ -153,13 +148,16 @@ class TorchScriptLoader final : public Loader {
 
   static absl::Status PopulateAll(const ScriptSource& source, const std::stop_token& stop,
                                   LoadReport& report) {
-    const PhaseTimer timer(report, LoadPhase::kPopulate);
+    PhaseTimer timer(report, LoadPhase::kPopulate);
+    timer.AddBytes(report.mapped_bytes);
     return Populate(source, stop);
   }
 
   ProgramCache::Found FindProgram(const ScriptSource& source, LoadReport& report) const {
     const PhaseTimer timer(report, LoadPhase::kParse);
-    return programs_.Find(source.program);
+    ProgramCache::Found found = programs_.Find(source.program);
+    report.kept_program = found.kept;
+    return found;
   }
 
   // A kept program has its plans from an earlier warm-up of the same kind.

@@ -10,9 +10,9 @@
 #include <utility>
 #include <vector>
 
-#include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/base/parallel.h"
+#include "server/model/phase_timer.h"
 #include "server/torch_backend/mapped_storage.h"
 #include "server/torch_backend/state_analysis.h"
 #include "server/torch_backend/torch_status.h"
@@ -30,7 +30,8 @@ at::ScalarType ScalarTypeOf(const ElementType& type) {
   throw std::runtime_error(StrCat("this LibTorch has no element type ", type.name));
 }
 
-absl::StatusOr<std::vector<at::Storage>> MakeStorages(const Weights& weights, LoadReport& report) {
+absl::StatusOr<std::vector<at::Storage>> MakeStorages(const Weights& weights, LoadReport& report,
+                                                      PhaseTimer& binding) {
   std::vector<at::Storage> storages(weights.storages.size());
   std::vector<std::size_t> packed;
   for (std::size_t i = 0; i < storages.size(); ++i) {
@@ -54,6 +55,9 @@ absl::StatusOr<std::vector<at::Storage>> MakeStorages(const Weights& weights, Lo
     std::copy(bytes.begin(), bytes.end(), out.begin());
     return absl::OkStatus();
   };
+  if (packed.empty()) return storages;
+  PhaseTimer timer(report, LoadPhase::kRead, &binding);
+  timer.AddBytes(weights.copied_bytes());
   HEARTH_RETURN_IF_ERROR(ParallelFor(packed.size(), std::thread::hardware_concurrency(), fill));
   return storages;
 }
@@ -122,14 +126,14 @@ class Complaints {
 
 class WeightsBinder {
  public:
-  WeightsBinder(torch::jit::Module& module, const Weights& weights, LoadReport& report)
-      : weights_(weights), report_(report) {
+  WeightsBinder(torch::jit::Module& module, const Weights& weights, LoadReport& report, PhaseTimer& binding)
+      : weights_(weights), report_(report), binding_(binding) {
     std::unordered_set<const ScriptObject*> seen;
     CollectAttributes(module._ivalue().get(), "", seen, attributes_);
   }
 
   absl::Status Bind() {
-    HEARTH_ASSIGN_OR_RETURN(const std::vector<at::Storage> storages, MakeStorages(weights_, report_));
+    HEARTH_ASSIGN_OR_RETURN(const std::vector<at::Storage> storages, MakeStorages(weights_, report_, binding_));
     for (const WeightTensor& tensor : weights_.tensors) {
       at::Tensor made = at::empty({0}, at::TensorOptions().dtype(ScalarTypeOf(*tensor.type)));
       made.set_(storages[tensor.storage], tensor.offset, tensor.sizes, tensor.strides);
@@ -186,6 +190,7 @@ class WeightsBinder {
 
   const Weights& weights_;
   LoadReport& report_;
+  PhaseTimer& binding_;
   std::vector<Attribute> attributes_;
   std::unordered_map<std::string, at::Tensor> given_;
   std::map<Identity, at::Tensor> by_identity_;
@@ -196,11 +201,9 @@ class WeightsBinder {
 }  // namespace
 
 absl::Status BindWeights(torch::jit::Module& module, const Weights& weights, LoadReport& report) {
-  const SteadyClock clock;
-  const TimePoint start = clock.Now();
+  PhaseTimer timer(report, LoadPhase::kBind);
   auto bound = CatchTorch("the weights cannot be bound", absl::StatusCode::kInvalidArgument,
-                          [&] { return WeightsBinder(module, weights, report).Bind(); });
-  report[LoadPhase::kBind] += clock.Now() - start;
+                          [&] { return WeightsBinder(module, weights, report, timer).Bind(); });
   return bound.ok() ? *bound : bound.status();
 }
 

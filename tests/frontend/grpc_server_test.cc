@@ -37,7 +37,7 @@ fakes::FakeLoader::Script Echo() {
   script.model.signature = {
       "fake", {{"x", DType::kFp32, Shape{-1}, false}}, {{"x", DType::kFp32, Shape{-1}, false}}};
   script.model.footprint.host_bytes = 1000;
-  script.model.report[LoadPhase::kMap] = std::chrono::milliseconds(3);
+  script.model.report[LoadPhase::kMap].wall = std::chrono::milliseconds(3);
   return script;
 }
 

@@ -211,7 +211,7 @@ TEST_F(ModelManagerTest, LoadsThatRequestsWaitForGoBeforeLoadsAheadOfNeed) {
 
 TEST_F(ModelManagerTest, LoadSaysWhereTheTimeWentAlsoWhenItWasResident) {
   auto script = Sized(10);
-  script.model.report[LoadPhase::kBind] = milliseconds(3);
+  script.model.report[LoadPhase::kBind].wall = milliseconds(3);
   loader_.Set("vad", script);
   auto first = Load("vad");
   executor_.RunAll();

@@ -321,7 +321,7 @@ TEST_F(InferServiceTest, AModelWithOneInstanceLeavesTheOtherThreadsAlone) {
 
 TEST_F(InferServiceTest, ANewLoadBringsANewNumberOfInstances) {
   auto model = EchoModel();
-  model.report[LoadPhase::kMap] = milliseconds(3);
+  model.report[LoadPhase::kMap].wall = milliseconds(3);
   AddModel("m", model);
   MakeResident("m");
   Infer(Request("m"));
@@ -329,7 +329,7 @@ TEST_F(InferServiceTest, ANewLoadBringsANewNumberOfInstances) {
   EXPECT_EQ(compute_.RunAll(), 2u);
   manager_->Unload({"m", 1}, [] {});
   load_.RunAll();
-  model.report[LoadPhase::kMap] = milliseconds(4);  // even where the allocator repeats the address
+  model.report[LoadPhase::kMap].wall = milliseconds(4);  // even where the allocator repeats the address
   AddModel("m", model, "instances: 1\n");
   MakeResident("m");
   const Answer first = Infer(Request("m"));

@@ -68,7 +68,7 @@ TEST_F(RepositoryServiceTest, DescribesAResidentModelWithoutATrace) {
   model.signature.platform = "pytorch_libtorch";
   model.footprint.host_bytes = 12;
   model.footprint.extents = {{{}, 0, 30}};
-  model.report[LoadPhase::kBind] = milliseconds(4);
+  model.report[LoadPhase::kBind].wall = milliseconds(4);
   AddModel("m", model);
   AddModel("m", model, "", 3);
   MakeResident("m");

@@ -1,0 +1,145 @@
+// hearth profile | inspect: where a load's time goes, and what is in a file.
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "client/commands/command.h"
+#include "client/daemon_tool.h"
+#include "client/files.h"
+#include "client/load_profile.h"
+#include "client/strings.h"
+#include "client/units.h"
+
+namespace hearth::client {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::size_t kTensorsShown = 40;
+
+struct ProfileArguments {
+  std::string subject;
+  std::string trace, html;
+  bool reload = false;
+};
+
+// A path says so by a slash or its ending; a model's name has no slash.
+bool NamesAPath(const std::string& subject) {
+  return subject.find('/') != std::string::npos || subject.ends_with(".pt") || subject.ends_with(".jit");
+}
+
+// The version of the model that is resident; nothing when none is.
+absl::StatusOr<std::optional<ModelStat>> Resident(Client& client, const std::string& model) {
+  absl::StatusOr<ServerStat> stat = client.Stat(model);
+  if (!stat.ok()) return stat.status();
+  for (ModelStat& row : stat->models) {
+    if (!row.load_phases.empty()) return std::move(row);
+  }
+  return std::nullopt;
+}
+
+absl::StatusOr<LoadProfile> ProfileOfServed(Client& client, const std::string& model, bool reload) {
+  absl::StatusOr<std::optional<ModelStat>> found = Resident(client, model);
+  if (found.ok() && (reload || !found->has_value())) {
+    if (found->has_value()) {  // what is resident and unchanged is not loaded again
+      if (absl::Status unloaded = client.Unload(model); !unloaded.ok()) return unloaded;
+    }
+    if (absl::Status loaded = client.Load(model); !loaded.ok()) return loaded;
+    found = Resident(client, model);
+  }
+  if (!found.ok()) return found.status();
+  if (!found->has_value()) return absl::NotFoundError(Cat("model '", model, "' left before it could be looked at"));
+  const ModelStat& row = **found;
+  return LoadProfile{Cat(row.name, ":", row.version), row.load, row.load_phases};
+}
+
+absl::StatusOr<LoadProfile> ProfileOfPath(const std::string& path) {
+  const absl::StatusOr<std::string> json = RunHearthd({"profile", path});
+  if (!json.ok()) return json.status();
+  return ParseLoadProfile(*json);
+}
+
+int Profile(const Context& context, const ProfileArguments& arguments) {
+  const absl::StatusOr<LoadProfile> profile =
+      NamesAPath(arguments.subject) ? ProfileOfPath(arguments.subject)
+                                    : ProfileOfServed(context.client, arguments.subject, arguments.reload);
+  if (!profile.ok()) {
+    return NamesAPath(arguments.subject) ? Fail(profile.status()) : FailForModel(profile.status(), arguments.subject);
+  }
+  if (!arguments.trace.empty()) {
+    if (const absl::Status written = WriteFile(arguments.trace, ToTrace(*profile)); !written.ok()) return Fail(written);
+  }
+  if (!arguments.html.empty()) {
+    if (const absl::Status written = WriteFile(arguments.html, ToHtml(*profile)); !written.ok()) return Fail(written);
+  }
+  if (context.json) return context.PrintJson(ToJson(*profile));
+  return context.Print(RenderWaterfall(*profile, context.colors));
+}
+
+std::string ShapeText(const Json& shape) {
+  std::string text = "[";
+  for (const Json& size : shape) text += Cat(text.size() > 1 ? "," : "", size.get<std::int64_t>());
+  return text + "]";
+}
+
+std::string InspectText(const Json& file, bool colors) {
+  const auto bytes = [](const Json& value) { return FormatBytes(value.get<std::uint64_t>()); };
+  std::string out = Cat(file.at("file").get<std::string>(), ": ", file.at("format").get<std::string>(), ", ",
+                        bytes(file.at("bytes")), ", in the page cache ", bytes(file.at("cached_bytes")), "\nweights ",
+                        bytes(file.at("weight_bytes")), ", of which can be mapped ", bytes(file.at("mappable_bytes")), "\n");
+  if (file.contains("code")) {
+    std::uint64_t code = 0;
+    for (const Json& record : file.at("code")) code += record.at("bytes").get<std::uint64_t>();
+    out += Cat("code ", FormatBytes(code), " in ", file.at("code").size(), " files, classes ",
+               file.at("classes").size(), "\n");
+  }
+  Table table({"TENSOR", "TYPE", "SHAPE", ">BYTES", ">OFFSET", "MAPPED"});
+  const Json& tensors = file.at("tensors");
+  for (std::size_t i = 0; i < tensors.size() && i < kTensorsShown; ++i) {
+    const Json& tensor = tensors[i];
+    table.Add({tensor.at("name").get<std::string>(), tensor.at("type").get<std::string>(), ShapeText(tensor.at("shape")),
+               bytes(tensor.at("bytes")), Cat(tensor.at("offset").get<std::uint64_t>()),
+               std::string(tensor.at("mappable").get<bool>() ? "yes" : "copied")});
+  }
+  if (!table.empty()) out += table.Format(colors);
+  if (tensors.size() > kTensorsShown) out += Cat("and ", tensors.size() - kTensorsShown, " more; --json shows all\n");
+  return out;
+}
+
+int Inspect(const Context& context, const std::string& path) {
+  const absl::StatusOr<std::string> text = RunHearthd({"inspect", path});
+  if (!text.ok()) return Fail(text.status());
+  const Json json = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
+  try {
+    return context.json ? context.PrintJson(json) : context.Print(InspectText(json, context.colors));
+  } catch (const Json::exception&) {
+    return Fail(absl::InvalidArgumentError("hearthd printed something else; is it of another version?"));
+  }
+}
+
+}  // namespace
+
+void AddFileCommands(CLI::App& app, Selection& selection) {
+  auto arguments = std::make_shared<ProfileArguments>();
+  CLI::App* profile = app.add_subcommand("profile", "Show where the time of a load goes, phase by phase");
+  profile->add_option("MODEL|PATH", arguments->subject,
+                      "A served model (loaded if it is not resident), or a file or folder that hearthd here can read")
+      ->required();
+  profile->add_flag("--reload", arguments->reload, "Unload a served model first and load it anew");
+  profile->add_option("--trace", arguments->trace, "Write a trace for ui.perfetto.dev")->type_name("FILE");
+  profile->add_option("--html", arguments->html, "Write a page with the picture")->type_name("FILE");
+  profile->callback([arguments, &selection] {
+    selection.default_timeout = kWorkTimeout;
+    selection.run = [arguments](const Context& context) { return Profile(context, *arguments); };
+  });
+
+  auto path = std::make_shared<std::string>();
+  CLI::App* inspect = app.add_subcommand("inspect", "Show what is in a file of a model or weights, without loading it");
+  inspect->add_option("FILE", *path, "TorchScript archive, safetensors, torch.save")->required();
+  inspect->callback([path, &selection] {
+    selection.run = [path](const Context& context) { return Inspect(context, *path); };
+  });
+}
+
+}  // namespace hearth::client

@@ -1,0 +1,40 @@
+// Where the time of a load went: as text, as one sentence, as a trace and as a page.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "client/client.h"
+#include "nlohmann/json.hpp"
+
+namespace hearth::client {
+
+struct LoadProfile {
+  std::string model;  // "vad:1"
+  LoadStat load;
+  std::vector<PhaseStat> phases;
+
+  double total_milliseconds() const;
+};
+
+// From what `hearthd profile` prints. INVALID_ARGUMENT when it is something else.
+absl::StatusOr<LoadProfile> ParseLoadProfile(std::string_view json);
+
+// One line per phase with a bar each, placed in time.
+std::string RenderWaterfall(const LoadProfile& profile, bool colors);
+
+// What took longest, and what would help: one sentence.
+std::string Bottleneck(const LoadProfile& profile);
+
+nlohmann::ordered_json ToJson(const LoadProfile& profile);
+
+// The Trace Event Format, which Perfetto (ui.perfetto.dev) and chrome://tracing open.
+std::string ToTrace(const LoadProfile& profile);
+
+// One HTML file that needs nothing else.
+std::string ToHtml(const LoadProfile& profile);
+
+}  // namespace hearth::client

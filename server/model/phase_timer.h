@@ -1,0 +1,66 @@
+// Adds what happens until its end of scope to one phase of a load.
+#pragma once
+
+#include <sys/resource.h>
+
+#include <chrono>
+
+#include "server/model/load_report.h"
+
+namespace hearth {
+
+// On one thread. A timer inside another one's scope names it, and its cost is not counted twice.
+class PhaseTimer {
+ public:
+  PhaseTimer(LoadReport& report, LoadPhase phase, PhaseTimer* outer = nullptr)
+      : cost_(report[phase]), outer_(outer), start_(Now()) {
+    if (cost_.wall == Duration::zero()) cost_.start = start_.time - report.began;
+  }
+  ~PhaseTimer() {
+    const Sample end = Now();
+    const PhaseCost own{.start = {},
+                        .wall = end.time - start_.time,
+                        .cpu = end.cpu - start_.cpu,
+                        .bytes = 0,
+                        .minor_faults = end.minor_faults - start_.minor_faults,
+                        .major_faults = end.major_faults - start_.major_faults};
+    if (outer_ != nullptr) Add(outer_->inner_, own);
+    cost_.wall += own.wall - inner_.wall;
+    cost_.cpu += own.cpu - inner_.cpu;
+    cost_.minor_faults += own.minor_faults - inner_.minor_faults;
+    cost_.major_faults += own.major_faults - inner_.major_faults;
+  }
+  PhaseTimer(const PhaseTimer&) = delete;
+  PhaseTimer& operator=(const PhaseTimer&) = delete;
+
+  void AddBytes(std::uint64_t bytes) { cost_.bytes += bytes; }
+
+ private:
+  struct Sample {
+    TimePoint time;
+    Duration cpu{};
+    std::uint64_t minor_faults = 0, major_faults = 0;
+  };
+  static Sample Now() {
+    rusage usage{};
+    getrusage(RUSAGE_THREAD, &usage);
+    const auto of = [](const timeval& t) {
+      return std::chrono::seconds(t.tv_sec) + std::chrono::microseconds(t.tv_usec);
+    };
+    return {std::chrono::steady_clock::now(), of(usage.ru_utime) + of(usage.ru_stime),
+            static_cast<std::uint64_t>(usage.ru_minflt), static_cast<std::uint64_t>(usage.ru_majflt)};
+  }
+  static void Add(PhaseCost& sum, const PhaseCost& cost) {
+    sum.wall += cost.wall;
+    sum.cpu += cost.cpu;
+    sum.minor_faults += cost.minor_faults;
+    sum.major_faults += cost.major_faults;
+  }
+
+  PhaseCost& cost_;
+  PhaseTimer* const outer_;
+  PhaseCost inner_;
+  const Sample start_;
+};
+
+}  // namespace hearth

@@ -1,0 +1,47 @@
+#include "server/tools/profile.h"
+
+#include <charconv>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "server/storage/catalog.h"
+#include "server/tools/report_json.h"
+
+namespace hearth {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::optional<std::int64_t> VersionOf(const std::string& folder) {
+  std::int64_t version = 0;
+  const auto [end, error] = std::from_chars(folder.data(), folder.data() + folder.size(), version);
+  if (error != std::errc() || end != folder.data() + folder.size()) return std::nullopt;
+  return version;
+}
+
+}  // namespace
+
+absl::StatusOr<ModelSpec> tools_internal::SpecOf(const fs::path& path) {
+  std::error_code error;
+  const fs::path full = fs::absolute(path, error).lexically_normal();
+  if (!fs::is_directory(full, error)) {
+    return ModelSpec{{full.stem().string(), 1}, "torchscript", full, {}};
+  }
+  const fs::path folder = full.has_filename() ? full : full.parent_path();
+  const std::optional<std::int64_t> version = VersionOf(folder.filename().string());
+  const fs::path model = version ? folder.parent_path() : folder;
+  Catalog catalog({model.parent_path()});
+  const std::string name = model.filename().string();
+  HEARTH_RETURN_IF_ERROR(catalog.Rescan(name));
+  HEARTH_ASSIGN_OR_RETURN(const ModelId id, catalog.Resolve(name, version));
+  return catalog.Spec(id);
+}
+
+absl::StatusOr<std::string> Profile(const fs::path& path, const Loader& loader) {
+  HEARTH_ASSIGN_OR_RETURN(const ModelSpec spec, tools_internal::SpecOf(path));
+  HEARTH_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, loader.Load(spec, {}));
+  return ReportJson(spec.id, model->load_report());
+}
+
+}  // namespace hearth

@@ -1,0 +1,20 @@
+// `hearthd profile PATH`: loads one model as the daemon would, and says where the time went.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "server/base/status.h"
+#include "server/model/loader.h"
+
+namespace hearth {
+
+// `path`: a TorchScript file, a version's folder, or a model's folder (its highest version). Returns
+// report_json.h's JSON. The model is gone again afterwards.
+absl::StatusOr<std::string> Profile(const std::filesystem::path& path, const Loader& loader);
+
+namespace tools_internal {
+absl::StatusOr<ModelSpec> SpecOf(const std::filesystem::path& path);
+}  // namespace tools_internal
+
+}  // namespace hearth
