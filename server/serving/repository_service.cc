@@ -168,7 +168,7 @@ std::vector<IndexRow> RepositoryService::Index(bool ready_only) const {
   }
   std::vector<IndexRow> index;
   for (const Catalog::Row& model : deps_.catalog.List()) {
-    if (!model.error.ok()) {
+    if (model.versions.empty()) {
       index.push_back(
           {model.model, "", "UNAVAILABLE", std::string(FromAbsl(model.error.message()))});
     }
@@ -184,6 +184,10 @@ std::vector<IndexRow> RepositoryService::Index(bool ready_only) const {
         row.reason = "unloaded";
       } else {
         row.reason = "not resident; loads on the first request";
+      }
+      if (!model.error.ok()) {
+        row.reason += StrCat(row.reason.empty() ? "" : "; ", "served as before its model.yaml was changed: ",
+                             FromAbsl(model.error.message()));
       }
     }
   }
@@ -203,12 +207,15 @@ absl::StatusOr<ModelId> RepositoryService::PrepareLoad(const std::string& model)
     return absl::InternalError(
         absl::IsNotFound(scanned) ? polled : StrCat(polled, ": ", FromAbsl(scanned.message())));
   }
+  const auto bad = [&](const absl::Status& why) {
+    return absl::InvalidArgumentError(
+        StrCat("failed to load '", model, "', ", FromAbsl(why.message())));
+  };
+  // One that is served as it was before is left alone.
+  if (const absl::Status fault = deps_.catalog.Fault(model); !fault.ok()) return bad(fault);
   deps_.catalog.SetUnloaded(model, false);
   absl::StatusOr<ModelId> id = deps_.catalog.Resolve(model, std::nullopt);
-  if (!id.ok()) {
-    return absl::InvalidArgumentError(
-        StrCat("failed to load '", model, "', ", FromAbsl(id.status().message())));
-  }
+  if (!id.ok()) return bad(id.status());
   return id;
 }
 
