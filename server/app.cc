@@ -279,8 +279,9 @@ absl::Status App::Wait() {
   return parts_->Drain();
 }
 
-// Not ready, then deaf, then idle, then empty. Each step ends before the next begins, all within one
-// deadline.
+// Not ready, then idle, then empty, then deaf. Each step ends before the next begins, all within one
+// deadline. Models leave before connections do: a client that will not hang up is no reason to be
+// killed with models half freed.
 absl::Status App::Parts::Drain() {
   Duration delay{}, timeout{};
   {
@@ -303,9 +304,9 @@ absl::Status App::Parts::Drain() {
   // First, so that a request on an open connection hears UNAVAILABLE and not that its call was cut.
   infer->StopAccepting();
   HEARTH_RETURN_IF_ERROR(WaitUntil(deadline, [this] { return infer->in_flight() == 0; }));
-  HEARTH_RETURN_IF_ERROR(grpc->Shutdown(deadline));
   manager->Shutdown();
   HEARTH_RETURN_IF_ERROR(WaitUntil(deadline, [this] { return manager->idle(); }));
+  HEARTH_RETURN_IF_ERROR(grpc->Shutdown(deadline));
   http->Stop();
   log::Info("stopped", {});
   return absl::OkStatus();

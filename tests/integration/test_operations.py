@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -14,6 +15,8 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase)
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from tritonclient.grpc import service_pb2 as pb
 
 import hearthd
@@ -290,6 +293,23 @@ def test_an_idle_daemon_stops_at_once(start, folder):
     server = start(folder)
     assert server.terminate() == 0
     assert not [line for line in server.lines if json.loads(line)["level"] == "error"]
+
+
+def test_who_never_hangs_up_does_not_hold_a_stopping_daemon(start, folder):
+    """A TCP connection without a word on it, and a stream of reflection that stays open."""
+    server = start(folder, config={"shutdown": {"drain_timeout": "10m"}})
+    with server.client() as client:
+        client.load_model("good")
+    questions = queue.Queue()
+    questions.put(ServerReflectionRequest(list_services=""))
+    stream = ServerReflectionStub(server.channel()).ServerReflectionInfo(iter(questions.get, None))
+    next(stream)
+    with socket.create_connection(("127.0.0.1", server.grpc_port)) as silent:
+        assert silent.recv(1)  # the daemon has taken it
+        assert server.terminate() == 0
+    questions.put(None)
+    said = [json.loads(line)["msg"] for line in server.lines]
+    assert said.index("model unloaded") < said.index("gRPC connections that do not end are cut off")
 
 
 def test_systemd_is_told(start, folder, tmp_path):
