@@ -102,7 +102,7 @@ class InferCall final : public RunQueue::Runnable {
   const TimePoint accepted;
   ServedModel* model = nullptr;  // once resolved
   ModelHandle handle;            // from Acquire to the end of the run
-  CacheResult cache = CacheResult::kHit;
+  std::optional<CacheResult> cache;  // once acquired
   Duration waited_for_load{};
 
  private:
@@ -113,7 +113,7 @@ class InferCall final : public RunQueue::Runnable {
                {"version", model != nullptr ? std::to_string(model->id.version) : request.version},
                {"id", request.id},
                {"code", absl::StatusCodeToString(status.code())},
-               {"cache", ToString(cache)},
+               {"cache", cache ? ToString(*cache) : "none"},
                {"ms", ToMilliseconds(total)},
                {"reason", FromAbsl(status.message())}});
   }
@@ -154,6 +154,7 @@ absl::StatusOr<ModelId> Pipeline::Resolve(const InferRequest& request) const {
 void Pipeline::Acquire(CallPtr call) {
   call->handle = deps_.manager.TryAcquire(call->model->id);
   if (!call->handle) return AcquireCold(std::move(call));
+  call->cache = CacheResult::kHit;
   Admit(std::move(call));
 }
 
@@ -226,7 +227,7 @@ void Pipeline::Run(CallPtr call) {
                            .input = call->accepted - call->request.received,
                            .infer = ran - started,
                            .output = now - ran};
-  call->Succeed({call->model->id, *std::move(outputs), call->cache, call->waited_for_load}, times,
+  call->Succeed({call->model->id, *std::move(outputs), *call->cache, call->waited_for_load}, times,
                 batch_size);
 }
 
