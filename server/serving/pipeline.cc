@@ -209,8 +209,15 @@ void Pipeline::Run(CallPtr call) {
   if (absl::Status status = call->CheckStillWanted(started); !status.ok()) {
     return call->Fail(std::move(status));
   }
-  const std::int64_t batch_size = BatchSize(call->request.inputs, call->handle->signature());
-  absl::StatusOr<TensorList> outputs = call->handle->Run(call->request.inputs, nullptr);
+  const InferRequest& request = call->request;
+  const Signature& signature = call->handle->signature();
+  const std::int64_t batch_size = BatchSize(request.inputs, signature);
+  absl::StatusOr<TensorList> outputs = call->handle->Run(request.inputs, nullptr);
+  if (outputs.ok()) {
+    absl::Status kept = CheckDeclaredOutputs(
+        {request.model, request.id, request.inputs, request.outputs}, signature, *outputs);
+    if (!kept.ok()) outputs = std::move(kept);
+  }
   const TimePoint ran = clock.Now();
   call->LetGo();
   if (absl::IsDataLoss(outputs.status())) {
