@@ -206,7 +206,8 @@ absl::Status App::Parts::Listen(const ServerConfig& c) {
       http, HttpServer::Start(http_options, HttpServer::Handlers{
                                                 .metrics = [this] { return metrics->Text(); },
                                                 .live = [this] { return repository->live(); },
-                                                .ready = [this] { return repository->ready(); }}));
+                                                .why_not_ready =
+                                                    [this] { return repository->why_not_ready(); }}));
   HEARTH_ASSIGN_OR_RETURN(
       grpc, GrpcServer::Start({*infer, *repository, *buffers, *metrics, clock}, GrpcOptions(c)));
   log::Info("listening", {{"grpc_host", c.grpc.host},
@@ -223,10 +224,11 @@ void App::Parts::ReadinessMayHaveChanged() {
   MutexLock lock(mu);  // orders two changes; below are only flags and datagrams
   if (draining || grpc == nullptr) return;
   const bool changed = repository->ready() != ready;
-  repository->SetReady(ready);
+  const std::string why = ready ? "" : StrCat("waiting for ", QuotedList(waiting));
+  repository->SetWhyNotReady(why);
   grpc->SetServing(ready);
   if (!ready) {
-    service_manager.Status(StrCat("waiting for ", QuotedList(waiting)));
+    service_manager.Status(why);
   } else if (!announced) {
     announced = true;
     service_manager.Ready("serving");
@@ -292,7 +294,7 @@ absl::Status App::Parts::Drain() {
   }
   log::Info("draining", {{"in_flight", infer->in_flight()}, {"timeout_s", ToSeconds(timeout)}});
   service_manager.Stopping("draining");
-  repository->SetReady(false);
+  repository->SetWhyNotReady("draining");
   grpc->SetServing(false);
   if (delay > Duration::zero()) {  // balancers need a moment to notice
     const TimePoint until = clock.Now() + delay;

@@ -102,6 +102,16 @@ void SetState(const ModelCache::Row& row, IndexRow& index) {
 
 RepositoryService::RepositoryService(Deps deps) : deps_(deps) {}
 
+std::string RepositoryService::why_not_ready() const {
+  MutexLock lock(mu_);
+  return why_not_ready_;
+}
+
+void RepositoryService::SetWhyNotReady(std::string why) {
+  MutexLock lock(mu_);
+  why_not_ready_ = std::move(why);
+}
+
 absl::StatusOr<ModelId> RepositoryService::Resolve(const std::string& model,
                                                    const std::string& version) const {
   HEARTH_ASSIGN_OR_RETURN(const std::optional<std::int64_t> number, ParseVersion(version));
@@ -201,7 +211,9 @@ absl::StatusOr<ModelId> RepositoryService::PrepareLoad(const std::string& model)
     return absl::InvalidArgumentError(
         StrCat("Model name '", model, "' must not contain path traversal characters"));
   }
-  if (const absl::Status scanned = deps_.catalog.Rescan(model); !scanned.ok()) {
+  const absl::Status scanned = deps_.catalog.Rescan(model);
+  if (deps_.rescanned) deps_.rescanned();
+  if (!scanned.ok()) {
     const std::string polled =
         StrCat("failed to load '", model, "', failed to poll from model repository");
     return absl::InternalError(

@@ -221,7 +221,7 @@ TEST_F(GrpcServerTest, IsLiveAtOnceAndReadyWhenTold) {
   EXPECT_TRUE(live.live());
   ASSERT_TRUE(Call(&Stub::ServerReady, inference::ServerReadyRequest(), &ready).ok());
   EXPECT_FALSE(ready.ready());
-  stack_.repository.SetReady(true);
+  stack_.repository.SetWhyNotReady("");
   ASSERT_TRUE(Call(&Stub::ServerReady, inference::ServerReadyRequest(), &ready).ok());
   EXPECT_TRUE(ready.ready());
 }
@@ -337,6 +337,8 @@ TEST_F(GrpcServerTest, StatTellsWhatIsResident) {
   } while (stat.server().in_flight() != 0);
   EXPECT_EQ(stat.server().name(), "hearth");
   EXPECT_GT(stat.server().uptime_seconds(), 0);
+  EXPECT_FALSE(stat.server().ready());
+  EXPECT_EQ(stat.server().not_ready_reason(), "starting");
   ASSERT_EQ(stat.budgets_size(), 3);
   EXPECT_EQ(stat.budgets(1).dimension(), "host");
   EXPECT_EQ(stat.budgets(1).capacity_bytes(), 1u << 30);

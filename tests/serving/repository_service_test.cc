@@ -48,8 +48,12 @@ class RepositoryServiceTest : public ServingTest {
 
 TEST_F(RepositoryServiceTest, ReadyIsWhatItWasTold) {
   EXPECT_TRUE(repository_->live());
+  EXPECT_EQ(repository_->why_not_ready(), "starting");
   EXPECT_FALSE(repository_->ready());
-  repository_->SetReady(true);
+  repository_->SetWhyNotReady("waiting for 'vad'");
+  EXPECT_EQ(repository_->why_not_ready(), "waiting for 'vad'");
+  EXPECT_FALSE(repository_->ready());
+  repository_->SetWhyNotReady("");
   EXPECT_TRUE(repository_->ready());
 }
 
@@ -173,6 +177,13 @@ TEST_F(RepositoryServiceTest, LoadsTheHighestVersionThatIsThereNow) {
   EXPECT_TRUE((*loaded)->ok()) << (*loaded)->status();
   EXPECT_TRUE(repository_->ModelReady("m", "2"));
   EXPECT_FALSE(repository_->ModelReady("m", "1"));
+}
+
+TEST_F(RepositoryServiceTest, TellsThatItHasReadTheRepositoryAgain) {
+  int rescans = 0;
+  RepositoryService repository({*catalog_, *manager_, clock_, [&] { ++rescans; }});
+  repository.Load("nobody", kNoDeadline, [](const auto&) {});
+  EXPECT_EQ(rescans, 1);
 }
 
 TEST_F(RepositoryServiceTest, LeavesAResidentModelThatDidNotChangeAlone) {
