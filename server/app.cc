@@ -190,7 +190,8 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
                                        .max_dims = static_cast<std::size_t>(c.limits.max_dimensions)},
                             .max_in_flight = c.grpc.max_in_flight,
                             .access_log = c.logging.access});
-  repository = std::make_unique<RepositoryService>(RepositoryService::Deps{*catalog, *manager, clock});
+  repository = std::make_unique<RepositoryService>(RepositoryService::Deps{
+      *catalog, *manager, clock, [this] { preloader->RenewPins(); }});
   preloader = std::make_unique<Preloader>(
       Preloader::Deps{*catalog, *manager, *timer, clock},
       Preloader::Options{c.cache.failure_backoff, c.cache.max_failure_backoff},

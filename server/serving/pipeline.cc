@@ -223,7 +223,7 @@ void Pipeline::Run(CallPtr call) {
   if (absl::IsDataLoss(outputs.status())) {
     // The file went away under the mapping: what is resident is of no use to anybody. The next
     // request loads whatever is there by then.
-    deps_.manager.Unload(call->model->id, [] {});
+    deps_.manager.Unload(call->model->id, [] {}, EvictionReason::kDataLoss);
   }
   if (outputs.ok()) outputs = SelectOutputs(call->request, *std::move(outputs));
   if (!outputs.ok()) return call->Fail(std::move(outputs).status());
