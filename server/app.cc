@@ -282,9 +282,9 @@ absl::Status App::Wait() {
   return parts_->Drain();
 }
 
-// Not ready, then idle, then empty, then deaf. Each step ends before the next begins, all within one
-// deadline. Models leave before connections do: a client that will not hang up is no reason to be
-// killed with models half freed.
+// Not ready, then idle, then empty, then deaf. Each step ends before the next begins, all within
+// one deadline. Models leave before connections do: a client that will not hang up is no reason to
+// be killed with models half freed.
 absl::Status App::Parts::Drain() {
   Duration delay{}, timeout{};
   {

@@ -60,7 +60,8 @@ class CallCount {
   std::int64_t unanswered() const ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
-  bool WaitForZero(const std::int64_t& number, Deadline deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool WaitForZero(const std::int64_t& number, Deadline deadline)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   mutable Mutex mu_;
   CondVar none_;  // one of the two became zero

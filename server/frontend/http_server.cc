@@ -314,7 +314,8 @@ std::vector<HttpRoute> HttpServer::OperationalRoutes(Handlers handlers) {
   const auto ready = [ask = std::move(handlers.why_not_ready)](const HttpRequest&) -> HttpResponse {
     const std::string why_not = ask();
     if (why_not.empty()) return {200, "application/json", "{\"ready\":true}"};
-    return {503, "application/json", StrCat("{\"ready\":false,\"reason\":", JsonString(why_not), "}")};
+    return {503, "application/json",
+            StrCat("{\"ready\":false,\"reason\":", JsonString(why_not), "}")};
   };
   return {
       {"GET", "/metrics",

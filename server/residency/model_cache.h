@@ -94,8 +94,8 @@ class ModelCache {
     ModelId id;
     ModelMetrics& metrics;
   };
-  // These and no others are hard-pinned from now on: never evicted once resident, however often they
-  // leave and come back.
+  // These and no others are hard-pinned from now on: never evicted once resident, however often
+  // they leave and come back.
   void SetHardPins(const std::vector<HardPin>& pins) ABSL_LOCKS_EXCLUDED(mu_);
 
   // --- A load, step by step ----------------------------------------------------------------------

@@ -23,9 +23,9 @@ struct PreloadItem {
   bool pin = false;
 };
 
-// Pins what the list pins, for as long as it says so, and starts the loads in the order of the list.
-// What has been loaded once counts as there for good, so that an eviction does not make the server
-// unready. A required model that fails is tried again, with a
+// Pins what the list pins, for as long as it says so, and starts the loads in the order of the
+// list. What has been loaded once counts as there for good, so that an eviction does not make the
+// server unready. A required model that fails is tried again, with a
 // back-off and a fresh look at its files, until it is there: the daemon stays up and not ready, so that
 // whoever put the wrong file there can put the right one. An optional one is left to its first request.
 //

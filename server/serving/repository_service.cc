@@ -196,7 +196,8 @@ std::vector<IndexRow> RepositoryService::Index(bool ready_only) const {
         row.reason = "not resident; loads on the first request";
       }
       if (!model.error.ok()) {
-        row.reason += StrCat(row.reason.empty() ? "" : "; ", "served as before its model.yaml was changed: ",
+        row.reason += StrCat(row.reason.empty() ? "" : "; ",
+                             "served as before its model.yaml was changed: ",
                              FromAbsl(model.error.message()));
       }
     }

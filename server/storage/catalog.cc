@@ -214,7 +214,9 @@ absl::Status Catalog::Rescan(std::string_view model) {
       if (!error) error = std::make_error_code(std::errc::not_a_directory);
       return Annotate(PathError(error, root), "model repository");
     }
-    if (TypeOf(root / name) == fs::file_type::directory) entry = ReadFolder(name, root / name, next);
+    if (TypeOf(root / name) == fs::file_type::directory) {
+      entry = ReadFolder(name, root / name, next);
+    }
     for (const std::string_view extension : kExtensions) {
       const fs::path file = root / StrCat(name, extension);
       if (!entry && TypeOf(file) == fs::file_type::regular) entry = BareFile(name, file);

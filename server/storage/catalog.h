@@ -46,7 +46,7 @@ class Catalog {
                                   std::optional<std::int64_t> version) const;
   absl::StatusOr<ModelSpec> Spec(const ModelId& id) const;
 
-  // Why the model cannot be understood as it is on disk now, also where it goes on as it was before.
+  // Why the model cannot be understood as it is on disk now, also where it goes on as it was.
   absl::Status Fault(std::string_view model) const;
 
   // An explicit Unload stays in force until Load (eviction does not come here): Resolve() refuses.

@@ -124,7 +124,8 @@ TEST_F(HttpServerTest, TellsHealth) {
               AllOf(StartsWith("HTTP/1.1 200 "), EndsWith("{\"ready\":true}")));
   ready_ = false;
   EXPECT_THAT(client.Send(Get("/v2/health/ready")).Receive(),
-              AllOf(StartsWith("HTTP/1.1 503 "), EndsWith("{\"ready\":false,\"reason\":\"waiting for 'vad'\"}")));
+              AllOf(StartsWith("HTTP/1.1 503 "),
+                    EndsWith("{\"ready\":false,\"reason\":\"waiting for 'vad'\"}")));
 }
 
 TEST_F(HttpServerTest, KeepsTheConnectionForManyRequests) {

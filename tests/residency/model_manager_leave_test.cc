@@ -257,8 +257,9 @@ TEST_F(LeaveTest, TheReasonOfAnUnloadIsCounted) {
   Resident("vad", 40);
   manager().Unload(Id("vad"), [] {}, EvictionReason::kDataLoss);
   executor_.RunAll();
-  EXPECT_NE(metrics_.Text().find("hearth_evictions_total{reason=\"data_loss\"} 1"), std::string::npos);
-  EXPECT_NE(metrics_.Text().find("hearth_evictions_total{reason=\"unload\"} 0"), std::string::npos);
+  const std::string text = metrics_.Text();
+  EXPECT_NE(text.find("hearth_evictions_total{reason=\"data_loss\"} 1"), std::string::npos);
+  EXPECT_NE(text.find("hearth_evictions_total{reason=\"unload\"} 0"), std::string::npos);
 }
 
 TEST_F(LeaveTest, ShutdownWithEverythingInFlightAnswersEverybody) {

@@ -241,7 +241,8 @@ TEST_F(RepositoryServiceTest, ABadModelYamlTakesNoModelDown) {
   const Answer answer = Infer(Request("m"));
   RunAll();
   EXPECT_TRUE((*answer)->ok());
-  EXPECT_THAT(Index(true), ElementsAre(AllOf(StartsWith("m:1 READY (served as before"), HasSubstr("metod"))));
+  EXPECT_THAT(Index(true), ElementsAre(AllOf(StartsWith("m:1 READY (served as before"),
+                                             HasSubstr("metod"))));
 
   const Loaded loaded = Load("m");
   EXPECT_EQ((*loaded)->status().code(), absl::StatusCode::kInvalidArgument);
