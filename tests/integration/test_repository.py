@@ -249,6 +249,7 @@ def test_a_file_cut_short_while_it_is_served_is_noticed(start, folder):
         for _ in range(3):
             with pytest.raises(InferenceServerException):
                 infer_floats(client, "cut", values=values)
+        assert server.metric("hearth_evictions_total", reason="unload") == 0
         models.save(big, folder / "new.tmp").rename(file)
         client.load_model("cut")
         assert infer_floats(client, "cut", values=values)[0, -1] == 2
