@@ -319,7 +319,7 @@ absl::StatusOr<ServerStat> Client::Stat(const std::string& model) {
   CLIENT_RETURN_IF_ERROR(impl_->Call(*impl_->cache, &hearth::v1::Cache::Stub::Stat, request, &response));
   const hearth::v1::Server& server = response.server();
   ServerStat stat{server.name(), server.version(), server.uptime_seconds(), server.ready(),
-                  server.in_flight(), {}, {}};
+                  server.in_flight(), {}, {}, server.not_ready_reason()};
   for (const auto& budget : response.budgets()) {
     stat.budgets.push_back({budget.dimension(), budget.capacity_bytes(), budget.used_bytes(),
                             budget.resident_bytes(), budget.loading_bytes(), budget.unloading_bytes()});

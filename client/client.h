@@ -143,6 +143,7 @@ struct ServerStat {
   std::int64_t in_flight = 0;
   std::vector<BudgetStat> budgets;
   std::vector<ModelStat> models;  // by name, then version
+  std::string not_ready_reason;   // "waiting for 'vad'"; empty: ready, or the server does not say
 };
 
 // Thread-safe: calls from many threads share one connection. Blocking calls; the connection is made by

@@ -203,7 +203,8 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c, const MemoryLimit&
                                        .max_dims = static_cast<std::size_t>(c.limits.max_dimensions)},
                             .max_in_flight = c.grpc.max_in_flight,
                             .access_log = c.logging.access});
-  repository = std::make_unique<RepositoryService>(RepositoryService::Deps{*catalog, *manager, clock});
+  repository = std::make_unique<RepositoryService>(RepositoryService::Deps{
+      *catalog, *manager, clock, [this] { preloader->RenewPins(); }});
   preloader = std::make_unique<Preloader>(
       Preloader::Deps{*catalog, *manager, *timer, clock},
       Preloader::Options{c.cache.failure_backoff, c.cache.max_failure_backoff},
@@ -219,7 +220,8 @@ absl::Status App::Parts::Listen(const ServerConfig& c) {
       http, HttpServer::Start(http_options, HttpServer::Handlers{
                                                 .metrics = [this] { return metrics->Text(); },
                                                 .live = [this] { return repository->live(); },
-                                                .ready = [this] { return repository->ready(); }}));
+                                                .why_not_ready =
+                                                    [this] { return repository->why_not_ready(); }}));
   HEARTH_ASSIGN_OR_RETURN(
       grpc, GrpcServer::Start({*infer, *repository, *buffers, *metrics, clock}, GrpcOptions(c)));
   log::Info("listening", {{"grpc_host", c.grpc.host},
@@ -236,10 +238,11 @@ void App::Parts::ReadinessMayHaveChanged() {
   MutexLock lock(mu);  // orders two changes; below are only flags and datagrams
   if (draining || grpc == nullptr) return;
   const bool changed = repository->ready() != ready;
-  repository->SetReady(ready);
+  const std::string why = ready ? "" : StrCat("waiting for ", QuotedList(waiting));
+  repository->SetWhyNotReady(why);
   grpc->SetServing(ready);
   if (!ready) {
-    service_manager.Status(StrCat("waiting for ", QuotedList(waiting)));
+    service_manager.Status(why);
   } else if (!announced) {
     announced = true;
     service_manager.Ready("serving");
@@ -293,8 +296,9 @@ absl::Status App::Wait() {
   return parts_->Drain();
 }
 
-// Not ready, then deaf, then idle, then empty. Each step ends before the next begins, all within one
-// deadline.
+// Not ready, then idle, then empty, then deaf. Each step ends before the next begins, all within
+// one deadline. Models leave before connections do: a client that will not hang up is no reason to
+// be killed with models half freed.
 absl::Status App::Parts::Drain() {
   Duration delay{}, timeout{};
   {
@@ -305,7 +309,7 @@ absl::Status App::Parts::Drain() {
   }
   log::Info("draining", {{"in_flight", infer->in_flight()}, {"timeout_s", ToSeconds(timeout)}});
   service_manager.Stopping("draining");
-  repository->SetReady(false);
+  repository->SetWhyNotReady("draining");
   grpc->SetServing(false);
   if (delay > Duration::zero()) {  // balancers need a moment to notice
     const TimePoint until = clock.Now() + delay;
@@ -317,9 +321,9 @@ absl::Status App::Parts::Drain() {
   // First, so that a request on an open connection hears UNAVAILABLE and not that its call was cut.
   infer->StopAccepting();
   HEARTH_RETURN_IF_ERROR(WaitUntil(deadline, [this] { return infer->in_flight() == 0; }));
-  HEARTH_RETURN_IF_ERROR(grpc->Shutdown(deadline));
   manager->Shutdown();
   HEARTH_RETURN_IF_ERROR(WaitUntil(deadline, [this] { return manager->idle(); }));
+  HEARTH_RETURN_IF_ERROR(grpc->Shutdown(deadline));
   http->Stop();
   log::Info("stopped", {});
   return absl::OkStatus();

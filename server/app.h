@@ -31,7 +31,7 @@ class App {
   // SIGTERM: makes Wait() return. May be called from any thread, more than once.
   void RequestStop();
 
-  // Blocks until RequestStop(), then drains: not ready, stop accepting, finish what runs, unload.
+  // Blocks until RequestStop(), then drains: not ready, finish what runs, unload, hang up.
   // DEADLINE_EXCEEDED when that took longer than shutdown.drain_timeout; the text names what hung, and
   // the process must then exit without destroying this object.
   absl::Status Wait();

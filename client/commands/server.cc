@@ -33,6 +33,7 @@ std::int64_t ResidentModels(const ServerStat& stat) {
 nlohmann::ordered_json ToJson(const ServerStat& stat, const std::string& address, bool full) {
   nlohmann::ordered_json json = {
       {"address", address}, {"name", stat.name}, {"version", stat.version}, {"ready", stat.ready}};
+  if (!stat.not_ready_reason.empty()) json["not_ready_reason"] = stat.not_ready_reason;
   if (!full) return json;
   json["uptime_seconds"] = stat.uptime_seconds;
   json["in_flight"] = stat.in_flight;
@@ -54,7 +55,7 @@ std::string ToText(const ServerStat& stat, const Context& context, bool full) {
                         context.address, ": ",
                         stat.ready ? Paint("ready", Tone::kGood, context.colors)
                                    : Paint("not ready", Tone::kBad, context.colors),
-                        "\n");
+                        stat.not_ready_reason.empty() ? "" : Cat(": ", stat.not_ready_reason), "\n");
   if (!full) return out;
   out += Cat("up ", FormatSeconds(stat.uptime_seconds), ", models resident: ", ResidentModels(stat),
              ", requests in flight: ", stat.in_flight, "\n");
@@ -98,6 +99,12 @@ absl::StatusOr<bool> ModelReady(Client& client, const ModelName& model) {
   return ready;
 }
 
+// Empty where the server does not say: only hearthd does.
+std::string WhyNotReady(Client& client) {
+  const absl::StatusOr<ServerStat> stat = client.Stat();
+  return stat.ok() ? stat->not_ready_reason : "";
+}
+
 int Health(const Context& context, const HealthArguments& arguments) {
   absl::StatusOr<bool> answer;
   Question question{"serving", "serving", "not serving"};
@@ -120,9 +127,12 @@ int Health(const Context& context, const HealthArguments& arguments) {
     FailForModel(answer.status(), arguments.model);
     return kExitFailed;  // container health checks know 0 and 1 only
   }
-  const int printed = context.json
-                          ? context.PrintJson({{question.key, *answer}})
-                          : context.Print(Cat(*answer ? question.yes : question.no, "\n"));
+  const std::string reason = *answer || !arguments.ready ? "" : WhyNotReady(context.client);
+  nlohmann::ordered_json json = {{question.key, *answer}};
+  if (!reason.empty()) json["reason"] = reason;
+  const int printed = context.json ? context.PrintJson(json)
+                                   : context.Print(Cat(*answer ? question.yes : question.no,
+                                                       reason.empty() ? "" : ": ", reason, "\n"));
   return *answer ? printed : kExitFailed;
 }
 

@@ -1,6 +1,7 @@
 #include "server/base/service_manager.h"
 
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
 
@@ -38,6 +39,10 @@ void ServiceManager::Send(const std::string& message) const {
   if (socket_.front() == '@') address.sun_path[0] = '\0';  // the abstract namespace
   const UniqueFd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   if (!fd) return;
+  // All services of a machine write to systemd's one queue, so a full one deserves a moment:
+  // READY=1 should not be lost. But a reader that does not read must not hold up signals.
+  const timeval patience{.tv_sec = 0, .tv_usec = 500'000};
+  (void)::setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
   const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + socket_.size());
   (void)::sendto(fd.get(), message.data(), message.size(), MSG_NOSIGNAL,
                  reinterpret_cast<const sockaddr*>(&address), length);

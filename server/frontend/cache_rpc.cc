@@ -26,7 +26,8 @@ void FillServer(const CacheRpcDeps& deps, hearth::v1::Server& wire) {
   wire.set_name(deps.server_name);
   wire.set_version(deps.server_version);
   wire.set_uptime_seconds(ToSeconds(deps.clock.Now() - deps.started));
-  wire.set_ready(deps.repository.ready());
+  wire.set_not_ready_reason(deps.repository.why_not_ready());
+  wire.set_ready(wire.not_ready_reason().empty());
   wire.set_in_flight(deps.infer.in_flight());
 }
 

@@ -21,21 +21,46 @@ void CallCount::Remove() {
   if (--count_ == 0) none_.NotifyAll();
 }
 
-bool CallCount::WaitForNone(Deadline deadline) {
-  MutexLock lock(mu_);
-  while (count_ > 0) {
+bool CallCount::WaitForZero(const std::int64_t& number, Deadline deadline) {
+  while (number > 0) {
     if (deadline == kNoDeadline) {
       none_.Wait(mu_);
     } else if (!none_.WaitUntil(mu_, deadline)) {
-      return count_ == 0;
+      return number == 0;
     }
   }
   return true;
 }
 
+bool CallCount::WaitForNone(Deadline deadline) {
+  MutexLock lock(mu_);
+  return WaitForZero(count_, deadline);
+}
+
 std::int64_t CallCount::count() const {
   MutexLock lock(mu_);
   return count_;
+}
+
+void CallCount::Begin() {
+  MutexLock lock(mu_);
+  ++unanswered_;
+}
+
+void CallCount::End() {
+  MutexLock lock(mu_);
+  HEARTH_CHECK(unanswered_ > 0);
+  if (--unanswered_ == 0) none_.NotifyAll();
+}
+
+bool CallCount::WaitForAnswers(Deadline deadline) {
+  MutexLock lock(mu_);
+  return WaitForZero(unanswered_, deadline);
+}
+
+std::int64_t CallCount::unanswered() const {
+  MutexLock lock(mu_);
+  return unanswered_;
 }
 
 EventLoop::EventLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue, CallCount& calls)

@@ -41,6 +41,7 @@ class MemberEvent final : public Event {
 
 // How many calls exist, over all queues: waiting for a client, running, or being answered. A queue
 // may be shut down only when there are none, because starting an operation on one that is aborts.
+// And how many of them a client waits for, which is what a shutdown has to be patient with.
 //
 // Thread-safe.
 class CallCount {
@@ -51,10 +52,21 @@ class CallCount {
   bool WaitForNone(Deadline deadline) ABSL_LOCKS_EXCLUDED(mu_);
   std::int64_t count() const ABSL_LOCKS_EXCLUDED(mu_);
 
+  // A client came for one, and its answer is out or the client is gone.
+  void Begin() ABSL_LOCKS_EXCLUDED(mu_);
+  void End() ABSL_LOCKS_EXCLUDED(mu_);
+  // True: nobody waits for an answer. False: `deadline` passed first.
+  bool WaitForAnswers(Deadline deadline) ABSL_LOCKS_EXCLUDED(mu_);
+  std::int64_t unanswered() const ABSL_LOCKS_EXCLUDED(mu_);
+
  private:
+  bool WaitForZero(const std::int64_t& number, Deadline deadline)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
   mutable Mutex mu_;
-  CondVar none_;
+  CondVar none_;  // one of the two became zero
   std::int64_t count_ ABSL_GUARDED_BY(mu_) = 0;
+  std::int64_t unanswered_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
 // One completion queue and its thread. All events of a call come from the queue it was registered

@@ -1,5 +1,6 @@
 #include "server/frontend/grpc_server.h"
 
+#include <grpc/grpc.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <netdb.h>
 #include <sys/socket.h>
@@ -7,10 +8,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <thread>
+#include <future>
 #include <utility>
 
 #include "absl/synchronization/mutex.h"
+#include "server/base/log.h"
 #include "server/base/unique_fd.h"
 #include "server/frontend/admin_rpc.h"
 #include "server/frontend/cache_rpc.h"
@@ -20,6 +22,8 @@ namespace hearth {
 namespace {
 
 constexpr Duration kCancelGrace = std::chrono::milliseconds(500);
+// For clients to close the connections they were asked to close.
+constexpr Duration kCloseGrace = std::chrono::milliseconds(500);
 
 // gRPC's reflection registers itself with every server of a process that links it. This takes it
 // out again, or puts it in where linking was lazy.
@@ -164,17 +168,25 @@ void GrpcServer::Serve() {
 
 GrpcServer::~GrpcServer() { (void)Shutdown(kNoDeadline); }
 
+// gRPC's own shutdown waits for every connection: one that was opened and never used, or one with a
+// stream of reflection on it, would cost all the time there is. So it runs beside, and is cut short
+// once everybody who asked something has heard.
+void GrpcServer::Close(Deadline deadline) {
+  std::future<void> closed = std::async(std::launch::async, [this] { server_->Shutdown(); });
+  if (!calls_.WaitForAnswers(deadline)) {
+    log::Warning("gRPC calls are cut off", {{"calls", calls_.unanswered()}});
+  }
+  while (closed.wait_for(kCloseGrace) != std::future_status::ready) {
+    log::Info("gRPC connections that do not end are cut off", {});
+    grpc_server_cancel_all_calls(server_->c_server());
+  }
+}
+
 absl::Status GrpcServer::Shutdown(Deadline deadline) {
   if (!server_) return absl::OkStatus();
   health_.SetServing(false);
   health_.EndWatches();
-  if (deadline == kNoDeadline) {
-    server_->Shutdown();
-  } else {
-    const auto left = std::chrono::duration_cast<std::chrono::system_clock::duration>(
-        deadline - deps_.clock.Now());
-    server_->Shutdown(std::chrono::system_clock::now() + left);
-  }
+  Close(deadline);
   // Cancelled calls are there until serving/ has answered them, and those that no client came for
   // until the loops have seen that none will: a moment for both.
   if (!calls_.WaitForNone(std::max(deadline, std::chrono::steady_clock::now() + kCancelGrace))) {

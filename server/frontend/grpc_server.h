@@ -73,15 +73,18 @@ class GrpcServer {
   void SetServing(bool serving) { health_.SetServing(serving); }
 
   // Health turns NOT_SERVING, the port closes, calls under way go on until `deadline`, then they
-  // are cancelled and have half a second more. OK: nothing is left. DEADLINE_EXCEEDED: so many
-  // calls have not been answered by serving/ (a model hangs); the process should exit without
-  // destroying this object. May be called again, by one thread at a time.
+  // are cancelled and have half a second more. What nobody waits for an answer on, a silent
+  // connection or an open stream of reflection, gets half a second to go away by itself. OK:
+  // nothing is left. DEADLINE_EXCEEDED: so many calls have not been answered by serving/ (a model
+  // hangs); the process should exit without destroying this object. May be called again, by one
+  // thread at a time.
   absl::Status Shutdown(Deadline deadline);
 
  private:
   GrpcServer(const Deps& deps, const Options& options);
   absl::Status Listen();
   void Serve();
+  void Close(Deadline deadline);
 
   const Deps deps_;
   const Options options_;

@@ -307,20 +307,23 @@ class HttpServer::Listener : public std::enable_shared_from_this<Listener> {
 };
 
 std::vector<HttpRoute> HttpServer::OperationalRoutes(Handlers handlers) {
-  const auto health = [](std::string_view word, std::function<bool()> ask) {
-    return [word = std::string(word), ask = std::move(ask)](const HttpRequest&) -> HttpResponse {
-      const bool yes = ask();
-      return {yes ? 200 : 503, "application/json",
-              StrCat("{\"", word, "\":", yes ? "true" : "false", "}")};
-    };
+  const auto live = [ask = std::move(handlers.live)](const HttpRequest&) -> HttpResponse {
+    if (ask()) return {200, "application/json", "{\"live\":true}"};
+    return {503, "application/json", "{\"live\":false}"};
+  };
+  const auto ready = [ask = std::move(handlers.why_not_ready)](const HttpRequest&) -> HttpResponse {
+    const std::string why_not = ask();
+    if (why_not.empty()) return {200, "application/json", "{\"ready\":true}"};
+    return {503, "application/json",
+            StrCat("{\"ready\":false,\"reason\":", JsonString(why_not), "}")};
   };
   return {
       {"GET", "/metrics",
        [metrics = std::move(handlers.metrics)](const HttpRequest&) -> HttpResponse {
          return {200, "text/plain; version=0.0.4; charset=utf-8", metrics()};
        }},
-      {"GET", "/v2/health/live", health("live", std::move(handlers.live))},
-      {"GET", "/v2/health/ready", health("ready", std::move(handlers.ready))},
+      {"GET", "/v2/health/live", live},
+      {"GET", "/v2/health/ready", ready},
   };
 }
 

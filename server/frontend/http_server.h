@@ -60,11 +60,12 @@ class HttpServer {
     std::size_t max_connections = 1024;                 // more wait in the kernel's queue
   };
 
-  // The routes of every server: GET /metrics, /v2/health/live and /v2/health/ready (200 or 503).
+  // The routes of every server: GET /metrics, /v2/health/live and /v2/health/ready (200 or 503,
+  // with a reason).
   struct Handlers {
     std::function<std::string()> metrics;  // Prometheus' text format
     std::function<bool()> live;
-    std::function<bool()> ready;
+    std::function<std::string()> why_not_ready;  // empty: ready
   };
   static std::vector<HttpRoute> OperationalRoutes(Handlers handlers);
 

@@ -120,6 +120,7 @@ class CallState {
       return;
     }
     Arm(method_);
+    method_->loop.calls().Begin();
     method_->handler(UnaryCall<Request, Response>(this));
   }
   void OnOver(bool) {
@@ -128,7 +129,9 @@ class CallState {
   }
   void OnFinished(bool) { Release(); }
   void Release() {
-    if (--events_left_ == 0) delete this;
+    if (--events_left_ > 0) return;
+    method_->loop.calls().End();
+    delete this;
   }
 
   const MethodPtr method_;

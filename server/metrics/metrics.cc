@@ -35,7 +35,8 @@ constexpr std::array<std::string_view, kCodes> kCodeNames = {
     "DATA_LOSS", "UNAUTHENTICATED"};
 
 constexpr std::array kEvictionReasons = {EvictionReason::kCapacity, EvictionReason::kUnload,
-                                         EvictionReason::kReload, EvictionReason::kShutdown};
+                                         EvictionReason::kReload, EvictionReason::kShutdown,
+                                         EvictionReason::kDataLoss};
 
 // Requests: a cache hit on a small model takes tens of microseconds, a cold one minutes.
 const prometheus::Histogram::BucketBoundaries& RequestBuckets() {
@@ -136,7 +137,8 @@ std::string_view ToString(CacheResult result) {
 }
 
 std::string_view ToString(EvictionReason reason) {
-  constexpr std::array<std::string_view, 4> kNames = {"capacity", "unload", "reload", "shutdown"};
+  constexpr std::array<std::string_view, kEvictionReasons.size()> kNames = {
+      "capacity", "unload", "reload", "shutdown", "data_loss"};
   return kNames[static_cast<std::size_t>(reason)];
 }
 

@@ -32,8 +32,8 @@ struct RequestTimes {
 enum class CacheResult : std::uint8_t { kHit, kWait, kLoad };
 std::string_view ToString(CacheResult result);  // "hit", "wait", "load"
 
-enum class EvictionReason : std::uint8_t { kCapacity, kUnload, kReload, kShutdown };
-std::string_view ToString(EvictionReason reason);  // "capacity", "unload", "reload", "shutdown"
+enum class EvictionReason : std::uint8_t { kCapacity, kUnload, kReload, kShutdown, kDataLoss };
+std::string_view ToString(EvictionReason reason);  // "capacity", "data_loss"
 
 // "OK", "INVALID_ARGUMENT": gRPC's spelling, the `code` label.
 std::string_view CodeName(absl::StatusCode code);

@@ -42,6 +42,8 @@ struct Signature {
   // False: how many outputs there are, and their names, is known only after a run (the program
   // returns a list or a dictionary). `outputs` is then empty.
   bool outputs_known = true;
+  // Those of model.yaml, as it has them: a promise, which every answer is held to.
+  std::vector<TensorInfo> declared_outputs;
   // Largest first dimension of every input; 0: the first dimension has no special meaning.
   std::int64_t max_batch_size = 0;
 };

@@ -86,7 +86,7 @@ struct ModelSlot {
   // Guarded by ModelCache::mu_.
   std::vector<std::unique_ptr<CacheEntry>> entries;
   CacheEntry* incoming = nullptr;  // queued, loading or failed: one at most
-  bool pinned = false;             // never evicted, until Unload
+  bool pinned = false;             // hard pin: never evicted
   int failures = 0;                // in a row
 };
 

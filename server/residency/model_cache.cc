@@ -79,7 +79,6 @@ ModelCache::FindResult ModelCache::Find(const ModelId& id, ModelMetrics& metrics
   }
   ModelSlot* known = index_.Find(id);
   ModelSlot& slot = known != nullptr ? *known : index_.Insert(id, metrics);
-  if (options.pin) slot.pinned = true;
 
   CacheEntry* current = slot.current.load(std::memory_order_relaxed);
   if (current != nullptr && !options.reload && current->pins.TryPin()) {
@@ -111,6 +110,15 @@ ModelCache::FindResult ModelCache::Find(const ModelId& id, ModelMetrics& metrics
   result.ticket = waiters_.Add(incoming, std::move(waiter));
   CheckLocked();
   return result;
+}
+
+void ModelCache::SetHardPins(const std::vector<HardPin>& pins) {
+  MutexLock lock(mu_);
+  for (const auto& slot : index_.slots()) slot->pinned = false;
+  for (const HardPin& pin : pins) {
+    ModelSlot* known = index_.Find(pin.id);
+    (known != nullptr ? *known : index_.Insert(pin.id, pin.metrics)).pinned = true;
+  }
 }
 
 // A fresh entry, or the failed one once more.
@@ -199,7 +207,6 @@ std::optional<ModelCache::Victim> ModelCache::Retire(CacheEntry& entry, Eviction
 
 void ModelCache::Leave(ModelSlot& slot, EvictionReason reason,
                        const std::shared_ptr<Completion>& completion, Leaving& leaving) {
-  slot.pinned = false;
   slot.failures = 0;
   if (CacheEntry* current = slot.current.load(std::memory_order_relaxed)) {
     if (std::optional<Victim> victim = Retire(*current, reason)) {
@@ -233,11 +240,11 @@ void ModelCache::Leave(ModelSlot& slot, EvictionReason reason,
   }
 }
 
-ModelCache::Leaving ModelCache::BeginUnload(const ModelId& id,
+ModelCache::Leaving ModelCache::BeginUnload(const ModelId& id, EvictionReason reason,
                                             std::shared_ptr<Completion> completion) {
   MutexLock lock(mu_);
   Leaving leaving;
-  if (ModelSlot* slot = index_.Find(id)) Leave(*slot, EvictionReason::kUnload, completion, leaving);
+  if (ModelSlot* slot = index_.Find(id)) Leave(*slot, reason, completion, leaving);
   CheckLocked();
   leaving.gone.push_back(std::move(completion));  // not under the lock, should it be the last
   return leaving;

@@ -61,7 +61,6 @@ class ModelCache {
   struct FindOptions {
     bool explicit_load = false;  // even inside a back-off
     bool reload = false;         // even when resident; a load under way starts again
-    bool pin = false;            // hard pin, until Unload
   };
   enum class Outcome {
     kHit,      // `handle` is set, `waiter` untouched
@@ -90,6 +89,14 @@ class ModelCache {
   std::optional<Leaver> TakeWaiter(Waiters::Ticket ticket) ABSL_LOCKS_EXCLUDED(mu_);
   std::vector<Leaver> TakeExpired() ABSL_LOCKS_EXCLUDED(mu_);
   std::optional<TimePoint> next_deadline() const ABSL_LOCKS_EXCLUDED(mu_);
+
+  struct HardPin {
+    ModelId id;
+    ModelMetrics& metrics;
+  };
+  // These and no others are hard-pinned from now on: never evicted once resident, however often
+  // they leave and come back.
+  void SetHardPins(const std::vector<HardPin>& pins) ABSL_LOCKS_EXCLUDED(mu_);
 
   // --- A load, step by step ----------------------------------------------------------------------
 
@@ -157,10 +164,10 @@ class ModelCache {
     std::vector<std::stop_source> stops;    // request_stop() these
     std::vector<std::shared_ptr<Completion>> gone;
   };
-  // What is ready -> kDraining | kUnloading, what is coming is stopped, what failed is forgotten,
-  // and the hard pin is lifted. `completion` is let go when the bytes of all of it are back.
-  Leaving BeginUnload(const ModelId& id, std::shared_ptr<Completion> completion)
-      ABSL_LOCKS_EXCLUDED(mu_);
+  // What is ready -> kDraining | kUnloading, what is coming is stopped, what failed is forgotten.
+  // `completion` is let go when the bytes of all of it are back.
+  Leaving BeginUnload(const ModelId& id, EvictionReason reason,
+                      std::shared_ptr<Completion> completion) ABSL_LOCKS_EXCLUDED(mu_);
   // BeginUnload of everything; Find() refuses from now on.
   Leaving Shutdown() ABSL_LOCKS_EXCLUDED(mu_);
 

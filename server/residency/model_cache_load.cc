@@ -56,8 +56,8 @@ absl::Status ModelCache::CheckCanFit(const CacheEntry& entry, const Footprint& n
                   both.mapped_bytes - held.mapped_bytes};
   if (const auto shortage = Shortage(own, held, capacity)) {
     return absl::ResourceExhaustedError(
-        StrCat(Title(entry.slot.id), " does not fit beside the hard-pinned models: it needs ",
-               *shortage, "; unload one or raise the budget"));
+        StrCat(Title(entry.slot.id), " does not fit beside the pinned models: it needs ",
+               *shortage, "; unpin or unload one, or raise the budget"));
   }
   return absl::OkStatus();
 }

@@ -73,9 +73,14 @@ void ModelManager::Load(const ModelId& id, LoadRequest request, Deadline deadlin
                   std::move(done)((*handle)->load_report());
                 },
                 deadline, /*request=*/false};
-  Find(id, {.explicit_load = true, .reload = request.reload, .pin = request.pin},
-       std::move(waiter));
-  if (request.pin) RoomChanged();  // for the worse: who can never fit beside it need not wait
+  Find(id, {.explicit_load = true, .reload = request.reload}, std::move(waiter));
+}
+
+void ModelManager::SetHardPins(const std::vector<ModelId>& ids) {
+  std::vector<ModelCache::HardPin> pins;
+  for (const ModelId& id : ids) pins.push_back({id, deps_.metrics.Model(id.name, id.version)});
+  cache_.SetHardPins(pins);
+  RoomChanged();  // also for the worse: who can never fit beside them need not wait
 }
 
 Waiters::Ticket ModelManager::Find(const ModelId& id, ModelCache::FindOptions options,
@@ -125,8 +130,9 @@ void ModelManager::Answer(ModelCache::Leaver leaver, const absl::Status& why) {
   if (leaver.abandoned) RoomChanged();
 }
 
-void ModelManager::Unload(const ModelId& id, absl::AnyInvocable<void() &&> done) {
-  Carry(cache_.BeginUnload(id, std::make_shared<Completion>(std::move(done))),
+void ModelManager::Unload(const ModelId& id, absl::AnyInvocable<void() &&> done,
+                          EvictionReason reason) {
+  Carry(cache_.BeginUnload(id, reason, std::make_shared<Completion>(std::move(done))),
         absl::UnavailableError(StrCat("model '", id.name, "' version ", id.version,
                                       " was unloaded while it was loading")));
 }

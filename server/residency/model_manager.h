@@ -100,21 +100,27 @@ class ModelManager {
 
   // Loads now even inside a failure's back-off; `done` gets OK once resident, or the reason.
   // kNoDeadline waits for as long as it takes.
-  // `pin`: never evicted until Unload. `reload`: load anew even when resident (the file changed); a
+  // `reload`: load anew even when resident (the file changed); a
   // load under way starts again. The old one answers requests until the new one is ready, if both
   // fit at once; else it leaves first, and requests wait for the new one. A reload that fails
   // before the old one had to leave changes nothing.
   struct LoadRequest {
-    bool pin = false;
     bool reload = false;
   };
   using LoadCallback = absl::AnyInvocable<void(absl::StatusOr<LoadReport>) &&>;
   void Load(const ModelId& id, LoadRequest request, Deadline deadline, LoadCallback done);
 
+  // These and no others are hard-pinned from now on: never evicted. A pin outlives unloads, reloads
+  // and failures; it loads nothing by itself.
+  // REQUIRES: `ids` came from the catalog.
+  void SetHardPins(const std::vector<ModelId>& ids);
+
   // Stops handing out `id`, frees it when the last handle is gone, then calls `done` (its bytes are
   // back by then). OK also when it was not resident. A load under way is stopped: its waiters get
-  // UNAVAILABLE. A request that comes meanwhile is not refused: it loads the model again.
-  void Unload(const ModelId& id, absl::AnyInvocable<void() &&> done);
+  // UNAVAILABLE. A request that comes meanwhile is not refused: it loads the model again. `reason`
+  // is for the log and the metrics.
+  void Unload(const ModelId& id, absl::AnyInvocable<void() &&> done,
+              EvictionReason reason = EvictionReason::kUnload);
 
   std::vector<ModelCache::Row> Snapshot() const { return cache_.Snapshot(); }
   MemoryBudget::Usage usage() const { return budget_.usage(); }

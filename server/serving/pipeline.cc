@@ -102,7 +102,7 @@ class InferCall final : public RunQueue::Runnable {
   const TimePoint accepted;
   ServedModel* model = nullptr;  // once resolved
   ModelHandle handle;            // from Acquire to the end of the run
-  CacheResult cache = CacheResult::kHit;
+  std::optional<CacheResult> cache;  // once acquired
   Duration waited_for_load{};
 
  private:
@@ -113,7 +113,7 @@ class InferCall final : public RunQueue::Runnable {
                {"version", model != nullptr ? std::to_string(model->id.version) : request.version},
                {"id", request.id},
                {"code", absl::StatusCodeToString(status.code())},
-               {"cache", ToString(cache)},
+               {"cache", cache ? ToString(*cache) : "none"},
                {"ms", ToMilliseconds(total)},
                {"reason", FromAbsl(status.message())}});
   }
@@ -154,6 +154,7 @@ absl::StatusOr<ModelId> Pipeline::Resolve(const InferRequest& request) const {
 void Pipeline::Acquire(CallPtr call) {
   call->handle = deps_.manager.TryAcquire(call->model->id);
   if (!call->handle) return AcquireCold(std::move(call));
+  call->cache = CacheResult::kHit;
   Admit(std::move(call));
 }
 
@@ -208,14 +209,21 @@ void Pipeline::Run(CallPtr call) {
   if (absl::Status status = call->CheckStillWanted(started); !status.ok()) {
     return call->Fail(std::move(status));
   }
-  const std::int64_t batch_size = BatchSize(call->request.inputs, call->handle->signature());
-  absl::StatusOr<TensorList> outputs = call->handle->Run(call->request.inputs, nullptr);
+  const InferRequest& request = call->request;
+  const Signature& signature = call->handle->signature();
+  const std::int64_t batch_size = BatchSize(request.inputs, signature);
+  absl::StatusOr<TensorList> outputs = call->handle->Run(request.inputs, nullptr);
+  if (outputs.ok()) {
+    absl::Status kept = CheckDeclaredOutputs(
+        {request.model, request.id, request.inputs, request.outputs}, signature, *outputs);
+    if (!kept.ok()) outputs = std::move(kept);
+  }
   const TimePoint ran = clock.Now();
   call->LetGo();
   if (absl::IsDataLoss(outputs.status())) {
     // The file went away under the mapping: what is resident is of no use to anybody. The next
     // request loads whatever is there by then.
-    deps_.manager.Unload(call->model->id, [] {});
+    deps_.manager.Unload(call->model->id, [] {}, EvictionReason::kDataLoss);
   }
   if (outputs.ok()) outputs = SelectOutputs(call->request, *std::move(outputs));
   if (!outputs.ok()) return call->Fail(std::move(outputs).status());
@@ -226,7 +234,7 @@ void Pipeline::Run(CallPtr call) {
                            .input = call->accepted - call->request.received,
                            .infer = ran - started,
                            .output = now - ran};
-  call->Succeed({call->model->id, *std::move(outputs), call->cache, call->waited_for_load}, times,
+  call->Succeed({call->model->id, *std::move(outputs), *call->cache, call->waited_for_load}, times,
                 batch_size);
 }
 

@@ -6,6 +6,23 @@
 #include "server/base/log.h"
 
 namespace hearth {
+namespace {
+
+// The versions that the pins of `items` mean as the catalog is now.
+std::vector<ModelId> PinnedIds(const Catalog& catalog, const std::vector<PreloadItem>& items) {
+  std::vector<ModelId> ids;
+  for (const PreloadItem& item : items) {
+    const std::vector<std::int64_t> versions = catalog.Versions(item.model);
+    if (!item.pin || versions.empty()) continue;
+    const std::int64_t version = item.version.value_or(versions.back());
+    if (std::find(versions.begin(), versions.end(), version) != versions.end()) {
+      ids.push_back({item.model, version});
+    }
+  }
+  return ids;
+}
+
+}  // namespace
 
 struct Preloader::State {
   State(Deps d, Options o, std::function<void()> change)
@@ -13,7 +30,7 @@ struct Preloader::State {
 
   struct Entry {
     PreloadItem item;
-    bool ready = false;
+    bool ready = false;  // has been loaded; stays so
     Duration backoff{};
     Timer::Id retry = 0;
   };
@@ -26,6 +43,7 @@ struct Preloader::State {
   mutable Mutex mu;
   std::vector<Entry> entries ABSL_GUARDED_BY(mu);
   std::size_t generation ABSL_GUARDED_BY(mu) = 0;  // of `entries`; answers to older lists are ignored
+  std::uint64_t pinnings ABSL_GUARDED_BY(mu) = 0;  // calls of Pin() so far
   bool stopped ABSL_GUARDED_BY(mu) = false;
 };
 
@@ -43,16 +61,21 @@ void Preloader::Apply(std::vector<PreloadItem> items) {
     generation = ++state_->generation;
     std::vector<State::Entry> next;
     for (PreloadItem& item : items) {
-      const auto known = std::find_if(state_->entries.begin(), state_->entries.end(),
-                                      [&](const State::Entry& e) { return e.item == item; });
-      const bool ready = known != state_->entries.end() && known->ready;
-      if (!ready) to_load.push_back(next.size());
+      const auto known = std::find_if(
+          state_->entries.begin(), state_->entries.end(), [&](const State::Entry& e) {
+            return e.item.model == item.model && e.item.version == item.version;
+          });
+      const bool listed = known != state_->entries.end();
+      const bool ready = listed && known->ready;
+      const bool newly_pinned = item.pin && !(listed && known->item.pin);
+      if (!ready || newly_pinned) to_load.push_back(next.size());
       next.push_back({std::move(item), ready, {}, 0});
     }
     for (const State::Entry& entry : state_->entries) obsolete.push_back(entry.retry);
     state_->entries = std::move(next);
   }
   for (const Timer::Id id : obsolete) state_->deps.timer.Cancel(id);
+  Pin(*state_);
   for (const std::size_t index : to_load) Start(state_, generation, index);
   state_->on_change();
 }
@@ -67,6 +90,28 @@ void Preloader::Stop() {
   for (const Timer::Id id : timers) state_->deps.timer.Cancel(id);
 }
 
+void Preloader::RenewPins() { Pin(*state_); }
+
+void Preloader::Pin(State& state) {
+  std::uint64_t seen = 0;
+  {
+    MutexLock lock(state.mu);
+    seen = ++state.pinnings;
+  }
+  while (true) {
+    std::vector<PreloadItem> items;
+    {
+      MutexLock lock(state.mu);
+      for (const State::Entry& entry : state.entries) items.push_back(entry.item);
+    }
+    state.deps.manager.SetHardPins(PinnedIds(state.deps.catalog, items));
+    // Whoever sets the pins last must have seen the newest list and the newest catalog.
+    MutexLock lock(state.mu);
+    if (seen == state.pinnings) return;
+    seen = state.pinnings;
+  }
+}
+
 void Preloader::Start(const std::shared_ptr<State>& state, std::size_t generation, std::size_t index) {
   PreloadItem item;
   {
@@ -76,7 +121,7 @@ void Preloader::Start(const std::shared_ptr<State>& state, std::size_t generatio
   }
   const absl::StatusOr<ModelId> id = state->deps.catalog.Resolve(item.model, item.version);
   if (!id.ok()) return Loaded(state, generation, index, id.status());
-  state->deps.manager.Load(*id, {.pin = item.pin, .reload = false}, kNoDeadline,
+  state->deps.manager.Load(*id, {}, kNoDeadline,
                            [state, generation, index](absl::StatusOr<LoadReport> report) {
                              Loaded(state, generation, index, report.status());
                            });
@@ -88,21 +133,23 @@ void Preloader::Loaded(const std::shared_ptr<State>& state, std::size_t generati
     MutexLock lock(state->mu);
     if (state->stopped || generation != state->generation) return;
     State::Entry& entry = state->entries[index];
-    entry.ready = status.ok();
+    entry.ready |= status.ok();
     if (!status.ok()) {
       entry.backoff = entry.backoff == Duration::zero()
                           ? state->options.backoff
                           : std::min(entry.backoff * 2, state->options.max_backoff);
-      log::Error(entry.item.required ? "required model not loaded; trying again" : "preload failed",
+      const bool again = entry.item.required && !entry.ready;
+      log::Error(again ? "required model not loaded; trying again" : "preload failed",
                  {{"model", entry.item.model},
                   {"required", entry.item.required},
-                  {"retry_s", entry.item.required ? ToSeconds(entry.backoff) : 0},
+                  {"retry_s", again ? ToSeconds(entry.backoff) : 0},
                   {"reason", FromAbsl(status.message())}});
-      if (entry.item.required) {
+      if (again) {
         const std::string model = entry.item.model;
         entry.retry = state->deps.timer.At(
             state->deps.clock.Now() + entry.backoff, [state, generation, index, model] {
               (void)state->deps.catalog.Rescan(model);  // Start() reports what is still wrong
+              Pin(*state);
               Start(state, generation, index);
             });
       }

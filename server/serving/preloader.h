@@ -21,11 +21,11 @@ struct PreloadItem {
   std::optional<std::int64_t> version;  // none: the highest
   bool required = true;
   bool pin = false;
-
-  friend bool operator==(const PreloadItem&, const PreloadItem&) = default;
 };
 
-// Starts the loads in the order of the list. A required model that fails is tried again, with a
+// Pins what the list pins, for as long as it says so, and starts the loads in the order of the
+// list. What has been loaded once counts as there for good, so that an eviction does not make the
+// server unready. A required model that fails is tried again, with a
 // back-off and a fresh look at its files, until it is there: the daemon stays up and not ready, so that
 // whoever put the wrong file there can put the right one. An optional one is left to its first request.
 //
@@ -47,17 +47,20 @@ class Preloader {
   Preloader(Deps deps, Options options, std::function<void()> on_change);
   ~Preloader();  // Stop()
 
-  // Replaces the list. Items that are new or changed are loaded; what left the list stays resident
-  // until it has to make room.
+  // Replaces the list. Items that are new or newly pinned are loaded; what left the list stays
+  // resident until it has to make room.
   void Apply(std::vector<PreloadItem> items);
+  // A pin without a version is the highest one's: to be called when there may be a higher one.
+  void RenewPins();
   // No load is started any more. Idempotent.
   void Stop();
 
   bool all_required_ready() const;
-  std::vector<std::string> waiting_for() const;  // required models that are not there yet
+  std::vector<std::string> waiting_for() const;  // required models that have never been loaded yet
 
  private:
   struct State;
+  static void Pin(State& state);
   static void Start(const std::shared_ptr<State>& state, std::size_t generation, std::size_t index);
   static void Loaded(const std::shared_ptr<State>& state, std::size_t generation, std::size_t index,
                      const absl::Status& status);

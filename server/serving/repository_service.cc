@@ -104,6 +104,16 @@ void SetState(const ModelCache::Row& row, IndexRow& index) {
 
 RepositoryService::RepositoryService(Deps deps) : deps_(deps) {}
 
+std::string RepositoryService::why_not_ready() const {
+  MutexLock lock(mu_);
+  return why_not_ready_;
+}
+
+void RepositoryService::SetWhyNotReady(std::string why) {
+  MutexLock lock(mu_);
+  why_not_ready_ = std::move(why);
+}
+
 absl::StatusOr<ModelId> RepositoryService::Resolve(const std::string& model,
                                                    const std::string& version) const {
   HEARTH_ASSIGN_OR_RETURN(const std::optional<std::int64_t> number, ParseVersion(version));
@@ -170,7 +180,7 @@ std::vector<IndexRow> RepositoryService::Index(bool ready_only) const {
   }
   std::vector<IndexRow> index;
   for (const Catalog::Row& model : deps_.catalog.List()) {
-    if (!model.error.ok()) {
+    if (model.versions.empty()) {
       index.push_back(
           {model.model, "", "UNAVAILABLE", std::string(FromAbsl(model.error.message()))});
     }
@@ -187,6 +197,11 @@ std::vector<IndexRow> RepositoryService::Index(bool ready_only) const {
       } else {
         row.reason = "not resident; loads on the first request";
       }
+      if (!model.error.ok()) {
+        row.reason += StrCat(row.reason.empty() ? "" : "; ",
+                             "served as before its model.yaml was changed: ",
+                             FromAbsl(model.error.message()));
+      }
     }
   }
   if (ready_only) std::erase_if(index, [](const IndexRow& row) { return row.state != "READY"; });
@@ -199,18 +214,23 @@ absl::StatusOr<ModelId> RepositoryService::PrepareLoad(const std::string& model)
     return absl::InvalidArgumentError(
         StrCat("Model name '", model, "' must not contain path traversal characters"));
   }
-  if (const absl::Status scanned = deps_.catalog.Rescan(model); !scanned.ok()) {
+  const absl::Status scanned = deps_.catalog.Rescan(model);
+  if (deps_.rescanned) deps_.rescanned();
+  if (!scanned.ok()) {
     const std::string polled =
         StrCat("failed to load '", model, "', failed to poll from model repository");
     return absl::InternalError(
         absl::IsNotFound(scanned) ? polled : StrCat(polled, ": ", FromAbsl(scanned.message())));
   }
+  const auto bad = [&](const absl::Status& why) {
+    return absl::InvalidArgumentError(
+        StrCat("failed to load '", model, "', ", FromAbsl(why.message())));
+  };
+  // One that is served as it was before is left alone.
+  if (const absl::Status fault = deps_.catalog.Fault(model); !fault.ok()) return bad(fault);
   deps_.catalog.SetUnloaded(model, false);
   absl::StatusOr<ModelId> id = deps_.catalog.Resolve(model, std::nullopt);
-  if (!id.ok()) {
-    return absl::InvalidArgumentError(
-        StrCat("failed to load '", model, "', ", FromAbsl(id.status().message())));
-  }
+  if (!id.ok()) return bad(id.status());
   return id;
 }
 

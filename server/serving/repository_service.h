@@ -1,14 +1,15 @@
 // What is not inference: health, metadata, index, load, unload.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
 #include "server/base/clock.h"
+#include "server/base/mutex.h"
 #include "server/base/status.h"
 #include "server/residency/model_manager.h"
 #include "server/storage/catalog.h"
@@ -48,12 +49,16 @@ class RepositoryService {
     Catalog& catalog;
     ModelManager& manager;
     const Clock& clock;
+    std::function<void()> rescanned{};  // the catalog may know other versions than before
   };
   explicit RepositoryService(Deps deps);
 
   bool live() const { return true; }     // the process can answer
-  bool ready() const { return ready_; }  // required models are resident and nobody said stop
-  void SetReady(bool ready) { ready_ = ready; }
+  // Required models have been loaded, and nobody said stop.
+  bool ready() const { return why_not_ready().empty(); }
+  // "waiting for 'vad'", "draining"; empty: ready.
+  std::string why_not_ready() const ABSL_LOCKS_EXCLUDED(mu_);
+  void SetWhyNotReady(std::string why) ABSL_LOCKS_EXCLUDED(mu_);
   // Resident now. An unknown or evicted model is not ready; that is not an error. Touches nothing.
   bool ModelReady(const std::string& model, const std::string& version) const;
 
@@ -70,6 +75,7 @@ class RepositoryService {
   // Reads the repository entry again, then loads its highest version: anew if its file or
   // model.yaml changed since it was loaded, else a resident one is left as it is. Lifts an earlier
   // Unload.
+  // A bad model.yaml is reported, and a model that is served as before it was changed goes on.
   //   INVALID_ARGUMENT  "Model name cannot be empty", "... path traversal characters"; or the model
   //   is
   //                     bad: "load failed for model 'x': version 1 is at UNAVAILABLE state: <why>"
@@ -90,7 +96,8 @@ class RepositoryService {
   absl::StatusOr<ModelId> PrepareLoad(const std::string& model);
 
   const Deps deps_;
-  std::atomic<bool> ready_{false};
+  mutable Mutex mu_;
+  std::string why_not_ready_ ABSL_GUARDED_BY(mu_) = "starting";
 };
 
 }  // namespace hearth

@@ -7,11 +7,15 @@
 namespace hearth {
 namespace {
 
+template <typename... Args>
+std::string WithId(std::string_view request_id, const Args&... text) {
+  return StrCat("[request id: ", request_id.empty() ? "<id_unknown>" : request_id, "] ", text...);
+}
+
 // The only way a refusal is made, so that every text has its prefix.
 template <typename... Args>
 absl::Status Refuse(std::string_view request_id, const Args&... text) {
-  return absl::InvalidArgumentError(
-      StrCat("[request id: ", request_id.empty() ? "<id_unknown>" : request_id, "] ", text...));
+  return absl::InvalidArgumentError(WithId(request_id, text...));
 }
 
 const TensorInfo* FindInfo(const std::vector<TensorInfo>& infos, std::string_view name) {
@@ -214,6 +218,22 @@ absl::Status ValidateRequest(const RequestView& request, const Signature& signat
   HEARTH_RETURN_IF_ERROR(CheckBatch(request, signature));
   for (const NamedTensor& input : request.inputs) {
     HEARTH_RETURN_IF_ERROR(CheckInput(request, input, *FindInfo(signature.inputs, input.name)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckDeclaredOutputs(const RequestView& request, const Signature& signature,
+                                  const TensorList& outputs) {
+  for (const TensorInfo& declared : signature.declared_outputs) {
+    const Tensor* given = Find(outputs, declared.name);
+    if (given == nullptr) continue;
+    const bool right_type = declared.dtype == DType::kUnknown || declared.dtype == given->dtype;
+    if (right_type && (!declared.shape || Matches(*declared.shape, given->shape))) continue;
+    return absl::InternalError(WithId(
+        request.id, "model '", request.model, "' returned output '", declared.name, "' as ",
+        ToString(given->dtype), " ", ToString(given->shape), ", but its model.yaml declares ",
+        declared.dtype == DType::kUnknown ? "any data type" : ToString(declared.dtype), " ",
+        declared.shape ? ToString(*declared.shape) : "of any shape", "; mend one of them"));
   }
   return absl::OkStatus();
 }

@@ -38,6 +38,12 @@ struct RequestView {
 [[nodiscard]] absl::Status ValidateRequest(const RequestView& request, const Signature& signature,
                                            const RequestLimits& limits);
 
+// OK, or INTERNAL (as in Triton) for an output whose type or shape is not what model.yaml declared:
+// the model is at fault, or its model.yaml. What it leaves open may be anything.
+[[nodiscard]] absl::Status CheckDeclaredOutputs(const RequestView& request,
+                                                const Signature& signature,
+                                                const TensorList& outputs);
+
 // The refusal for an output that a program of unknown outputs did not return after all.
 [[nodiscard]] absl::Status UnexpectedOutput(std::string_view request_id, std::string_view output,
                                             std::string_view model);

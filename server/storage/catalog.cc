@@ -109,6 +109,12 @@ std::optional<std::string> BareModelName(std::string_view file) {
   return std::nullopt;
 }
 
+// Whether these are versions in `folder`, and not of the same name elsewhere.
+bool IsFrom(const fs::path& folder, const std::map<std::int64_t, ModelSpec>& versions) {
+  return !versions.empty() &&
+         versions.begin()->second.file.parent_path().parent_path() == folder;
+}
+
 std::string Unknown(std::string_view model) {
   return StrCat("Request for unknown model: '", model, "' is not found");
 }
@@ -133,7 +139,8 @@ void Catalog::Publish(Snapshot snapshot) {
 }
 
 std::shared_ptr<const Catalog::Entry> Catalog::ReadFolder(const std::string& model,
-                                                          const fs::path& folder) {
+                                                          const fs::path& folder,
+                                                          const Snapshot& before) {
   auto entry = std::make_shared<Entry>();
   const auto refuse = [&](absl::Status error) {
     log::Warning("model cannot be served",
@@ -147,7 +154,15 @@ std::shared_ptr<const Catalog::Entry> Catalog::ReadFolder(const std::string& mod
   if (absl::StatusOr<ModelOptions> read = ReadModelYaml(yaml); read.ok()) {
     options = *std::move(read);
   } else if (!absl::IsNotFound(read.status())) {
-    return refuse(read.status());
+    const auto known = before.find(model);
+    if (known == before.end() || !IsFrom(folder, known->second->versions)) {
+      return refuse(read.status());
+    }
+    log::Warning("model.yaml is bad; the one before stays in force",
+                 {{"model", model}, {"error", FromAbsl(read.status().message())}});
+    entry->versions = known->second->versions;
+    entry->error = read.status();
+    return entry;
   }
   absl::StatusOr<std::vector<std::string>> names = Names(folder);
   if (!names.ok()) return refuse(names.status());
@@ -182,9 +197,12 @@ std::shared_ptr<const Catalog::Entry> Catalog::BareFile(const std::string& model
   return entry;
 }
 
-absl::Status Catalog::ScanRoot(const fs::path& root, Snapshot& found) {
+absl::Status Catalog::ScanRoot(const fs::path& root, const Snapshot& before, Snapshot& found) {
   HEARTH_ASSIGN_OR_RETURN(const std::vector<std::string> names, Names(root));
   Snapshot here;
+  const auto read_folder = [&](const std::string& model, const fs::path& folder) {
+    return ReadFolder(model, folder, before);
+  };
   const auto add = [&](const std::string& model, const fs::path& path, const auto& read) {
     if (!IsModelName(model)) {
       log::Warning("a name that is not fit for a model is ignored", {{"path", path.string()}});
@@ -196,7 +214,7 @@ absl::Status Catalog::ScanRoot(const fs::path& root, Snapshot& found) {
     }
   };
   for (const std::string& name : names) {
-    if (TypeOf(root / name) == fs::file_type::directory) add(name, root / name, ReadFolder);
+    if (TypeOf(root / name) == fs::file_type::directory) add(name, root / name, read_folder);
   }
   for (const std::string_view extension : kExtensions) {
     for (const std::string& name : names) {
@@ -216,9 +234,10 @@ absl::Status Catalog::ScanRoot(const fs::path& root, Snapshot& found) {
 
 absl::Status Catalog::Scan() {
   MutexLock lock(scan_mu_);
+  const std::shared_ptr<const Snapshot> before = snapshot();
   Snapshot found;
   for (const fs::path& root : roots_) {
-    HEARTH_RETURN_IF_ERROR(Annotate(ScanRoot(root, found), "model repository"));
+    HEARTH_RETURN_IF_ERROR(Annotate(ScanRoot(root, *before, found), "model repository"));
   }
   Publish(std::move(found));
   return absl::OkStatus();
@@ -228,20 +247,22 @@ absl::Status Catalog::Rescan(std::string_view model) {
   if (!IsModelName(model)) return absl::NotFoundError(Unknown(model));
   const std::string name(model);
   MutexLock lock(scan_mu_);
+  Snapshot next = *snapshot();
   std::shared_ptr<const Entry> entry;
   for (const fs::path& root : roots_) {
     if (std::error_code error; !fs::is_directory(root, error)) {
       if (!error) error = std::make_error_code(std::errc::not_a_directory);
       return Annotate(PathError(error, root), "model repository");
     }
-    if (TypeOf(root / name) == fs::file_type::directory) entry = ReadFolder(name, root / name);
+    if (TypeOf(root / name) == fs::file_type::directory) {
+      entry = ReadFolder(name, root / name, next);
+    }
     for (const std::string_view extension : kExtensions) {
       const fs::path file = root / StrCat(name, extension);
       if (!entry && TypeOf(file) == fs::file_type::regular) entry = BareFile(name, file);
     }
     if (entry) break;
   }
-  Snapshot next = *snapshot();
   if (entry) {
     next[name] = std::move(entry);
     Publish(std::move(next));
@@ -258,7 +279,7 @@ absl::StatusOr<ModelId> Catalog::Resolve(std::string_view model,
   const auto found = now->find(model);
   if (found == now->end()) return absl::NotFoundError(Unknown(model));
   const Entry& entry = *found->second;
-  HEARTH_RETURN_IF_ERROR(entry.error);
+  if (entry.versions.empty()) return entry.error;
   const auto at = version ? entry.versions.find(*version) : std::prev(entry.versions.end());
   if (at == entry.versions.end()) {
     return absl::NotFoundError(
@@ -275,11 +296,17 @@ absl::StatusOr<ModelSpec> Catalog::Spec(const ModelId& id) const {
   const std::shared_ptr<const Snapshot> now = snapshot();
   const auto found = now->find(id.name);
   if (found == now->end()) return absl::NotFoundError(Unknown(id.name));
-  HEARTH_RETURN_IF_ERROR(found->second->error);
+  if (found->second->versions.empty()) return found->second->error;
   const auto at = found->second->versions.find(id.version);
   if (at != found->second->versions.end()) return at->second;
   return absl::NotFoundError(
       StrCat("Request for unknown model: '", id.name, "' version ", id.version, " is not found"));
+}
+
+absl::Status Catalog::Fault(std::string_view model) const {
+  const std::shared_ptr<const Snapshot> now = snapshot();
+  const auto found = now->find(model);
+  return found == now->end() ? absl::NotFoundError(Unknown(model)) : found->second->error;
 }
 
 void Catalog::SetUnloaded(std::string_view model, bool unloaded) {

@@ -33,7 +33,8 @@ class Catalog {
   explicit Catalog(std::vector<std::filesystem::path> roots);
 
   // Reads every root again. A root that cannot be read is an error and leaves the old snapshot as
-  // it was; a model that cannot be understood (a bad model.yaml) stays listed with its error.
+  // it was; a model that cannot be understood (a bad model.yaml) stays listed with its error. If it
+  // was understood before, it goes on as it was: a slip of the pen takes no model down.
   absl::Status Scan();
   // Reads one model again. NOT_FOUND when it is in no root (and is forgotten).
   absl::Status Rescan(std::string_view model);
@@ -46,6 +47,9 @@ class Catalog {
                                   std::optional<std::int64_t> version) const;
   absl::StatusOr<ModelSpec> Spec(const ModelId& id) const;
 
+  // Why the model cannot be understood as it is on disk now, also where it goes on as it was.
+  absl::Status Fault(std::string_view model) const;
+
   // An explicit Unload stays in force until Load (eviction does not come here): Resolve() refuses.
   // Ignored for a model that is not listed; forgotten with it.
   void SetUnloaded(std::string_view model, bool unloaded);
@@ -53,8 +57,8 @@ class Catalog {
 
   struct Row {
     std::string model;
-    std::vector<std::int64_t> versions;  // ascending; empty when `error`
-    absl::Status error;                  // why it cannot be served
+    std::vector<std::int64_t> versions;  // ascending; empty: it cannot be served
+    absl::Status error;                  // why not, or why the versions are those of before
     bool unloaded = false;
   };
   std::vector<Row> List() const;                                     // by name
@@ -63,16 +67,18 @@ class Catalog {
  private:
   struct Entry {
     std::map<std::int64_t, ModelSpec> versions;
-    absl::Status error;
+    absl::Status error;  // with versions: they are those of the last good reading
   };
   using Snapshot = std::map<std::string, std::shared_ptr<const Entry>, std::less<>>;
 
   std::shared_ptr<const Snapshot> snapshot() const ABSL_LOCKS_EXCLUDED(mu_);
   void Publish(Snapshot snapshot) ABSL_LOCKS_EXCLUDED(mu_);
 
-  static absl::Status ScanRoot(const std::filesystem::path& root, Snapshot& found);
+  static absl::Status ScanRoot(const std::filesystem::path& root, const Snapshot& before,
+                               Snapshot& found);
   static std::shared_ptr<const Entry> ReadFolder(const std::string& model,
-                                                 const std::filesystem::path& folder);
+                                                 const std::filesystem::path& folder,
+                                                 const Snapshot& before);
   static std::shared_ptr<const Entry> BareFile(const std::string& model,
                                                const std::filesystem::path& file);
 

@@ -232,23 +232,22 @@ absl::Status mapped_file_internal::PopulateByReading(int fd, std::uint64_t offse
   return absl::OkStatus();
 }
 
+absl::Status MappedFile::Intact() const {
+  struct stat st {};
+  if (::fstat(fd_.get(), &st) != 0) {
+    return ErrnoStatus(errno, StrCat("'", ShortName(path_), "' cannot be examined"));
+  }
+  const FileId now = IdOf(st);
+  if (now == id_ && !poisoned()) return absl::OkStatus();
+  const bool cut = poisoned() || now.size < id_.size;
+  return absl::DataLossError(StrCat("'", ShortName(path_), "' was ", cut ? "cut short" : "written to",
+                                    " while in use; replace model files by renaming a new one over them"));
+}
+
 absl::Status MappedFile::Unchanged() const {
+  HEARTH_RETURN_IF_ERROR(Intact());
   const std::string name = ShortName(path_);
   struct stat st {};
-  if (::fstat(fd_.get(), &st) != 0)
-    return ErrnoStatus(errno, StrCat("'", name, "' cannot be examined"));
-  const FileId now = IdOf(st);
-  if (now.size < id_.size) {
-    return absl::DataLossError(StrCat("'", name, "' was cut short while in use, from ", id_.size,
-                                      " to ", now.size,
-                                      " bytes; replace model files by renaming a new one over "
-                                      "them"));
-  }
-  if (now != id_) {
-    return absl::DataLossError(StrCat("'", name,
-                                      "' was written to while in use; replace model files by "
-                                      "renaming a new one over them"));
-  }
   if (::stat(path_.c_str(), &st) != 0) return OpenError(errno, name);
   const FileId there = IdOf(st);
   if (there.device != id_.device || there.inode != id_.inode) {

@@ -59,7 +59,12 @@ class MappedFile {
   // kernel does not say.
   std::uint64_t CachedBytes(std::uint64_t offset, std::uint64_t length) const;
 
-  // Whether path and content are still what was opened.
+  // Whether the mapped file itself is as it was opened, by its size and the time of its last change:
+  // DATA_LOSS when it was cut short or written to, for its bytes are not to be trusted then. One cheap
+  // system call; for after each run.
+  absl::Status Intact() const;
+
+  // The same, and whether the path still leads to it.
   //   DATA_LOSS            the mapped file itself was cut short or written to: its bytes are not to
   //   be
   //                        trusted

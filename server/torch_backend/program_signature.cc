@@ -170,6 +170,7 @@ absl::Status OverlayInputs(const std::vector<TensorInfo>& declared, ProgramSigna
 
 absl::Status OverlayOutputs(const std::vector<TensorInfo>& declared, ProgramSignature& program) {
   Signature& signature = program.signature;
+  signature.declared_outputs = declared;
   if (signature.outputs_known && declared.size() != signature.outputs.size()) {
     return absl::InvalidArgumentError(StrCat("model.yaml declares ", declared.size(),
                                              " outputs, but the program returns ",

@@ -29,6 +29,14 @@ std::map<FilePtr, Range> MappedRanges(const Weights& weights) {
   return ranges;
 }
 
+std::vector<FilePtr> FilesOf(const Weights& weights) {
+  std::vector<FilePtr> files;
+  for (const WeightStorage& storage : weights.storages) files.push_back(storage.file);
+  std::sort(files.begin(), files.end());
+  files.erase(std::unique(files.begin(), files.end()), files.end());
+  return files;
+}
+
 absl::StatusOr<Weights> OpenWeights(const std::vector<std::filesystem::path>& named) {
   std::vector<std::filesystem::path> files;
   for (const std::filesystem::path& path : named) {
@@ -76,21 +84,17 @@ std::vector<Extent> ScriptSource::extents() const {
   return extents;
 }
 
-const MappedFile* ScriptSource::poisoned() const {
-  if (program.file->poisoned()) return program.file.get();
-  const MappedFile* last = nullptr;
-  for (const WeightStorage& storage : weights.storages) {
-    if (storage.file.get() == last) continue;  // most follow one of the same file
-    last = storage.file.get();
-    if (last->poisoned()) return last;
-  }
-  return nullptr;
+absl::Status ScriptSource::Intact() const {
+  HEARTH_RETURN_IF_ERROR(program.file->Intact());
+  for (const FilePtr& file : weight_files) HEARTH_RETURN_IF_ERROR(file->Intact());
+  return absl::OkStatus();
 }
 
 absl::StatusOr<ScriptSource> OpenScriptSource(const ModelSpec& spec) {
   HEARTH_ASSIGN_OR_RETURN(ScriptArchive program, OpenScriptArchive(spec.file));
   HEARTH_ASSIGN_OR_RETURN(Weights weights, OpenWeights(spec.weights));
-  return ScriptSource{std::move(program), std::move(weights)};
+  std::vector<FilePtr> files = FilesOf(weights);
+  return ScriptSource{std::move(program), std::move(weights), std::move(files)};
 }
 
 absl::StatusOr<ScriptSource> MapAgain(const ScriptSource& source) {
@@ -106,6 +110,7 @@ absl::StatusOr<ScriptSource> MapAgain(const ScriptSource& source) {
     }
     storage.file = file;
   }
+  again.weight_files = FilesOf(again.weights);
   return again;
 }
 

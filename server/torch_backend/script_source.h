@@ -18,6 +18,7 @@ namespace hearth {
 struct ScriptSource {
   ScriptArchive program;
   Weights weights;  // empty: all of them are in the program's archive
+  std::vector<std::shared_ptr<const MappedFile>> weight_files = {};  // each once
 
   bool has_weights() const { return !weights.tensors.empty(); }
   std::uint64_t weight_bytes() const;  // of all tensors
@@ -25,8 +26,8 @@ struct ScriptSource {
   std::uint64_t mapped_bytes() const;  // of the ranges of files that hold the others
   std::uint64_t CachedBytes() const;   // of those ranges, in the page cache at this moment
   std::vector<Extent> extents() const;  // each mapped file
-  // The first file that was cut short while it was mapped; null: none was.
-  const MappedFile* poisoned() const;
+  // Whether all files are as they were opened: MappedFile::Intact().
+  absl::Status Intact() const;
 };
 
 // Shards are opened in parallel.

@@ -105,11 +105,7 @@ absl::StatusOr<TensorList> TorchScriptModel::Run(const TensorList& inputs, Sessi
           return RunOn(*binding, binding->plan.Copy(), inputs);
         });
     absl::StatusOr<TensorList> outputs = caught.ok() ? *std::move(caught) : std::move(caught).status();
-    if (const MappedFile* poisoned = source_.poisoned()) {
-      return absl::DataLossError(StrCat("'", ShortName(poisoned->path()),
-                                        "' was cut short while it was mapped; put the whole file back by "
-                                        "renaming it into place"));
-    }
+    HEARTH_RETURN_IF_ERROR(source_.Intact());
     const std::vector<std::size_t> changed = Changed(*binding);
     if (changed.empty()) return outputs;
     HEARTH_RETURN_IF_ERROR(Rebind(binding, changed));

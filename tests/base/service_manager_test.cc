@@ -15,18 +15,23 @@ namespace hearth {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 using testing::StartsWith;
 
 // What systemd's end of $NOTIFY_SOCKET hears, in Linux' abstract namespace.
 class Listener {
  public:
   Listener() : name_("hearth-notify-test-" + std::to_string(::getpid())) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    std::memcpy(address.sun_path + 1, name_.data(), name_.size());
-    EXPECT_EQ(::bind(fd_.get(), reinterpret_cast<sockaddr*>(&address),
-                     static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name_.size())),
-              0);
+    address_.sun_family = AF_UNIX;
+    std::memcpy(address_.sun_path + 1, name_.data(), name_.size());
+    EXPECT_EQ(::bind(fd_.get(), reinterpret_cast<sockaddr*>(&address_), length()), 0);
+  }
+  // Until the queue holds no more.
+  void Fill() {
+    const UniqueFd sender(::socket(AF_UNIX, SOCK_DGRAM, 0));
+    while (::sendto(sender.get(), "x", 1, MSG_DONTWAIT, reinterpret_cast<sockaddr*>(&address_),
+                    length()) == 1) {
+    }
   }
   std::string address() const { return "@" + name_; }
   std::string Receive() {
@@ -36,7 +41,12 @@ class Listener {
   }
 
  private:
+  socklen_t length() const {
+    return static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name_.size());
+  }
+
   std::string name_;
+  sockaddr_un address_{};
   UniqueFd fd_{::socket(AF_UNIX, SOCK_DGRAM, 0)};
 };
 
@@ -55,6 +65,13 @@ TEST(ServiceManager, WithoutASocketIsSilent) {
   const ServiceManager manager("");
   EXPECT_FALSE(manager.present());
   manager.Ready("serving");
+}
+
+TEST(ServiceManager, DoesNotWaitForAListenerThatDoesNotRead) {
+  Listener listener;
+  listener.Fill();
+  ServiceManager(listener.address()).Stopping("draining");  // comes back
+  EXPECT_THAT(listener.Receive(), Not(HasSubstr("STOPPING=1")));
 }
 
 TEST(ServiceManager, DoesNotMindThatNobodyListens) {

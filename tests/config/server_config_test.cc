@@ -161,6 +161,12 @@ TEST(ServerConfig, LetsFlagsWinOverTheEnvironmentAndThatOverTheFile) {
   EXPECT_EQ(config->grpc.completion_queues, 3);
 }
 
+TEST(ServerConfig, LetsTheLimitOfRequestsInProgressBeLifted) {
+  const auto config = Parse("grpc: {max_in_flight: 0}\n");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->grpc.max_in_flight, 0);
+}
+
 TEST(ServerConfig, TakesListsFromTheEnvironment) {
   const auto config = Parse("", {},
                             {{"HEARTH_REPOSITORY__ROOTS", "/models"},

@@ -221,7 +221,7 @@ TEST_F(GrpcServerTest, IsLiveAtOnceAndReadyWhenTold) {
   EXPECT_TRUE(live.live());
   ASSERT_TRUE(Call(&Stub::ServerReady, inference::ServerReadyRequest(), &ready).ok());
   EXPECT_FALSE(ready.ready());
-  stack_.repository.SetReady(true);
+  stack_.repository.SetWhyNotReady("");
   ASSERT_TRUE(Call(&Stub::ServerReady, inference::ServerReadyRequest(), &ready).ok());
   EXPECT_TRUE(ready.ready());
 }
@@ -337,6 +337,8 @@ TEST_F(GrpcServerTest, StatTellsWhatIsResident) {
   } while (stat.server().in_flight() != 0);
   EXPECT_EQ(stat.server().name(), "hearth");
   EXPECT_GT(stat.server().uptime_seconds(), 0);
+  EXPECT_FALSE(stat.server().ready());
+  EXPECT_EQ(stat.server().not_ready_reason(), "starting");
   ASSERT_EQ(stat.budgets_size(), 3);
   EXPECT_EQ(stat.budgets(1).dimension(), "host");
   EXPECT_EQ(stat.budgets(1).capacity_bytes(), 1u << 30);
@@ -456,65 +458,6 @@ TEST_F(GrpcServerTest, ReflectionCanBeSwitchedOff) {
   GrpcServer::Options options;
   options.reflection = false;
   EXPECT_EQ(ListServices(ServerStack(options)).status().code(), absl::StatusCode::kUnimplemented);
-}
-
-TEST_F(GrpcServerTest, ShutdownWaitsForWhatRuns) {
-  std::promise<void> running;
-  std::promise<void> go_on;
-  fakes::FakeLoader::Script slow = Echo();
-  slow.model.run = [&](const TensorList& inputs, Session*) -> absl::StatusOr<TensorList> {
-    running.set_value();
-    go_on.get_future().wait();
-    return inputs;
-  };
-  stack_.AddModel("slow", slow);
-  auto status = std::async(std::launch::async, [&] { return Infer(FloatRequest("slow")); });
-  running.get_future().wait();
-  auto shutdown =
-      std::async(std::launch::async, [&] { return stack_.server->Shutdown(kNoDeadline); });
-  // A new connection is refused once the shutdown has begun; the call under way is not hurt.
-  Await([&] {
-    grpc::ClientContext context;
-    inference::ServerLiveResponse response;
-    return !stack_.Stub()->ServerLive(&context, {}, &response).ok();
-  });
-  go_on.set_value();
-  EXPECT_TRUE(status.get().ok());
-  EXPECT_TRUE(shutdown.get().ok());
-}
-
-TEST_F(GrpcServerTest, ShutdownGivesUpOnWhatHangs) {
-  std::promise<void> running;
-  std::promise<void> go_on;
-  fakes::FakeLoader::Script hanging = Echo();
-  hanging.model.run = [&](const TensorList& inputs, Session*) -> absl::StatusOr<TensorList> {
-    running.set_value();
-    go_on.get_future().wait();
-    return inputs;
-  };
-  stack_.AddModel("hanging", hanging);
-  auto status = std::async(std::launch::async, [&] { return Infer(FloatRequest("hanging")); });
-  running.get_future().wait();
-  const absl::Status hung = stack_.server->Shutdown(stack_.clock.Now());
-  EXPECT_EQ(hung.code(), absl::StatusCode::kDeadlineExceeded);
-  EXPECT_THAT(hung.ToString(), HasSubstr("nobody has answered: 1"));
-  EXPECT_FALSE(status.get().ok());  // the client has been told
-  go_on.set_value();
-  EXPECT_TRUE(stack_.server->Shutdown(kNoDeadline).ok());
-}
-
-TEST_F(GrpcServerTest, ShutdownEndsWatches) {
-  const auto stub = grpc::health::v1::Health::NewStub(stack_.Channel());
-  stack_.server->SetServing(true);
-  grpc::ClientContext context;
-  const auto reader = stub->Watch(&context, {});
-  grpc::health::v1::HealthCheckResponse response;
-  ASSERT_TRUE(reader->Read(&response));
-  EXPECT_EQ(response.status(), grpc::health::v1::HealthCheckResponse::SERVING);
-  EXPECT_TRUE(stack_.server->Shutdown(kNoDeadline).ok());
-  ASSERT_TRUE(reader->Read(&response));
-  EXPECT_EQ(response.status(), grpc::health::v1::HealthCheckResponse::NOT_SERVING);
-  EXPECT_FALSE(reader->Read(&response));
 }
 
 }  // namespace

@@ -95,7 +95,8 @@ class HttpServerTest : public testing::Test {
         HttpServer::Start(options_, HttpServer::Handlers{
                                         .metrics = [] { return std::string("hearth_up 1\n"); },
                                         .live = [] { return true; },
-                                        .ready = [this] { return ready_.load(); },
+                                        .why_not_ready =
+                                            [this] { return ready_ ? "" : "waiting for 'vad'"; },
                                     });
     EXPECT_TRUE(started.ok()) << started.status();
     server_ = *std::move(started);
@@ -123,7 +124,8 @@ TEST_F(HttpServerTest, TellsHealth) {
               AllOf(StartsWith("HTTP/1.1 200 "), EndsWith("{\"ready\":true}")));
   ready_ = false;
   EXPECT_THAT(client.Send(Get("/v2/health/ready")).Receive(),
-              AllOf(StartsWith("HTTP/1.1 503 "), EndsWith("{\"ready\":false}")));
+              AllOf(StartsWith("HTTP/1.1 503 "),
+                    EndsWith("{\"ready\":false,\"reason\":\"waiting for 'vad'\"}")));
 }
 
 TEST_F(HttpServerTest, KeepsTheConnectionForManyRequests) {

@@ -10,7 +10,7 @@ import torch
 
 import hearthd as daemon
 import models
-from test_protocol import FLOATS, floats, infer_floats, request
+from test_protocol import FLOATS, floats, infer_floats, refusal, request
 
 
 def reference(file, *inputs):
@@ -40,6 +40,16 @@ def test_frozen_models_with_one_code_keep_their_own_constants(server):
 def test_a_model_that_changes_itself_answers_each_request_as_the_first(server, name, shift):
     for _ in range(5):
         assert np.array_equal(ask(server, name), FLOATS + shift)
+
+
+def test_an_output_that_is_not_what_model_yaml_declares_is_the_models_fault(start, tmp_path):
+    models.write_model(tmp_path / "r", "liar", models.Identity(),
+                       options="outputs: [{name: a, datatype: FP32, shape: [-1, 3]}]\n")
+    server = start(tmp_path / "r")
+    code, text = refusal(server, request("liar", floats()))
+    assert code == "INTERNAL", text
+    assert "output 'a'" in text and "FP32 [1,4]" in text and "FP32 [-1,3]" in text, text
+    assert np.array_equal(ask(server, "liar", FLOATS[:, :3]), FLOATS[:, :3])
 
 
 def test_a_model_that_changes_itself_answers_rightly_to_many_at_once(server):

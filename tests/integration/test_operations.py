@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -14,7 +15,10 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase)
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from tritonclient.grpc import service_pb2 as pb
+from tritonclient.utils import InferenceServerException
 
 import hearthd
 import models
@@ -93,13 +97,24 @@ def test_ready_waits_for_required_models(start, folder):
     wanted = [{"name": "good", "required": True}, {"name": "broken", "required": True}]
     server = start(folder, config={"models": wanted}, ready=False)
     assert server.get("/v2/health/live")[0] == 200
-    assert server.get("/v2/health/ready")[0] == 503
+    wait_until(lambda: "'good'" not in server.get("/v2/health/ready")[1])
+    assert server.get("/v2/health/ready") == (
+        503, '{"ready":false,"reason":"waiting for \'broken\'"}')
     with server.client() as client:
         assert client.is_server_live() and not client.is_server_ready()
         models.write_model(folder, "broken", models.Affine(1.0))
         client.load_model("broken")
         wait_until(client.is_server_ready)
     assert server.get("/v2/health/ready")[0] == 200
+
+
+def test_ready_stays_when_a_required_model_leaves(start, folder):
+    server = start(folder, config={"models": [{"name": "good", "required": True}]})
+    with server.client() as client:
+        client.unload_model("good")
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for("configuration reloaded")
+        assert client.is_server_ready()
 
 
 def wait_until(holds, patience=hearthd.PATIENCE):
@@ -244,6 +259,60 @@ def test_sighup_reads_the_configuration_again_and_keeps_the_last_good_one(start,
         assert np.array_equal(infer_floats(client, "good"), FLOATS * 2)
 
 
+def reload_with(server, **changes):
+    config = json.loads(server.config_file.read_text())
+    hearthd.write_config(server.config_file, {**config, **changes})
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for("configuration reloaded")
+
+
+def pins(server):
+    return {row["name"]: row["pinned"] for row in json.loads(server.cli("ps", "--json").stdout)["models"]}
+
+
+def test_a_pin_is_in_force_for_as_long_as_the_configuration_says_so(start, folder):
+    models.write_model(folder, "other", models.Affine(3.0))
+    server = start(folder, config={"models": [{"name": "good", "pin": True}]})
+    with server.client() as client:
+        client.unload_model("good")
+        client.load_model("good")
+        client.load_model("other")
+        assert pins(server) == {"good": True, "other": False}
+        reload_with(server, models=[{"name": "other", "pin": True}])
+        assert pins(server) == {"good": False, "other": True}
+        reload_with(server, models=[])
+        assert pins(server) == {"good": False, "other": False}
+
+
+def test_a_slip_in_model_yaml_takes_no_model_down(start, folder):
+    server = start(folder)
+    with server.client() as client:
+        infer_floats(client, "good")
+        (folder / "good" / "model.yaml").write_text("metod: x\n")
+        reload_with(server)
+        assert np.array_equal(infer_floats(client, "good"), FLOATS * 2)
+        assert "metod" in server.cli("models").stdout
+        with pytest.raises(InferenceServerException, match="metod"):
+            client.load_model("good")
+        assert np.array_equal(infer_floats(client, "good"), FLOATS * 2)
+
+
+# --- the access log ---
+
+
+def test_the_access_log_tells_how_a_request_came_by_its_model(start, folder):
+    models.write_model(folder, "bad", models.Affine(1.0)).write_bytes(b"")
+    server = start(folder, config={"logging": {"access": True}})
+    with server.client() as client:
+        infer_floats(client, "good")
+        infer_floats(client, "good")
+    refusal(server, request("bad", floats()))
+    refusal(server, request("nobody", floats()))
+    said = [server.wait_for("request") for _ in range(4)]
+    assert [(line["model"], line["cache"]) for line in said] == [
+        ("good", "load"), ("good", "hit"), ("bad", "none"), ("nobody", "none")]
+
+
 # --- starting and stopping ---
 
 
@@ -320,6 +389,23 @@ def test_an_idle_daemon_stops_at_once(start, folder):
     server = start(folder)
     assert server.terminate() == 0
     assert not [line for line in server.lines if json.loads(line)["level"] == "error"]
+
+
+def test_who_never_hangs_up_does_not_hold_a_stopping_daemon(start, folder):
+    """A TCP connection without a word on it, and a stream of reflection that stays open."""
+    server = start(folder, config={"shutdown": {"drain_timeout": "10m"}})
+    with server.client() as client:
+        client.load_model("good")
+    questions = queue.Queue()
+    questions.put(ServerReflectionRequest(list_services=""))
+    stream = ServerReflectionStub(server.channel()).ServerReflectionInfo(iter(questions.get, None))
+    next(stream)
+    with socket.create_connection(("127.0.0.1", server.grpc_port)) as silent:
+        assert silent.recv(1)  # the daemon has taken it
+        assert server.terminate() == 0
+    questions.put(None)
+    said = [json.loads(line)["msg"] for line in server.lines]
+    assert said.index("model unloaded") < said.index("gRPC connections that do not end are cut off")
 
 
 def test_systemd_is_told(start, folder, tmp_path):

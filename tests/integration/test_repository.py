@@ -249,11 +249,27 @@ def test_a_file_cut_short_while_it_is_served_is_noticed(start, folder):
         for _ in range(3):
             with pytest.raises(InferenceServerException):
                 infer_floats(client, "cut", values=values)
+        assert server.metric("hearth_evictions_total", reason="unload") == 0
         models.save(big, folder / "new.tmp").rename(file)
         client.load_model("cut")
         assert infer_floats(client, "cut", values=values)[0, -1] == 2
         assert np.array_equal(infer_floats(client, "good"), FLOATS * 2)
     assert server.alive
+
+
+def test_a_file_overwritten_in_place_is_noticed(start, folder):
+    """Same size, other weights: no answer mixes the two."""
+    file = models.write_model(folder, "over", models.Affine(2.0))
+    other = models.write_model(folder, "other", models.Affine(5.0))
+    server = start(folder)
+    with server.client() as client:
+        assert np.array_equal(infer_floats(client, "over"), FLOATS * 2)
+        with file.open("r+b") as handle:
+            handle.write(other.read_bytes())
+        with pytest.raises(InferenceServerException, match="written to while in use"):
+            infer_floats(client, "over")
+        assert np.array_equal(infer_floats(client, "over"), FLOATS * 5)
+        assert server.metric("hearth_evictions_total", reason="data_loss") == 1
 
 
 # --- failing loads ---

@@ -120,6 +120,7 @@ TEST(Metrics, CountsRefusalsLoadsPhasesAndEvictions) {
   EXPECT_DOUBLE_EQ(*Value(metrics, R"(hearth_load_phase_seconds_sum{phase="warm_up"})"), 0.008);
   EXPECT_EQ(Value(metrics, R"(hearth_evictions_total{reason="unload"})"), 1);
   EXPECT_EQ(Value(metrics, R"(hearth_evictions_total{reason="capacity"})"), 0);
+  EXPECT_EQ(Value(metrics, R"(hearth_evictions_total{reason="data_loss"})"), 0);
 }
 
 TEST(Metrics, SaysWhatIsRunning) {

@@ -39,7 +39,7 @@ class ModelCacheTest : public testing::Test {
     return *cache_.Publish(entry, model);
   }
   void Unload() {
-    auto leaving = cache_.BeginUnload(kVad, nullptr);
+    auto leaving = cache_.BeginUnload(kVad, EvictionReason::kUnload, nullptr);
     for (auto& victim : leaving.victims) Destroy(std::move(victim));
     for (auto& victim : std::exchange(drained_, {})) Destroy(std::move(victim));
   }

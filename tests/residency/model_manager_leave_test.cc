@@ -230,14 +230,36 @@ TEST_F(LeaveTest, AReloadDuringALoadStartsItAgain) {
   EXPECT_TRUE(reload.ok());
 }
 
-TEST_F(LeaveTest, AReloadOfAHardPinnedModelKeepsThePin) {
-  Exists("vad", 60);
-  Load("vad", {.pin = true});
-  executor_.RunAll();
+TEST_F(LeaveTest, AHardPinOutlivesReloadsUnloadsAndFailures) {
+  const auto pinned = [this] { return manager().Snapshot().at(0).pinned; };
+  manager().SetHardPins({Id("vad")});
+  Resident("vad", 60);
+  EXPECT_TRUE(pinned());
   auto load = Load("vad", {.reload = true});
   executor_.RunAll();
   EXPECT_TRUE(load.ok()) << load.status();
-  EXPECT_TRUE(manager().Snapshot().at(0).pinned);
+  EXPECT_TRUE(pinned());
+  Unload("vad");
+  executor_.RunAll();
+  Resident("vad", 60);
+  EXPECT_TRUE(pinned());
+  Unload("vad");
+  loader_.FailLoad(1, absl::DataLossError("cut short"));
+  Load("vad");
+  executor_.RunAll();
+  Load("vad");
+  executor_.RunAll();
+  EXPECT_TRUE(IsResident("vad"));
+  EXPECT_TRUE(pinned());
+}
+
+TEST_F(LeaveTest, TheReasonOfAnUnloadIsCounted) {
+  Resident("vad", 40);
+  manager().Unload(Id("vad"), [] {}, EvictionReason::kDataLoss);
+  executor_.RunAll();
+  const std::string text = metrics_.Text();
+  EXPECT_NE(text.find("hearth_evictions_total{reason=\"data_loss\"} 1"), std::string::npos);
+  EXPECT_NE(text.find("hearth_evictions_total{reason=\"unload\"} 0"), std::string::npos);
 }
 
 TEST_F(LeaveTest, ShutdownWithEverythingInFlightAnswersEverybody) {

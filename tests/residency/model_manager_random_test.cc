@@ -49,8 +49,6 @@ class Reference {
   };
 
   void Ask(int model, Request* request, bool explicit_load, TimePoint now) {
-    if (explicit_load && request->load && pin_next) pinned.insert(model);
-    pin_next = false;
     if (Generation* ready = Ready(model)) {
       if (!request->load) ready->last_used = now;
       Answer(request, kOk, ready);
@@ -65,12 +63,16 @@ class Reference {
     }
     Run(now);
   }
+  void SetPins(std::set<int> models, TimePoint now) {
+    pinned = std::move(models);
+    for (const int m : pinned) order.emplace(m, order.size());
+    Run(now);
+  }
   void Release(Request* request, TimePoint now) {
     Drop(std::exchange(request->held, nullptr));
     Run(now);
   }
   void Unload(int model, TimePoint now) {
-    pinned.erase(model);
     failed.erase(model);
     failures[model] = 0;
     if (Generation* ready = Ready(model)) {
@@ -105,10 +107,9 @@ class Reference {
   std::map<int, Failure> failed;
   std::map<int, int> failures;
   std::set<int> pinned;
-  std::map<int, std::size_t> order;  // first asked for, for ties
+  std::map<int, std::size_t> order;  // first heard of, for ties
   std::array<bool, kModels> load_fails{};
   std::array<bool, kModels> estimate_fails{};
-  bool pin_next = false;
 
  private:
   static std::uint64_t Size(int model) { return kSizes[static_cast<std::size_t>(model)]; }
@@ -251,13 +252,11 @@ TEST_F(RandomTest, TheManagerDoesWhatTheReferenceDoes) {
     const std::uint64_t what = pick(100);
     if (what < 50 && pairs.size() < 12) {
       const bool load = what >= 42;
-      reference.pin_next = load && pick(8) == 0;
       const Deadline deadline = load ? kNoDeadline : clock_.Now() + milliseconds(5 + pick(60));
       Pair pair;
       pair.expected.reset(new Reference::Request{asked++, deadline, load});
       if (load) {
-        manager().Load(Id(Name(model)), {.pin = reference.pin_next}, deadline,
-                       pair.loaded.callback());
+        manager().Load(Id(Name(model)), {}, deadline, pair.loaded.callback());
       } else {
         pair.actual.ticket = manager().Acquire(Id(Name(model)), deadline, pair.actual.callback());
       }
@@ -279,6 +278,14 @@ TEST_F(RandomTest, TheManagerDoesWhatTheReferenceDoes) {
       manager().Unload(Id(Name(model)), [] {});
       executor_.RunAll();
       reference.Unload(model, clock_.Now());
+    } else if (what < 90) {
+      std::set<int> pins = reference.pinned;
+      if (pins.erase(model) == 0) pins.insert(model);
+      std::vector<ModelId> ids;
+      for (const int m : pins) ids.push_back(Id(Name(m)));
+      manager().SetHardPins(ids);
+      executor_.RunAll();
+      reference.SetPins(pins, clock_.Now());
     } else if (what < 94) {
       reference.load_fails[i] = pick(3) == 0;
       reference.estimate_fails[i] = pick(5) == 0;
@@ -338,7 +345,9 @@ TEST_F(RandomTest, TheInvariantsHoldInEveryInterleaving) {
         colds.push_back(Acquire(model, clock_.Now() + milliseconds(2 + pick(50))));
         break;
       case 3:
-        loads.push_back(Load(model, {.pin = pick(10) == 0, .reload = pick(2) == 0}));
+        if (pick(10) == 0) manager().SetHardPins({Id(model)});
+        if (pick(10) == 0) manager().SetHardPins({});
+        loads.push_back(Load(model, {.reload = pick(2) == 0}));
         break;
       case 4:
         ++unloads;

@@ -49,24 +49,21 @@ TEST_F(RoomTest, AModelInUseIsNeverAVictimAndNobodyNotices) {
 }
 
 TEST_F(RoomTest, AHardPinnedModelIsNeverAVictim) {
-  Exists("kept", 50);
-  ASSERT_FALSE(Load("kept", {.pin = true}).done());
-  executor_.RunAll();
+  manager().SetHardPins({Id("kept")});
+  Resident("kept", 50);
   Resident("a", 50);
   Resident("b", 50);
   EXPECT_THAT(ResidentModels(), ElementsAre("b", "kept"));
   EXPECT_TRUE(manager().Snapshot().at(1).pinned);
 }
 
-TEST_F(RoomTest, AResidentModelCanBeHardPinnedUntilItIsUnloaded) {
+TEST_F(RoomTest, AResidentModelCanBeHardPinnedAndUnpinned) {
   Resident("kept", 50);
-  EXPECT_TRUE(Load("kept", {.pin = true}).ok());
+  manager().SetHardPins({Id("kept")});
   Resident("a", 50);
   Resident("b", 50);
   EXPECT_TRUE(IsResident("kept"));
-  manager().Unload(Id("kept"), [] {});
-  executor_.RunAll();
-  Resident("kept", 50);
+  manager().SetHardPins({});
   Resident("c", 50);
   Resident("d", 50);
   EXPECT_FALSE(IsResident("kept"));
@@ -93,14 +90,13 @@ TEST_F(RoomTest, WeightsOverTheMappedBudgetAreRefusedByName) {
 }
 
 TEST_F(RoomTest, HardPinsThatLeaveNoRoomAreRefusedAtOnceAndNothingIsEvicted) {
-  Exists("kept", 50);
-  Load("kept", {.pin = true});
-  executor_.RunAll();
+  manager().SetHardPins({Id("kept")});
+  Resident("kept", 50);
   Resident("a", 50);
   Exists("big", 60);
   Cold cold = Acquire("big");
   executor_.RunAll();
-  EXPECT_THAT(cold.status(), Fails(kResourceExhausted, "hard-pinned"));
+  EXPECT_THAT(cold.status(), Fails(kResourceExhausted, "beside the pinned models"));
   EXPECT_TRUE(IsResident("a"));
   EXPECT_THAT(States("big"), IsEmpty()) << "no fault of the model: not remembered";
 }
@@ -399,9 +395,23 @@ TEST_F(RoomTest, AHardPinThatComesLaterEndsTheWaitOfWhoCanNeverFitBesideIt) {
   Cold cold = Acquire("new");
   executor_.RunAll();
   EXPECT_FALSE(cold.done());
-  EXPECT_TRUE(Load("busy", {.pin = true}).ok());
+  manager().SetHardPins({Id("busy")});
   executor_.RunAll();
-  EXPECT_THAT(cold.status(), Fails(kResourceExhausted, "hard-pinned"));
+  EXPECT_THAT(cold.status(), Fails(kResourceExhausted, "beside the pinned models"));
+}
+
+TEST_F(RoomTest, ALoadThatWaitsGoesOnWhenAPinIsLifted) {
+  manager().SetHardPins({Id("kept")});
+  Resident("kept", 50);
+  Cold busy = Held("busy", 40);
+  Exists("new", 50);
+  Cold cold = Acquire("new");
+  executor_.RunAll();
+  EXPECT_FALSE(cold.done()) << "it fits beside the pinned one once the other is idle";
+  manager().SetHardPins({});
+  executor_.RunAll();
+  EXPECT_TRUE(cold.ok());
+  EXPECT_FALSE(IsResident("kept"));
 }
 
 }  // namespace

@@ -44,6 +44,69 @@ TEST_F(PreloaderTest, APinnedModelIsPinned) {
   EXPECT_TRUE(Row("a")->pinned);
 }
 
+TEST_F(PreloaderTest, APinBelongsToTheModelForAsLongAsTheListSaysSo) {
+  AddModel("a");
+  preloader_.Apply({{"a", std::nullopt, true, /*pin=*/true}});
+  RunAll();
+  manager_->Unload({"a", 1}, [] {});
+  RunAll();
+  MakeResident("a");
+  EXPECT_TRUE(Row("a")->pinned);
+  preloader_.Apply({{"a", std::nullopt, true, /*pin=*/false}});
+  EXPECT_FALSE(Row("a")->pinned);
+  EXPECT_TRUE(preloader_.all_required_ready()) << "it has been loaded";
+  preloader_.Apply({{"a", std::nullopt, true, /*pin=*/true}});
+  EXPECT_TRUE(Row("a")->pinned);
+  preloader_.Apply({});
+  EXPECT_FALSE(Row("a")->pinned);
+}
+
+TEST_F(PreloaderTest, AModelThatIsNewlyPinnedIsLoadedAgainIfItHadLeft) {
+  AddModel("a");
+  preloader_.Apply({{"a", std::nullopt, true, false}});
+  RunAll();
+  manager_->Unload({"a", 1}, [] {});
+  RunAll();
+  preloader_.Apply({{"a", std::nullopt, true, /*pin=*/true}});
+  EXPECT_TRUE(preloader_.all_required_ready());
+  RunAll();
+  EXPECT_TRUE(Row("a")->pinned);
+}
+
+TEST_F(PreloaderTest, APinWithoutAVersionIsTheHighestOnes) {
+  AddModel("a");
+  preloader_.Apply({{"a", std::nullopt, true, /*pin=*/true}});
+  RunAll();
+  WriteFile(root_ / "a/2/model.pt", "program");
+  ASSERT_TRUE(catalog_->Rescan("a").ok());
+  preloader_.RenewPins();
+  manager_->Load({"a", 2}, {}, kNoDeadline, [](const auto&) {});
+  RunAll();
+  for (const ModelCache::Row& row : manager_->Snapshot()) {
+    EXPECT_EQ(row.pinned, row.id.version == 2) << row.id.version;
+  }
+}
+
+TEST_F(PreloaderTest, APinnedModelThatAppearsLaterIsPinned) {
+  preloader_.Apply({{"late", std::nullopt, true, /*pin=*/true}});
+  WriteFile(root_ / "late/1/model.pt", "program");
+  clock_.Advance(std::chrono::seconds(5));
+  timer_.RunDue();
+  RunAll();
+  EXPECT_TRUE(Row("late")->pinned);
+}
+
+TEST_F(PreloaderTest, ARequiredModelThatLeftLaterDoesNotMakeTheServerUnready) {
+  AddModel("a");
+  preloader_.Apply({{"a", std::nullopt, true, false}});
+  RunAll();
+  manager_->Unload({"a", 1}, [] {});
+  RunAll();
+  EXPECT_TRUE(preloader_.all_required_ready());
+  preloader_.Apply({{"a", std::nullopt, true, false}});
+  EXPECT_TRUE(preloader_.all_required_ready());
+}
+
 TEST_F(PreloaderTest, ARequiredModelThatFailsIsTriedAgainWithABackOff) {
   AddModel("a");
   loader_.FailLoad(1, absl::InvalidArgumentError("half a file"));

@@ -8,6 +8,8 @@ namespace {
 using std::chrono::hours;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
@@ -46,8 +48,12 @@ class RepositoryServiceTest : public ServingTest {
 
 TEST_F(RepositoryServiceTest, ReadyIsWhatItWasTold) {
   EXPECT_TRUE(repository_->live());
+  EXPECT_EQ(repository_->why_not_ready(), "starting");
   EXPECT_FALSE(repository_->ready());
-  repository_->SetReady(true);
+  repository_->SetWhyNotReady("waiting for 'vad'");
+  EXPECT_EQ(repository_->why_not_ready(), "waiting for 'vad'");
+  EXPECT_FALSE(repository_->ready());
+  repository_->SetWhyNotReady("");
   EXPECT_TRUE(repository_->ready());
 }
 
@@ -173,6 +179,13 @@ TEST_F(RepositoryServiceTest, LoadsTheHighestVersionThatIsThereNow) {
   EXPECT_FALSE(repository_->ModelReady("m", "1"));
 }
 
+TEST_F(RepositoryServiceTest, TellsThatItHasReadTheRepositoryAgain) {
+  int rescans = 0;
+  RepositoryService repository({*catalog_, *manager_, clock_, [&] { ++rescans; }});
+  repository.Load("nobody", kNoDeadline, [](const auto&) {});
+  EXPECT_EQ(rescans, 1);
+}
+
 TEST_F(RepositoryServiceTest, LeavesAResidentModelThatDidNotChangeAlone) {
   AddModel("m");
   clock_.Advance(hours(24 * 365 * 100));  // loaded long after the file was written
@@ -218,6 +231,39 @@ TEST_F(RepositoryServiceTest, AModelThatCannotBeUnderstoodIsRefusedWithTheReason
   EXPECT_EQ((*loaded)->status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(Text((*loaded)->status()),
               AllOf(StartsWith("failed to load 'm', "), HasSubstr("no_such_key")));
+}
+
+TEST_F(RepositoryServiceTest, ABadModelYamlTakesNoModelDown) {
+  AddModel("m", EchoModel(), "instances: 2\n");
+  MakeResident("m");
+  WriteFile(root_ / "m/model.yaml", "metod: x\n");
+  ASSERT_TRUE(catalog_->Scan().ok());
+  const Answer answer = Infer(Request("m"));
+  RunAll();
+  EXPECT_TRUE((*answer)->ok());
+  EXPECT_THAT(Index(true), ElementsAre(AllOf(StartsWith("m:1 READY (served as before"),
+                                             HasSubstr("metod"))));
+
+  const Loaded loaded = Load("m");
+  EXPECT_EQ((*loaded)->status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(Text((*loaded)->status()), HasSubstr("metod"));
+  RunAll();
+  EXPECT_EQ(loader_.loads("m"), 1);
+  EXPECT_TRUE(repository_->ModelReady("m", ""));
+
+  WriteFile(root_ / "m/model.yaml", "instances: 1\n");
+  const Loaded mended = Load("m");
+  RunAll();
+  EXPECT_TRUE((*mended)->ok());
+  EXPECT_EQ(loader_.loads("m"), 2) << "its model.yaml is another one";
+}
+
+TEST_F(RepositoryServiceTest, ALoadThatIsRefusedForItsModelYamlLiftsNoUnload) {
+  AddModel("m", EchoModel(), "instances: 2\n");
+  Unload("m");
+  WriteFile(root_ / "m/model.yaml", "metod: x\n");
+  EXPECT_FALSE((*Load("m"))->ok());
+  EXPECT_TRUE(catalog_->IsUnloaded("m"));
 }
 
 TEST_F(RepositoryServiceTest, UnloadIsDoneWhenTheBytesAreBack) {

@@ -127,6 +127,28 @@ TEST(Validate, LetsUnknownOutputsThroughWhereOnlyARunCanTell) {
   EXPECT_TRUE(Validate({Input("x", DType::kInt8, {3}, 3)}, AnyInput(), {"whatever"}).ok());
 }
 
+TEST(Validate, HoldsTheProgramToTheOutputsThatModelYamlDeclares) {
+  Signature signature = AnyInput();
+  signature.outputs_known = true;
+  signature.outputs = {{"a", DType::kFp32, Shape{3}, false},
+                       {"b", DType::kInt64, Shape{-1}, false}};
+  const auto check = [&](const NamedTensor& output) {
+    return CheckDeclaredOutputs({"m", "7", {}, {}}, signature, {output});
+  };
+  EXPECT_TRUE(check(Input("a", DType::kInt64, {}, 8)).ok()) << "learnt, not declared";
+
+  signature.declared_outputs = {{"a", DType::kFp32, Shape{-1, 3}, false},
+                                {"b", DType::kUnknown, std::nullopt, false}};
+  EXPECT_TRUE(check(Input("a", DType::kFp32, {2, 3}, 24)).ok());
+  EXPECT_TRUE(check(Input("b", DType::kInt64, {}, 8)).ok()) << "left open";
+  EXPECT_TRUE(check(Input("c", DType::kInt64, {}, 8)).ok());
+  const absl::Status type = check(Input("a", DType::kInt64, {2, 3}, 48));
+  EXPECT_EQ(type, absl::InternalError("[request id: 7] model 'm' returned output 'a' as INT64 "
+                                      "[2,3], but its model.yaml declares FP32 [-1,3]; mend one "
+                                      "of them"));
+  EXPECT_EQ(check(Input("a", DType::kFp32, {3}, 12)).code(), absl::StatusCode::kInternal);
+}
+
 TEST(Validate, RefusesAnotherDType) {
   TensorList inputs = GoodInputs();
   inputs[0].tensor.dtype = DType::kInt32;

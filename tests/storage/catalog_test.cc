@@ -158,6 +158,40 @@ TEST(Catalog, AModelThatCannotBeUnderstoodStaysListed) {
   EXPECT_EQ(catalog.Spec({"bad", 1})->options.instances, 2);
 }
 
+TEST(Catalog, ABadModelYamlLeavesTheLastGoodOneInForce) {
+  TempDir dir;
+  dir.Write("net/model.yaml", "instances: 2\n");
+  dir.Write("net/1/model.pt", "x");
+  Catalog catalog({dir.path()});
+  ASSERT_TRUE(catalog.Scan().ok());
+  EXPECT_TRUE(catalog.Fault("net").ok());
+  dir.Write("net/model.yaml", "metod: x\n");
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(i == 1 ? catalog.Rescan("net").ok() : catalog.Scan().ok());
+    EXPECT_EQ(*catalog.Resolve("net", std::nullopt), (ModelId{"net", 1}));
+    EXPECT_EQ(catalog.Spec({"net", 1})->options.instances, 2);
+    EXPECT_THAT(Message(catalog.Fault("net")), HasSubstr("metod"));
+    EXPECT_EQ(catalog.List()[0].error, catalog.Fault("net"));
+    EXPECT_THAT(catalog.List()[0].versions, ElementsAre(1));
+  }
+  dir.Write("net/model.yaml", "instances: 3\n");
+  ASSERT_TRUE(catalog.Scan().ok());
+  EXPECT_TRUE(catalog.Fault("net").ok());
+  EXPECT_EQ(catalog.Spec({"net", 1})->options.instances, 3);
+}
+
+TEST(Catalog, WhatIsLeftOfAModelElsewhereIsNoLastGoodOne) {
+  TempDir dir;
+  dir.Write("a/net/1/model.pt", "x");
+  dir.Write("b/net/model.yaml", "metod: x\n");
+  dir.Write("b/net/1/model.pt", "x");
+  Catalog catalog({dir.path() / "a", dir.path() / "b"});
+  ASSERT_TRUE(catalog.Scan().ok());
+  fs::remove_all(dir.path() / "a/net");
+  ASSERT_TRUE(catalog.Scan().ok());
+  EXPECT_THAT(Message(catalog.Resolve("net", std::nullopt).status()), HasSubstr("metod"));
+}
+
 TEST(Catalog, RefusesAsTritonDoes) {
   TempDir dir;
   dir.Write("m/1/model.pt", "x");
