@@ -239,9 +239,10 @@ absl::Status MappedFile::Intact() const {
   }
   const FileId now = IdOf(st);
   if (now == id_ && !poisoned()) return absl::OkStatus();
-  const bool cut = poisoned() || now.size < id_.size;
-  return absl::DataLossError(StrCat("'", ShortName(path_), "' was ", cut ? "cut short" : "written to",
-                                    " while in use; replace model files by renaming a new one over them"));
+  std::string what = poisoned() ? "cut short while in use" : "written to while in use";
+  if (now.size < id_.size) what = StrCat("cut short while in use, from ", id_.size, " to ", now.size, " bytes");
+  return absl::DataLossError(StrCat("'", ShortName(path_), "' was ", what,
+                                    "; replace model files by renaming a new one over them"));
 }
 
 absl::Status MappedFile::Unchanged() const {
