@@ -70,6 +70,7 @@ int Run(int argc, char** argv) {
   AddRepositoryCommands(app, selection);
   AddCacheCommands(app, selection);
   AddServerCommands(app, selection);
+  AddPackCommand(app, selection);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -63,5 +63,6 @@ void AddInferCommand(CLI::App& app, Selection& selection);
 void AddRepositoryCommands(CLI::App& app, Selection& selection);  // models, load, unload, metadata
 void AddCacheCommands(CLI::App& app, Selection& selection);       // ps, stats
 void AddServerCommands(CLI::App& app, Selection& selection);      // status, health
+void AddPackCommand(CLI::App& app, Selection& selection);
 
 }  // namespace hearth::client
