@@ -33,7 +33,8 @@ int Pack(std::vector<std::string> arguments) {
 }  // namespace
 
 void AddPackCommand(CLI::App& app, Selection& selection) {
-  CLI::App* pack = app.add_subcommand("pack", "Make a repository entry of a PyTorch model (needs Python's hearth-pack)");
+  CLI::App* pack =
+      app.add_subcommand("pack", "Make a repository entry of a PyTorch model (by Python's hearth-pack)");
   // Everything behind the command is the other program's, --help and our own options as well.
   pack->set_help_flag();
   pack->fallthrough(false);

@@ -14,6 +14,11 @@ class Comparison:
         self.mismatch = ""  # why there is nothing to subtract
         self.where = ""
 
+    @property
+    def badness(self):
+        """Orders comparisons."""
+        return bool(self.mismatch), self.difference, not self.equal_bits
+
     def within(self, tolerance):
         if self.mismatch:
             return False

@@ -52,16 +52,14 @@ def _check_dynamic(options, example):
 
 
 def _report(kind, results, tolerance):
-    """Prints a line for each case; whether all are within the tolerance."""
-    good, shown = True, {}
+    """Prints the worst run of each case; whether all are within the tolerance."""
+    worst = {}
     for title, result in results:
-        worse = title not in shown or not result.within(tolerance) or result.difference > shown[title].difference
-        if worse and (title not in shown or shown[title].within(tolerance)):
-            shown[title] = result
-        good &= result.within(tolerance)
-    for title, result in shown.items():
+        if title not in worst or result.badness > worst[title].badness:
+            worst[title] = result
+    for title, result in worst.items():
         _say(f"{kind}: {title}: {result}")
-    return good
+    return all(result.within(tolerance) for result in worst.values())
 
 
 def _write(folder, made, tensors, options):
