@@ -71,6 +71,7 @@ int Run(int argc, char** argv) {
   AddCacheCommands(app, selection);
   AddServerCommands(app, selection);
   AddFileCommands(app, selection);
+  AddPackCommand(app, selection);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

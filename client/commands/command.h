@@ -71,5 +71,6 @@ void AddRepositoryCommands(CLI::App& app, Selection& selection);  // models, loa
 void AddCacheCommands(CLI::App& app, Selection& selection);       // ps, stats
 void AddServerCommands(CLI::App& app, Selection& selection);      // status, health
 void AddFileCommands(CLI::App& app, Selection& selection);        // profile, inspect
+void AddPackCommand(CLI::App& app, Selection& selection);
 
 }  // namespace hearth::client

@@ -123,6 +123,11 @@ std::optional<std::uint64_t> HeaderLength(std::span<const std::byte> file) {
   return length;
 }
 
+// `hearth pack` puts it between tensors to align them: the format allows no gaps.
+bool IsPadding(const WeightTensor& tensor) {
+  return tensor.name.starts_with("__padding__") && tensor.type->dtype == DType::kUInt8;
+}
+
 absl::StatusOr<WeightTensor> ToTensor(Described& described, std::size_t storage) {
   const ElementType* type = FindSafetensorsType(described.dtype);
   if (type == nullptr) {
@@ -183,6 +188,7 @@ absl::StatusOr<Weights> safetensors_internal::Parse(std::span<const std::byte> f
     }
     next = described.offsets[1];
     if (next > file.size() - begin) return Bad("is cut short: a tensor ends behind the end of the file");
+    if (IsPadding(tensor)) continue;
     weights.storages.push_back(
         {.file = nullptr, .offset = begin + described.offsets[0], .size = next - described.offsets[0], .unpack = {}});
     weights.tensors.push_back(std::move(tensor));

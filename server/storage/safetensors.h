@@ -1,7 +1,8 @@
 // Reader of safetensors files: 8 bytes of length, a JSON header, the tensors' bytes.
 //
 // Nothing in the file is trusted: as in the reference implementation, the tensors have to cover the
-// bytes behind the header exactly, without gap or overlap, and the header may have 100 MB.
+// bytes behind the header exactly, without gap or overlap, and the header may have 100 MB. Tensors of
+// bytes whose names begin with "__padding__" fill gaps, and are checked and left out.
 #pragma once
 
 #include <memory>

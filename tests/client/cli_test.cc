@@ -364,6 +364,25 @@ TEST(CliHelp, GoesToStandardOutputAndNamesTheExitCodes) {
   EXPECT_THAT(RunHearth({"--version"}).out, testing::MatchesRegex("hearth [0-9.]+\n"));
 }
 
+TEST(CliPack, HandsItsWholeCommandLineToHearthPack) {
+  const TempDir folder;
+  const std::string program = folder.Path("hearth-pack");
+  ASSERT_TRUE(WriteFile(program, "#!/bin/sh\nfor word; do echo \"<$word>\"; done\nexit 5\n").ok());
+  std::filesystem::permissions(program, std::filesystem::perms::owner_all);
+  const Outcome outcome = RunHearth({"pack", "nets:make", "--help", "--json", "-t", "a b", "--", "--version"},
+                                    {"PATH=" + folder.Path("")});
+  EXPECT_EQ(outcome.code, 5);
+  EXPECT_EQ(outcome.out, "<nets:make>\n<--help>\n<--json>\n<-t>\n<a b>\n<-->\n<--version>\n");
+}
+
+TEST(CliPack, SaysHowToInstallHearthPackWhereItIsNot) {
+  const TempDir folder;
+  const Outcome outcome = RunHearth({"pack", "model.pt"}, {"PATH=" + folder.Path("")});
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("pip install client/python"));
+  ExpectOneSentence(outcome.err);
+}
+
 TEST(CliCompletion, OffersEveryCommandAndOption) {
   const std::string completion =
       *ReadFile(std::string(HEARTH_SOURCE_DIR) + "/client/hearth.bash-completion");
@@ -377,7 +396,7 @@ TEST(CliCompletion, OffersEveryCommandAndOption) {
   };
   const std::string help = RunHearth({"--help"}).out;
   const std::string commands = help.substr(help.find("Subcommands:"), help.find("Environment:"));
-  EXPECT_EQ(offers(commands.substr(0, commands.find("\n\n")), "\n  ([a-z]+) "), 9);
+  EXPECT_EQ(offers(commands.substr(0, commands.find("\n\n")), "\n  ([a-z]+) "), 10);
   EXPECT_GE(offers(help, "[ ,](--[a-z]+)"), 5);
   for (const char* command : {"infer", "models", "health"}) {
     EXPECT_GE(offers(RunHearth({command, "--help"}).out, "\n  [-a-z]*,?(--[a-z]+)"), 2) << command;

@@ -7,6 +7,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "tests/client/fixtures.h"
 
 extern char** environ;
@@ -14,12 +16,15 @@ extern char** environ;
 namespace hearth::client {
 namespace {
 
-// Ours without what would change the answers, then `extra`.
+// Ours without what would change the answers, then `extra`, which wins.
 std::vector<std::string> Environment(const std::vector<std::string>& extra) {
   std::vector<std::string> all;
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string text(*entry);
-    if (!text.starts_with("HEARTH_") && !text.starts_with("NO_COLOR=") && !text.starts_with("TERM=")) {
+    const std::string name = text.substr(0, text.find('=') + 1);
+    const bool replaced = std::any_of(extra.begin(), extra.end(),
+                                      [&](const std::string& own) { return own.starts_with(name); });
+    if (!replaced && !text.starts_with("HEARTH_") && !text.starts_with("NO_COLOR=") && !text.starts_with("TERM=")) {
       all.push_back(text);
     }
   }

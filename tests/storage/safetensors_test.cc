@@ -64,6 +64,24 @@ TEST(Safetensors, OnlyTensorsAt64BytesCanBeMapped) {
   EXPECT_EQ(Parse(File(padded + " ", 65))->copied_bytes(), 65u);
 }
 
+TEST(Safetensors, PaddingThatAlignsTensorsIsNoTensor) {
+  const std::string a = R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)";
+  const std::string b = R"("b":{"dtype":"U8","shape":[4],"data_offsets":[64,68]},)";
+  const std::string padding = R"("__padding__0":{"dtype":"U8","shape":[60],"data_offsets":[4,64]}})";
+  const auto weights = Parse(File(a + b + padding, 68));
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  ASSERT_EQ(weights->tensors.size(), 2u);
+  EXPECT_EQ(weights->storages.size(), 2u);
+  EXPECT_EQ(weights->tensors[1].name, "b");
+  EXPECT_EQ(weights->tensors[1].storage, 1u);
+  // It has to lie in the file like any other.
+  const std::string shorter = R"("__padding__0":{"dtype":"U8","shape":[59],"data_offsets":[4,63]}})";
+  ExpectRefused(File(a + b + shorter, 68), "gap");
+  // A weight that happens to be called so stays one.
+  const std::string weight = R"({"__padding__0":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})";
+  EXPECT_EQ(Parse(File(weight, 4))->tensors.size(), 1u);
+}
+
 TEST(Safetensors, RefusesBytesThatNoTensorOrTwoTensorsClaim) {
   const std::string a = R"("a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]})";
   ExpectRefused(File("{" + a + "}", 5), "bytes behind");
