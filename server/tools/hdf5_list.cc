@@ -18,13 +18,10 @@
 //   {"error":"..."}                                      the end, too soon
 //   {"end":3}                                            the end, and how many names there were
 #include <hdf5.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <csignal>
 #include <cstdio>
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -34,6 +31,7 @@
 #include <vector>
 
 #include "server/tools/hdf5_descriptor_driver.h"
+#include "server/tools/sandbox.h"
 
 namespace hearth {
 namespace {
@@ -415,37 +413,13 @@ class Walker {
   std::size_t links_ = 0, names_ = 0;
 };
 
-void Limit(int resource, rlim_t value, rlim_t hard_value) {
-  const rlimit limit{value, hard_value};
-  if (::setrlimit(static_cast<__rlimit_resource>(resource), &limit) != 0) {
-    End({{"error", "was not opened: hearth-hdf5-list cannot limit itself"}}, 1);
-  }
-}
-
-// From here on: no other files, no network, no children, no memory to speak of, no core dump, and no
-// life after hearthd. When memory runs out, this process goes before hearthd does.
-void GiveUpWhatIsNotNeeded() {
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (std::FILE* score = std::fopen("/proc/self/oom_score_adj", "w")) {
-    std::fputs("1000", score);
-    std::fclose(score);
-  }
-  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
-    End({{"error", "was not opened: hearth-hdf5-list cannot limit itself"}}, 1);
-  }
-  Limit(RLIMIT_AS, 1ULL << 30, 1ULL << 30);
-  Limit(RLIMIT_CPU, 10, 11);  // seconds; the first limit tells hearthd what happened
-  Limit(RLIMIT_FSIZE, 0, 0);
-  Limit(RLIMIT_CORE, 0, 0);
-  Limit(RLIMIT_NOFILE, kFile + 1, kFile + 1);
-  Limit(RLIMIT_NPROC, 0, 0);
-}
-
 int Main() {
   H5open();
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
   H5PLset_loading_state(0);  // filters from elsewhere are code
-  GiveUpWhatIsNotNeeded();
+  if (!LimitResources() || !ForbidSystemCalls()) {
+    End({{"error", "was not opened: this system does not let hearth-hdf5-list limit itself"}}, 1);
+  }
   const hid_t file = H5Fopen("file", H5F_ACC_RDONLY, DescriptorAccess(kFile));
   if (file < 0) {
     End({{"error", "cannot be read by libhdf5: " + Reason() +

@@ -125,6 +125,10 @@ def main():
     with new("same_name.h5") as file:
         file["a/b"] = GRID
         file["a.b"] = GRID
+    # libhdf5 1.10.8 does not survive this byte of the enumeration.
+    broken = bytearray((OUT / "unsupported_enum.h5").read_bytes())
+    broken[1462] = 255
+    (OUT / "crashes_libhdf5.h5").write_bytes(broken)
     for name in ("contiguous.h5", "chunked_v110.h5", "types.h5", "same_name.h5", "skipped.h5"):
         write_listing(name, lister)
 

@@ -1,6 +1,9 @@
 """Programs with their weights apart, in every format of weights, against eager PyTorch."""
 
 import json
+import os
+import pathlib
+import shutil
 
 import grpc
 import h5py
@@ -228,6 +231,15 @@ def test_hdf5_that_cannot_be_read_is_refused_with_the_reason(start, tmp_path):
     told = refusal(start, root)
     assert "'net/1/model.h5' has a data set '" in told
     assert "lzf" in told and "h5repack" in told
+
+
+def test_hdf5_that_libhdf5_does_not_survive_is_refused(start, tmp_path):
+    root = tmp_path / "models"
+    folder = root / "net" / "1"
+    write_program(folder, make(1))
+    data = pathlib.Path(os.environ["SOURCE_DIR"]) / "tests/data/hdf5/crashes_libhdf5.h5"
+    shutil.copy(data, folder / "model.h5")
+    assert "'net/1/model.h5'" in refusal(start, root)
 
 
 def test_damaged_hdf5_leaves_the_daemon_alive(start, tmp_path):

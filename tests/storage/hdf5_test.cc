@@ -182,6 +182,10 @@ TEST(Hdf5, AFileCutShortIsRefused) {
   }
 }
 
+TEST(Hdf5, AFileThatLibhdf5DoesNotSurviveIsRefused) {
+  EXPECT_EQ(Read(DataPath("hdf5/crashes_libhdf5.h5")).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
 // libhdf5 may refuse such a file or not survive it; or nothing that matters was hit.
 TEST(Hdf5, DamageIsAnErrorOrHarmless) {
   const TempDir dir;
