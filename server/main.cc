@@ -14,8 +14,8 @@
 #include "server/config/command_line.h"
 #include "server/config/server_config.h"
 #include "server/signals.h"
-#include "server/tools/inspect.h"
-#include "server/tools/profile.h"
+#include "server/inspect/inspect.h"
+#include "server/inspect/profile.h"
 #include "server/torch_backend/runtime.h"
 #include "server/torch_backend/torchscript_loader.h"
 

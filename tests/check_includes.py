@@ -20,7 +20,8 @@ LAYERS = {
     "model": {"base", "metrics", "tensor"},
     "storage": {"base", "metrics", "tensor", "model"},
     "torch_backend": {"base", "metrics", "tensor", "model", "storage"},
-    "tools": {"base", "metrics", "tensor", "model", "storage"},
+    "inspect": {"base", "metrics", "tensor", "model", "storage"},
+    "tools": set(),  # programs of their own
     "residency": {"base", "metrics", "tensor", "model", "storage"},
     "serving": {"base", "metrics", "tensor", "model", "storage", "residency"},
     "frontend": {"base", "metrics", "tensor", "model", "storage", "residency", "serving"},

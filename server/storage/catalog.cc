@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 constexpr std::array<std::string_view, 2> kExtensions = {".pt", ".jit"};  // the first one counts
 constexpr std::string_view kProgram = "program.pt";                 // a program whose weights lie apart
 constexpr std::string_view kIndexExtension = ".index.json";
-constexpr std::array<std::string_view, 5> kWeightExtensions = {".safetensors", ".pt", ".pth", ".bin", ".h5"};
+constexpr std::array<std::string_view, 6> kWeightExtensions = {".safetensors", ".pt", ".pth", ".bin", ".h5", ".hdf5"};
 constexpr std::string_view kFormat = "torchscript";
 
 // "3", not "03", "+3" or "0".

@@ -45,6 +45,7 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   std::byte* mutable_data() const { return data_; }  // writes stay in this process
   std::size_t size() const { return size_; }
+  int descriptor() const { return fd_.get(); }  // open for reading, as long as this lives
   const std::filesystem::path& path() const { return path_; }
   const FileId& id() const { return id_; }  // as it was when opened
   Extent extent(std::uint64_t offset, std::uint64_t length) const { return {id_, offset, length}; }

@@ -8,6 +8,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "server/storage/hdf5.h"
 #include "server/storage/safetensors.h"
 #include "server/storage/state_dict.h"
 
@@ -86,6 +87,7 @@ bool Begins(std::span<const std::byte> bytes, std::string_view with) {
 absl::StatusOr<Weights> ReadByContent(const std::shared_ptr<const MappedFile>& file) {
   const std::span<const std::byte> bytes = file->bytes();
   if (Begins(bytes, "PK\x03\x04")) return ReadStateDict(file);
+  if (LooksLikeHdf5(bytes)) return ReadHdf5(file, Hdf5ListerBesideProgram());
   if (LooksLikeSafetensors(bytes)) return ReadSafetensors(file);
   constexpr std::string_view kTarMagic = "ustar";
   const bool tar = bytes.size() > 262 && Begins(bytes.subspan(257), kTarMagic);

@@ -1,8 +1,12 @@
 """Programs with their weights apart, in every format of weights, against eager PyTorch."""
 
 import json
+import os
+import pathlib
+import shutil
 
 import grpc
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -102,8 +106,21 @@ def write_shards(folder, net):
         json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
 
 
+def write_hdf5(folder, net, name="model.h5", **options):
+    """Parts of names become groups, as HDF5 has it; the last part but one keeps its dot."""
+    with h5py.File(folder / name, "w", libver=("earliest", "v110")) as file:
+        for number, (tensor, values) in enumerate(tensors(net).items()):
+            values = values.numpy()
+            path = tensor.replace(".", "/") if number % 2 else tensor
+            file.create_dataset(path, data=values, **(options if values.ndim and values.size else {}))
+
+
+def write_chunked_hdf5(folder, net):
+    write_hdf5(folder, net, name="model.hdf5", chunks=True, compression="gzip", shuffle=True)
+
+
 WRITERS = [write_state_dict, write_checkpoint, write_safetensors, write_unaligned_safetensors,
-           write_deduplicated_safetensors, write_shards]
+           write_deduplicated_safetensors, write_shards, write_hdf5, write_chunked_hdf5]
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +150,7 @@ def test_weights_apart_answer_as_eager_pytorch_to_the_bit(formats, formats_serve
     values = np.random.default_rng(batch).normal(size=(batch, 4)).astype(np.float32)
     net = make(formats[1][name])
     if name not in ("state_dict", "checkpoint"):
-        net.turned = net.turned.contiguous()  # safetensors keeps no strides
+        net.turned = net.turned.contiguous()  # the other formats keep no strides
     with torch.inference_mode():
         expected = net(torch.from_numpy(values)).numpy()
     assert ask(formats_server, name, values).tobytes() == expected.tobytes()
@@ -204,3 +221,47 @@ def test_model_yaml_chooses_among_several_files_of_weights(start, tmp_path):
     with torch.inference_mode():
         expected = make(2)(torch.from_numpy(FLOATS)).numpy()
     assert np.array_equal(ask(start(root), "net", FLOATS), expected)
+
+
+def test_hdf5_that_cannot_be_read_is_refused_with_the_reason(start, tmp_path):
+    root = tmp_path / "models"
+    folder = root / "net" / "1"
+    write_program(folder, make(1))
+    write_hdf5(folder, make(1), compression="lzf")
+    told = refusal(start, root)
+    assert "'net/1/model.h5' has a data set '" in told
+    assert "lzf" in told and "h5repack" in told
+
+
+def test_hdf5_that_libhdf5_does_not_survive_is_refused(start, tmp_path):
+    root = tmp_path / "models"
+    folder = root / "net" / "1"
+    write_program(folder, make(1))
+    data = pathlib.Path(os.environ["SOURCE_DIR"]) / "tests/data/hdf5/crashes_libhdf5.h5"
+    shutil.copy(data, folder / "model.h5")
+    assert "'net/1/model.h5'" in refusal(start, root)
+
+
+def test_damaged_hdf5_leaves_the_daemon_alive(start, tmp_path):
+    """Each model's file has other bytes flipped; what still answers has an answer of the right shape."""
+    root = tmp_path / "models"
+    random = np.random.default_rng(7)
+    outcomes = {"refused": 0, "answered": 0}
+    for number in range(24):
+        folder = root / f"net{number}" / "1"
+        write_program(folder, make(1))
+        (write_chunked_hdf5 if number % 2 else write_hdf5)(folder, make(1))
+        file, = folder.glob("model.h*5")
+        damaged = np.frombuffer(file.read_bytes(), np.uint8).copy()
+        damaged[random.integers(8, damaged.size, size=40)] ^= random.integers(1, 256, size=40, dtype=np.uint8)
+        file.write_bytes(damaged.tobytes())
+    server = start(root)
+    for number in range(24):
+        try:
+            assert ask(server, f"net{number}", FLOATS).shape == FLOATS.shape
+            outcomes["answered"] += 1
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.INVALID_ARGUMENT, error.details()
+            outcomes["refused"] += 1
+        assert server.alive, server.log()
+    assert outcomes["refused"] > 0, outcomes

@@ -1,4 +1,4 @@
-#include "server/tools/profile.h"
+#include "server/inspect/profile.h"
 
 #include <charconv>
 #include <memory>
@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "server/storage/catalog.h"
-#include "server/tools/report_json.h"
+#include "server/inspect/report_json.h"
 
 namespace hearth {
 namespace {
@@ -22,7 +22,7 @@ std::optional<std::int64_t> VersionOf(const std::string& folder) {
 
 }  // namespace
 
-absl::StatusOr<ModelSpec> tools_internal::SpecOf(const fs::path& path) {
+absl::StatusOr<ModelSpec> inspect_internal::SpecOf(const fs::path& path) {
   std::error_code error;
   const fs::path full = fs::absolute(path, error).lexically_normal();
   if (!fs::is_directory(full, error)) {
@@ -39,7 +39,7 @@ absl::StatusOr<ModelSpec> tools_internal::SpecOf(const fs::path& path) {
 }
 
 absl::StatusOr<std::string> Profile(const fs::path& path, const Loader& loader) {
-  HEARTH_ASSIGN_OR_RETURN(const ModelSpec spec, tools_internal::SpecOf(path));
+  HEARTH_ASSIGN_OR_RETURN(const ModelSpec spec, inspect_internal::SpecOf(path));
   HEARTH_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, loader.Load(spec, {}));
   return ReportJson(spec.id, model->load_report());
 }

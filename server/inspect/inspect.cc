@@ -1,4 +1,4 @@
-#include "server/tools/inspect.h"
+#include "server/inspect/inspect.h"
 
 #include <memory>
 #include <nlohmann/json.hpp>

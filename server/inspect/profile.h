@@ -13,8 +13,8 @@ namespace hearth {
 // report_json.h's JSON. The model is gone again afterwards.
 absl::StatusOr<std::string> Profile(const std::filesystem::path& path, const Loader& loader);
 
-namespace tools_internal {
+namespace inspect_internal {
 absl::StatusOr<ModelSpec> SpecOf(const std::filesystem::path& path);
-}  // namespace tools_internal
+}  // namespace inspect_internal
 
 }  // namespace hearth

@@ -1,4 +1,4 @@
-#include "server/tools/report_json.h"
+#include "server/inspect/report_json.h"
 
 #include <nlohmann/json.hpp>
 
