@@ -396,7 +396,7 @@ TEST(CliCompletion, OffersEveryCommandAndOption) {
   };
   const std::string help = RunHearth({"--help"}).out;
   const std::string commands = help.substr(help.find("Subcommands:"), help.find("Environment:"));
-  EXPECT_EQ(offers(commands.substr(0, commands.find("\n\n")), "\n  ([a-z]+) "), 10);
+  EXPECT_EQ(offers(commands.substr(0, commands.find("\n\n")), "\n  ([a-z]+) "), 12);
   EXPECT_GE(offers(help, "[ ,](--[a-z]+)"), 5);
   for (const char* command : {"infer", "models", "health"}) {
     EXPECT_GE(offers(RunHearth({command, "--help"}).out, "\n  [-a-z]*,?(--[a-z]+)"), 2) << command;

@@ -13,7 +13,7 @@ namespace hearth::fakes {
 class FakeModel final : public Model {
  public:
   struct Options {
-    Signature signature{"fake", {}, {}};
+    Signature signature{.platform = "fake", .inputs = {}, .outputs = {}, .declared_outputs = {}};
     Footprint footprint;
     LoadReport report;
     std::function<absl::StatusOr<TensorList>(const TensorList&, Session*)> run;  // none: echo

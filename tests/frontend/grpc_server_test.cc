@@ -35,7 +35,7 @@ ModelInferRequest FloatRequest(const std::string& model, std::size_t elements = 
 fakes::FakeLoader::Script Echo() {
   fakes::FakeLoader::Script script;
   script.model.signature = {
-      "fake", {{"x", DType::kFp32, Shape{-1}, false}}, {{"x", DType::kFp32, Shape{-1}, false}}};
+      "fake", {{"x", DType::kFp32, Shape{-1}, false}}, {{"x", DType::kFp32, Shape{-1}, false}}, true, {}};
   script.model.footprint.host_bytes = 1000;
   script.model.report[LoadPhase::kMap].wall = std::chrono::milliseconds(3);
   return script;

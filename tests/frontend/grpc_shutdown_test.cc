@@ -24,7 +24,7 @@ class GrpcShutdownTest : public testing::Test {
   std::future<grpc::Status> Hold(const std::string& model) {
     fakes::FakeLoader::Script script;
     script.model.signature = {
-        "fake", {{"x", DType::kFp32, Shape{-1}, false}}, {{"x", DType::kFp32, Shape{-1}, false}}};
+        "fake", {{"x", DType::kFp32, Shape{-1}, false}}, {{"x", DType::kFp32, Shape{-1}, false}}, true, {}};
     script.model.run = [this](const TensorList& inputs, Session*) -> absl::StatusOr<TensorList> {
       running_.set_value();
       go_on_.get_future().wait();

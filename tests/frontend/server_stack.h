@@ -40,7 +40,8 @@ class TempFolder {
   std::filesystem::path path_;
 };
 
-// Members go in the reverse order: the server first, with every call answered.
+// Goes as the daemon does: the server first, with every call answered, then the runs that are still
+// letting go of what they used.
 class ServerStack {
  public:
   explicit ServerStack(GrpcServer::Options options = {}) {
@@ -50,6 +51,10 @@ class ServerStack {
     EXPECT_TRUE(started.ok()) << started.status();
     if (!started.ok()) std::abort();
     server = *std::move(started);
+  }
+  ~ServerStack() {
+    server.reset();
+    compute.Shutdown();
   }
 
   // A model that the catalog knows, and that does what `script` says.

@@ -217,8 +217,8 @@ TEST_F(ModelManagerTest, LoadSaysWhereTheTimeWentAlsoWhenItWasResident) {
   executor_.RunAll();
   auto again = Load("vad");
   ASSERT_TRUE(first.ok() && again.ok());
-  EXPECT_EQ((*first)[LoadPhase::kBind], milliseconds(3));
-  EXPECT_EQ((*again)[LoadPhase::kBind], milliseconds(3));
+  EXPECT_EQ((*first)[LoadPhase::kBind].wall, milliseconds(3));
+  EXPECT_EQ((*again)[LoadPhase::kBind].wall, milliseconds(3));
   EXPECT_EQ(loader_.loads("vad"), 1);
   EXPECT_EQ(manager().Snapshot().at(0).pins, 0u) << "a load pins nothing";
 }

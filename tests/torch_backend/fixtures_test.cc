@@ -28,7 +28,7 @@ bool SameBits(at::Tensor a, at::Tensor b) {
   if (a.is_quantized()) return at::equal(a.int_repr(), b.int_repr()) && at::equal(a.dequantize(), b.dequantize());
   a = a.resolve_conj().contiguous();
   b = b.resolve_conj().contiguous();
-  return std::memcmp(a.const_data_ptr(), b.const_data_ptr(), a.nbytes()) == 0;
+  return a.nbytes() == 0 || std::memcmp(a.const_data_ptr(), b.const_data_ptr(), a.nbytes()) == 0;
 }
 
 TEST_P(FixtureTest, EveryAttributeEqualsWhatTorchLoads) {
