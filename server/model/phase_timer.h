@@ -2,6 +2,7 @@
 #pragma once
 
 #include <sys/resource.h>
+#include <time.h>
 
 #include <chrono>
 
@@ -44,10 +45,10 @@ class PhaseTimer {
   static Sample Now() {
     rusage usage{};
     getrusage(RUSAGE_THREAD, &usage);
-    const auto of = [](const timeval& t) {
-      return std::chrono::seconds(t.tv_sec) + std::chrono::microseconds(t.tv_usec);
-    };
-    return {std::chrono::steady_clock::now(), of(usage.ru_utime) + of(usage.ru_stime),
+    timespec cpu{};  // rusage may count CPU time in clock ticks only
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
+    return {std::chrono::steady_clock::now(),
+            std::chrono::seconds(cpu.tv_sec) + std::chrono::nanoseconds(cpu.tv_nsec),
             static_cast<std::uint64_t>(usage.ru_minflt), static_cast<std::uint64_t>(usage.ru_majflt)};
   }
   static void Add(PhaseCost& sum, const PhaseCost& cost) {
