@@ -2,6 +2,9 @@
 // so absl::StrCat(std::string_view) does not compile; everybody builds messages with this instead.
 #pragma once
 
+#include <cstddef>
+#include <cstring>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -41,6 +44,13 @@ template <typename Range>
     out += '\'';
   }
   return out;
+}
+
+// Whether `bytes` have `text` in them from byte `at` on: what files of a format begin with.
+[[nodiscard]] inline bool StartsWith(std::span<const std::byte> bytes, std::string_view text,
+                                     std::size_t at = 0) {
+  return bytes.size() >= at + text.size() &&
+         std::memcmp(bytes.data() + at, text.data(), text.size()) == 0;
 }
 
 // ^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$: a name that is safe in paths, metrics labels and log lines.

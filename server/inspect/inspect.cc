@@ -42,17 +42,13 @@ void AddPickle(const Archive& archive, std::string_view folder, const PickleSumm
     const std::string name = StrCat(folder, "/", storage.key);
     const Archive::Record* record = archive.Find(name);
     const std::uint64_t begin = record == nullptr ? 0 : record->data_offset;
-    const bool aligned = record != nullptr && record->method == Archive::Method::kStored &&
-                         begin % kWeightAlignment == 0;
     out.push_back(TensorJson(name, *tensor.type, tensor.sizes, tensor.strides,
-                             begin + static_cast<std::uint64_t>(tensor.offset) * tensor.type->size, aligned));
+                             begin + static_cast<std::uint64_t>(tensor.offset) * tensor.type->size,
+                             record != nullptr && record->mappable()));
   }
   for (const PickledStorage& storage : pickle.storages) {
     const Archive::Record* record = archive.Find(StrCat(folder, "/", storage.key));
-    if (record != nullptr && record->method == Archive::Method::kStored &&
-        record->data_offset % kWeightAlignment == 0) {
-      mappable += record->size;
-    }
+    if (record != nullptr && record->mappable()) mappable += record->size;
   }
 }
 
@@ -102,8 +98,7 @@ absl::StatusOr<std::string> Inspect(const std::filesystem::path& path) {
       archive.ok() && archive->kind() == ArchiveKind::kTorchScript) {
     const absl::StatusOr<Json> json = InspectScript(*file, *archive);
     if (json.ok()) return dump(*json);
-    return absl::Status(json.status().code(),
-                        StrCat("'", ShortName(path), "' ", FromAbsl(json.status().message())));
+    return AboutFile(path, json.status());
   }
   HEARTH_ASSIGN_OR_RETURN(const Weights weights, ReadWeights(path));
   return dump(WeightsJson(*file, weights));

@@ -1,6 +1,5 @@
 #include "server/inspect/profile.h"
 
-#include <charconv>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -9,18 +8,8 @@
 #include "server/inspect/report_json.h"
 
 namespace hearth {
-namespace {
 
 namespace fs = std::filesystem;
-
-std::optional<std::int64_t> VersionOf(const std::string& folder) {
-  std::int64_t version = 0;
-  const auto [end, error] = std::from_chars(folder.data(), folder.data() + folder.size(), version);
-  if (error != std::errc() || end != folder.data() + folder.size()) return std::nullopt;
-  return version;
-}
-
-}  // namespace
 
 absl::StatusOr<ModelSpec> inspect_internal::SpecOf(const fs::path& path) {
   std::error_code error;
@@ -29,7 +18,7 @@ absl::StatusOr<ModelSpec> inspect_internal::SpecOf(const fs::path& path) {
     return ModelSpec{{full.stem().string(), 1}, "torchscript", full, {}};
   }
   const fs::path folder = full.has_filename() ? full : full.parent_path();
-  const std::optional<std::int64_t> version = VersionOf(folder.filename().string());
+  const std::optional<std::int64_t> version = ParseVersionFolder(folder.filename().string());
   const fs::path model = version ? folder.parent_path() : folder;
   Catalog catalog({model.parent_path()});
   const std::string name = model.filename().string();

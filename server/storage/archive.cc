@@ -22,11 +22,6 @@ constexpr std::uint64_t kMaxDeflateRatio = 1032;
 constexpr std::size_t kMaxPiece = std::size_t{1} << 30;  // zlib counts in 32 bits
 constexpr std::size_t kVerifyStep = 256 << 10;
 
-bool StartsWith(std::span<const std::byte> bytes, std::string_view prefix, std::size_t at = 0) {
-  return bytes.size() >= at + prefix.size() &&
-         std::memcmp(bytes.data() + at, prefix.data(), prefix.size()) == 0;
-}
-
 // What a file that is no zip file most likely is.
 absl::Status NotAnArchive(std::span<const std::byte> file) {
   std::string_view what = "is not a TorchScript archive";

@@ -21,6 +21,9 @@
 
 namespace hearth {
 
+// Kernels want it, and round differently on less: below it, answers would not stay equal to the bit.
+inline constexpr std::uint64_t kWeightAlignment = 64;
+
 enum class ArchiveKind {
   kTorchScript,  // torch.jit.save: a program and its weights
   kTorchSave,    // torch.save: pickled Python objects, no program
@@ -39,6 +42,9 @@ class Archive {
     std::uint64_t compressed_size = 0;  // == size when stored
     Method method = Method::kStored;
     std::uint32_t crc32 = 0;
+
+    // Whether the file's own pages can serve as a tensor's memory.
+    bool mappable() const { return method == Method::kStored && data_offset % kWeightAlignment == 0; }
   };
 
   // INVALID_ARGUMENT, with what the file seems to be or what is wrong with it.

@@ -21,15 +21,6 @@ constexpr std::string_view kIndexExtension = ".index.json";
 constexpr std::array<std::string_view, 6> kWeightExtensions = {".safetensors", ".pt", ".pth", ".bin", ".h5", ".hdf5"};
 constexpr std::string_view kFormat = "torchscript";
 
-// "3", not "03", "+3" or "0".
-std::optional<std::int64_t> ParseVersionFolder(std::string_view name) {
-  if (name.empty() || name[0] < '1' || name[0] > '9') return std::nullopt;
-  std::int64_t version = 0;
-  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), version);
-  if (error != std::errc() || end != name.data() + name.size()) return std::nullopt;
-  return version;
-}
-
 absl::Status PathError(const std::error_code& error, const fs::path& path) {
   return ErrnoStatus(error.value(), StrCat("'", path.string(), "' cannot be read"));
 }
@@ -120,6 +111,14 @@ std::string Unknown(std::string_view model) {
 }
 
 }  // namespace
+
+std::optional<std::int64_t> ParseVersionFolder(std::string_view name) {
+  if (name.empty() || name[0] < '1' || name[0] > '9') return std::nullopt;
+  std::int64_t version = 0;
+  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), version);
+  if (error != std::errc() || end != name.data() + name.size()) return std::nullopt;
+  return version;
+}
 
 bool IsModelName(std::string_view name) { return IsPlainName(name); }
 

@@ -93,6 +93,9 @@ class Catalog {
   std::set<std::string, std::less<>> unloaded_ ABSL_GUARDED_BY(mu_);
 };
 
+// "3", not "03", "+3" or "0": the number of a version's folder.
+std::optional<std::int64_t> ParseVersionFolder(std::string_view name);
+
 // The name rule above; also for model names in the configuration.
 bool IsModelName(std::string_view name);
 

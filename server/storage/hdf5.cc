@@ -181,9 +181,7 @@ absl::StatusOr<std::string> hdf5_internal::RunLister(const fs::path& lister, int
   return listing;
 }
 
-bool LooksLikeHdf5(std::span<const std::byte> file) {
-  return file.size() >= kMagic.size() && std::memcmp(file.data(), kMagic.data(), kMagic.size()) == 0;
-}
+bool LooksLikeHdf5(std::span<const std::byte> file) { return StartsWith(file, kMagic); }
 
 fs::path Hdf5ListerBesideProgram() {
   std::error_code error;

@@ -29,11 +29,15 @@ std::string ShortName(const std::filesystem::path& path) {
   return name.string();
 }
 
+absl::Status AboutFile(const std::filesystem::path& path, const absl::Status& status) {
+  return absl::Status(status.code(), StrCat("'", ShortName(path), "' ", FromAbsl(status.message())));
+}
+
 namespace {
 
 constexpr std::uint64_t kPopulateStep = 16ULL << 20;
 constexpr std::uint64_t kReadStep = 1ULL << 20;
-constexpr std::uint64_t kReadAhead = 32ULL << 20;  // asked for while the step before it is mapped
+constexpr std::uint64_t kReadAheadBytes = 32ULL << 20;  // asked for while the step before it is mapped
 constexpr long kCachestat = 451;                   // the system call's number on every architecture
 
 FileId IdOf(const struct stat& st) {
@@ -140,16 +144,16 @@ MappedFile::MappedFile(std::filesystem::path path, UniqueFd fd, FileId id, Mappi
       data_(mapping_.get()) {}
 
 absl::Status MappedFile::Populate(std::uint64_t offset, std::uint64_t length,
-                                  std::stop_token stop) const {
+                                  std::stop_token stop, ReadAhead read_ahead) const {
   if (offset >= size_ || length == 0) return absl::OkStatus();
   const std::uint64_t end = offset + std::min<std::uint64_t>(length, size_ - offset);
   const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
   std::uint64_t at = offset / page * page;
-  const bool cold = CachedBytes(offset, length) < end - offset;
   while (at < end) {
     if (stop.stop_requested()) return absl::CancelledError("stopped while reading the file");
-    // Faults alone read as little at a time as the disk's own setting says, often 128 KiB.
-    if (cold) ::posix_fadvise(fd_.get(), static_cast<::off_t>(at), kReadAhead, POSIX_FADV_WILLNEED);
+    if (read_ahead == ReadAhead::kYes) {
+      ::posix_fadvise(fd_.get(), static_cast<::off_t>(at), kReadAheadBytes, POSIX_FADV_WILLNEED);
+    }
     const std::uint64_t step = std::min(kPopulateStep, end - at);
     if (::madvise(data_ + at, static_cast<std::size_t>(step), MADV_POPULATE_READ) == 0) {
       at += step;

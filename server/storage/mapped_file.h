@@ -29,6 +29,10 @@ namespace hearth {
 // clients, whom the folders of this machine do not concern.
 std::string ShortName(const std::filesystem::path& path);
 
+// The readers of formats word their refusals as sentences that begin with the file: this puts it there.
+// REQUIRES: `status` is not OK.
+absl::Status AboutFile(const std::filesystem::path& path, const absl::Status& status);
+
 // Thread-safe (what callers write into mutable_data() is theirs to guard).
 class MappedFile {
  public:
@@ -54,7 +58,12 @@ class MappedFile {
   // for the disk. At most 16 MiB at a time, because the process's memory map is locked meanwhile;
   // between two steps `stop` is looked at. The range is cut off at the end of the file. CANCELLED;
   // DATA_LOSS when the file has become shorter or cannot be read; RESOURCE_EXHAUSTED.
-  absl::Status Populate(std::uint64_t offset, std::uint64_t length, std::stop_token stop) const;
+  //
+  // kYes: what comes next is asked for ahead. For what is not in the page cache: faults alone read as
+  // little at a time as the disk's own setting says, often 128 KiB.
+  enum class ReadAhead : std::uint8_t { kNo, kYes };
+  absl::Status Populate(std::uint64_t offset, std::uint64_t length, std::stop_token stop,
+                        ReadAhead read_ahead = ReadAhead::kNo) const;
 
   // How much of a range is in the page cache: cold or warm, to within a page at its ends. 0 where the
   // kernel does not say.

@@ -1,16 +1,13 @@
 #include "server/storage/state_dict.h"
 
-#include <optional>
 #include <string>
 #include <utility>
 
 #include "server/storage/archive.h"
-#include "server/storage/pickle_walker.h"
+#include "server/storage/archive_pickle.h"
 
 namespace hearth {
 namespace {
-
-constexpr std::uint64_t kMaxPickleBytes = 256ULL << 20;
 
 WeightStorage ToStorage(const std::shared_ptr<const MappedFile>& file,
                         const std::shared_ptr<const Archive>& archive, const PickledStorage& pickled) {
@@ -31,23 +28,15 @@ absl::StatusOr<Weights> ReadStateDict(const std::shared_ptr<const MappedFile>& f
   HEARTH_ASSIGN_OR_RETURN(Archive opened, Archive::Open(file->bytes()));
   HEARTH_RETURN_IF_ERROR(RequireTorchSave(opened));
   const auto archive = std::make_shared<const Archive>(std::move(opened));
-  const Archive::Record* record = archive->Find("data.pkl");
-  HEARTH_ASSIGN_OR_RETURN(const std::vector<std::byte> pickle, archive->Read(*record, kMaxPickleBytes));
-  const auto record_size = [&](std::string_view key) -> std::optional<std::uint64_t> {
-    const Archive::Record* found = archive->Find(StrCat("data/", key));
-    if (found == nullptr) return std::nullopt;
-    return found->size;
-  };
-  const absl::StatusOr<PickleSummary> summary =
-      WalkPickle(pickle, record_size, {}, PickleDialect::kTorchSave);
-  if (!summary.ok()) return Annotate(summary.status(), "cannot be read");
+  HEARTH_ASSIGN_OR_RETURN(const PickleSummary summary,
+                          WalkArchive(*archive, "data", PickleDialect::kTorchSave));
 
   Weights weights;
-  for (const PickledStorage& storage : summary->storages) {
+  for (const PickledStorage& storage : summary.storages) {
     weights.storages.push_back(ToStorage(file, archive, storage));
   }
-  for (const StateDictItem& named : summary->state_dict) {
-    const PickledTensor& tensor = summary->tensors[named.tensor];
+  for (const StateDictItem& named : summary.state_dict) {
+    const PickledTensor& tensor = summary.tensors[named.tensor];
     if (tensor.quantized) {
       return absl::InvalidArgumentError(
           StrCat("holds a quantized tensor ('", named.name,

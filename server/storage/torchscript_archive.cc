@@ -1,38 +1,10 @@
 #include "server/storage/torchscript_archive.h"
 
-#include <optional>
-#include <string_view>
-
 #include "absl/strings/numbers.h"
+#include "server/storage/archive_pickle.h"
 
 namespace hearth {
 namespace {
-
-absl::StatusOr<PickleSummary> Walk(const Archive& archive, const std::string& name) {
-  const Archive::Record* record = archive.Find(name + ".pkl");
-  if (record == nullptr) {
-    return absl::InvalidArgumentError(StrCat("has no ", name, ".pkl; the archive is incomplete"));
-  }
-  const PickleLimits limits;
-  std::vector<std::byte> copy;
-  std::span<const std::byte> bytes;
-  if (const auto view = archive.View(*record)) {
-    bytes = *view;
-  } else {
-    HEARTH_ASSIGN_OR_RETURN(copy, archive.Read(*record, limits.max_bytes));
-    bytes = copy;
-  }
-  const auto record_size = [&](std::string_view key) -> std::optional<std::uint64_t> {
-    const Archive::Record* storage = archive.Find(StrCat(name, "/", key));
-    if (storage == nullptr) return std::nullopt;
-    return storage->size;
-  };
-  absl::StatusOr<PickleSummary> summary = WalkPickle(bytes, record_size, limits);
-  if (!summary.ok()) {
-    return Annotate(summary.status(), StrCat("cannot be trusted: ", name, ".pkl"));
-  }
-  return summary;
-}
 
 // A decimal number, perhaps with a line end behind it.
 absl::StatusOr<std::int64_t> ReadVersion(const Archive& archive) {
@@ -56,8 +28,8 @@ absl::StatusOr<TorchScriptContents> ReadTorchScript(const Archive& archive) {
   HEARTH_RETURN_IF_ERROR(RequireTorchScript(archive));
   TorchScriptContents contents;
   HEARTH_ASSIGN_OR_RETURN(contents.version, ReadVersion(archive));
-  HEARTH_ASSIGN_OR_RETURN(contents.constants, Walk(archive, "constants"));
-  HEARTH_ASSIGN_OR_RETURN(contents.data, Walk(archive, "data"));
+  HEARTH_ASSIGN_OR_RETURN(contents.constants, WalkArchive(archive, "constants", PickleDialect::kTorchScript));
+  HEARTH_ASSIGN_OR_RETURN(contents.data, WalkArchive(archive, "data", PickleDialect::kTorchScript));
   return contents;
 }
 

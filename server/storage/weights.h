@@ -10,14 +10,12 @@
 #include <vector>
 
 #include "server/base/status.h"
+#include "server/storage/archive.h"
 #include "server/storage/element_type.h"
 #include "server/storage/mapped_file.h"
 #include "server/tensor/tensor.h"
 
 namespace hearth {
-
-// Kernels want it, and round differently on less: below it, answers would not stay equal to the bit.
-inline constexpr std::uint64_t kWeightAlignment = 64;
 
 // A run of bytes that tensors are views of.
 struct WeightStorage {

@@ -1,7 +1,6 @@
 #include "server/storage/weights_file.h"
 
 #include <algorithm>
-#include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
@@ -80,28 +79,17 @@ class IndexReader final : public nlohmann::json_sax<nlohmann::json> {
   std::string key_;
 };
 
-bool Begins(std::span<const std::byte> bytes, std::string_view with) {
-  return bytes.size() >= with.size() && std::memcmp(bytes.data(), with.data(), with.size()) == 0;
-}
-
 absl::StatusOr<Weights> ReadByContent(const std::shared_ptr<const MappedFile>& file) {
   const std::span<const std::byte> bytes = file->bytes();
-  if (Begins(bytes, "PK\x03\x04")) return ReadStateDict(file);
+  if (StartsWith(bytes, "PK\x03\x04")) return ReadStateDict(file);
   if (LooksLikeHdf5(bytes)) return ReadHdf5(file, Hdf5ListerBesideProgram());
   if (LooksLikeSafetensors(bytes)) return ReadSafetensors(file);
-  constexpr std::string_view kTarMagic = "ustar";
-  const bool tar = bytes.size() > 262 && Begins(bytes.subspan(257), kTarMagic);
-  if (tar || Begins(bytes, "\x80\x02") || Begins(bytes, "\x80\x04")) {
+  if (StartsWith(bytes, "ustar", 257) || StartsWith(bytes, "\x80\x02") || StartsWith(bytes, "\x80\x04")) {
     return Bad(
         "is a pickle or an archive of torch.save before PyTorch 1.6, which only running its code could "
         "read; where PyTorch runs, convert it with `hearth pack`");
   }
   return Bad("is none of the formats of weights that are known: safetensors, torch.save, HDF5");
-}
-
-// The readers word their refusals as sentences that begin with the file.
-absl::Status About(const fs::path& path, const absl::Status& status) {
-  return absl::Status(status.code(), StrCat("'", ShortName(path), "' ", FromAbsl(status.message())));
 }
 
 }  // namespace
@@ -118,7 +106,7 @@ absl::StatusOr<std::vector<fs::path>> WeightFiles(const fs::path& path) {
   if (!path.filename().string().ends_with(kIndexSuffix)) return std::vector<fs::path>{path};
   HEARTH_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kMaxIndexBytes));
   const absl::StatusOr<std::vector<std::string>> names = weights_internal::ParseIndex(text);
-  if (!names.ok()) return About(path, names.status());
+  if (!names.ok()) return AboutFile(path, names.status());
   std::vector<fs::path> files;
   for (const std::string& name : *names) files.push_back(path.parent_path() / name);
   return files;
@@ -127,7 +115,7 @@ absl::StatusOr<std::vector<fs::path>> WeightFiles(const fs::path& path) {
 absl::StatusOr<Weights> ReadWeights(const fs::path& path) {
   HEARTH_ASSIGN_OR_RETURN(const std::shared_ptr<const MappedFile> file, MappedFile::Open(path));
   absl::StatusOr<Weights> weights = ReadByContent(file);
-  if (!weights.ok()) return About(path, weights.status());
+  if (!weights.ok()) return AboutFile(path, weights.status());
   return weights;
 }
 

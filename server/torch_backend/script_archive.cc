@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "server/storage/weights.h"
-
 namespace hearth {
 namespace {
 
@@ -13,7 +11,7 @@ void CountRecords(std::string_view folder, const PickleSummary& pickle, ScriptAr
   for (const PickledStorage& storage : pickle.storages) {
     const Archive::Record* record = script.archive.Find(StrCat(folder, "/", storage.key));
     if (record == nullptr || record->size == 0) continue;
-    if (CanMap(*record)) {
+    if (record->mappable()) {
       script.mapped_bytes += record->size;
       script.populate_begin = std::min(script.populate_begin, record->data_offset);
       script.populate_end = std::max(script.populate_end, record->data_offset + record->size);
@@ -23,16 +21,7 @@ void CountRecords(std::string_view folder, const PickleSummary& pickle, ScriptAr
   }
 }
 
-// storage/ words its refusals as sentences that begin with the file.
-absl::Status About(const std::string& file, const absl::Status& status) {
-  return absl::Status(status.code(), StrCat("'", file, "' ", FromAbsl(status.message())));
-}
-
 }  // namespace
-
-bool CanMap(const Archive::Record& record) {
-  return record.method == Archive::Method::kStored && record.data_offset % kWeightAlignment == 0;
-}
 
 absl::StatusOr<ScriptArchive> OpenScriptArchive(const std::filesystem::path& path) {
   HEARTH_ASSIGN_OR_RETURN(std::shared_ptr<const MappedFile> file, MappedFile::Open(path));
@@ -40,11 +29,10 @@ absl::StatusOr<ScriptArchive> OpenScriptArchive(const std::filesystem::path& pat
 }
 
 absl::StatusOr<ScriptArchive> OpenScriptArchive(std::shared_ptr<const MappedFile> file) {
-  const std::string name = ShortName(file->path());
   absl::StatusOr<Archive> opened = Archive::Open(file->bytes());
-  if (!opened.ok()) return About(name, opened.status());
+  if (!opened.ok()) return AboutFile(file->path(), opened.status());
   absl::StatusOr<TorchScriptContents> contents = ReadTorchScript(*opened);
-  if (!contents.ok()) return About(name, contents.status());
+  if (!contents.ok()) return AboutFile(file->path(), contents.status());
   ScriptArchive checked{std::move(file), *std::move(opened), *std::move(contents)};
   checked.populate_begin = checked.file->size();
   CountRecords("constants", checked.contents.constants, checked);

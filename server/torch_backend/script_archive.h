@@ -31,7 +31,4 @@ struct ScriptArchive {
 absl::StatusOr<ScriptArchive> OpenScriptArchive(const std::filesystem::path& path);
 absl::StatusOr<ScriptArchive> OpenScriptArchive(std::shared_ptr<const MappedFile> file);
 
-// Whether a record of weights can be used where it lies.
-bool CanMap(const Archive::Record& record);
-
 }  // namespace hearth

@@ -14,7 +14,6 @@ namespace {
 
 namespace jit = torch::jit;
 
-constexpr std::uint64_t kMaxPickleBytes = 256ULL << 20;
 constexpr std::uint64_t kMaxSourceBytes = 64ULL << 20;
 
 // Throws: it is called by LibTorch.
@@ -40,7 +39,7 @@ at::DataPtr Storage(const ScriptArchive& from, const std::string& name, bool cop
   const Archive::Record* record = from.archive.Find(name);
   HEARTH_CHECK(record != nullptr);  // the walk has seen each storage's record
   report.weight_bytes += record->size;
-  if (CanMap(*record) && !copy) return MappedData(from.file, record->data_offset);
+  if (record->mappable() && !copy) return MappedData(from.file, record->data_offset);
   report.copied_bytes += record->size;
   at::DataPtr data = c10::GetAllocator(c10::DeviceType::CPU)->allocate(record->size);
   const absl::Status read =
@@ -59,7 +58,7 @@ class PickleReader {
   c10::IValue Read(const std::string& name, bool copy_weights) {
     const Archive::Record* record = from_.archive.Find(name + ".pkl");
     HEARTH_CHECK(record != nullptr);  // OpenScriptArchive() has walked it
-    const std::vector<std::byte> pickle = ReadOrThrow(from_.archive, *record, kMaxPickleBytes);
+    const std::vector<std::byte> pickle = ReadOrThrow(from_.archive, *record, PickleLimits{}.max_bytes);
     std::size_t at = 0;
     const auto reader = [&](char* buffer, std::size_t length) {
       const std::size_t n = std::min(length, pickle.size() - at);

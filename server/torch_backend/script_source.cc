@@ -14,26 +14,19 @@ namespace {
 
 using FilePtr = std::shared_ptr<const MappedFile>;
 
-// The part of each file that holds mapped weights.
-struct Range {
-  std::uint64_t begin = 0, end = 0;
-};
-std::map<FilePtr, Range> MappedRanges(const Weights& weights) {
-  std::map<FilePtr, Range> ranges;
+// What every file has mapped.
+std::vector<SourceFile> FilesOf(const ScriptArchive& program, const Weights& weights) {
+  std::vector<SourceFile> files = {{program.file, program.populate_begin, program.populate_end}};
+  std::map<FilePtr, std::size_t> places;
   for (const WeightStorage& storage : weights.storages) {
+    const auto [place, is_new] = places.try_emplace(storage.file, files.size());
+    if (is_new) files.push_back({storage.file});
     if (!storage.mappable() || storage.size == 0) continue;
-    const auto [at, is_new] = ranges.try_emplace(storage.file, Range{storage.offset, 0});
-    at->second.begin = std::min(at->second.begin, storage.offset);
-    at->second.end = std::max(at->second.end, storage.offset + storage.size);
+    SourceFile& file = files[place->second];
+    file.begin = file.mapped() == 0 ? storage.offset : std::min(file.begin, storage.offset);
+    file.end = std::max(file.end, storage.offset + storage.size);
   }
-  return ranges;
-}
-
-std::vector<FilePtr> FilesOf(const Weights& weights) {
-  std::vector<FilePtr> files;
-  for (const WeightStorage& storage : weights.storages) files.push_back(storage.file);
-  std::sort(files.begin(), files.end());
-  files.erase(std::unique(files.begin(), files.end()), files.end());
+  for (SourceFile& file : files) file.cached = file.file->CachedBytes(file.begin, file.mapped());
   return files;
 }
 
@@ -62,45 +55,43 @@ std::uint64_t ScriptSource::weight_bytes() const {
 std::uint64_t ScriptSource::copied_bytes() const { return program.copied_bytes + weights.copied_bytes(); }
 
 std::uint64_t ScriptSource::mapped_bytes() const {
-  std::uint64_t sum = program.populate_end - program.populate_begin;
-  for (const auto& [file, range] : MappedRanges(weights)) sum += range.end - range.begin;
+  std::uint64_t sum = 0;
+  for (const SourceFile& file : files) sum += file.mapped();
   return sum;
 }
 
-std::uint64_t ScriptSource::CachedBytes() const {
-  std::uint64_t sum =
-      program.file->CachedBytes(program.populate_begin, program.populate_end - program.populate_begin);
-  for (const auto& [file, range] : MappedRanges(weights)) {
-    sum += file->CachedBytes(range.begin, range.end - range.begin);
-  }
+std::uint64_t ScriptSource::cached_bytes() const {
+  std::uint64_t sum = 0;
+  for (const SourceFile& file : files) sum += file.cached;
   return sum;
 }
 
 std::vector<Extent> ScriptSource::extents() const {
   std::vector<Extent> extents = {program.file->extent(0, program.file->size())};
-  for (const auto& [file, range] : MappedRanges(weights)) {
-    extents.push_back(file->extent(range.begin, range.end - range.begin));
+  for (const SourceFile& file : files) {
+    if (file.file != program.file && file.mapped() > 0) {
+      extents.push_back(file.file->extent(file.begin, file.mapped()));
+    }
   }
   return extents;
 }
 
 absl::Status ScriptSource::Intact() const {
-  HEARTH_RETURN_IF_ERROR(program.file->Intact());
-  for (const FilePtr& file : weight_files) HEARTH_RETURN_IF_ERROR(file->Intact());
+  for (const SourceFile& file : files) HEARTH_RETURN_IF_ERROR(file.file->Intact());
   return absl::OkStatus();
 }
 
 absl::StatusOr<ScriptSource> OpenScriptSource(const ModelSpec& spec) {
   HEARTH_ASSIGN_OR_RETURN(ScriptArchive program, OpenScriptArchive(spec.file));
   HEARTH_ASSIGN_OR_RETURN(Weights weights, OpenWeights(spec.weights));
-  std::vector<FilePtr> files = FilesOf(weights);
+  std::vector<SourceFile> files = FilesOf(program, weights);
   return ScriptSource{std::move(program), std::move(weights), std::move(files)};
 }
 
 absl::StatusOr<ScriptSource> MapAgain(const ScriptSource& source) {
   HEARTH_ASSIGN_OR_RETURN(FilePtr program, source.program.file->MapAgain());
   HEARTH_ASSIGN_OR_RETURN(ScriptArchive archive, OpenScriptArchive(std::move(program)));
-  ScriptSource again{std::move(archive), source.weights};
+  ScriptSource again{std::move(archive), source.weights, {}};
   std::map<FilePtr, FilePtr> fresh;
   for (WeightStorage& storage : again.weights.storages) {
     if (storage.unpack) continue;  // is unpacked anew from pages that nobody writes to
@@ -110,7 +101,7 @@ absl::StatusOr<ScriptSource> MapAgain(const ScriptSource& source) {
     }
     storage.file = file;
   }
-  again.weight_files = FilesOf(again.weights);
+  again.files = FilesOf(again.program, again.weights);
   return again;
 }
 
@@ -125,11 +116,10 @@ absl::StatusOr<BoundModule> BindSource(ScriptProgram& program, const ScriptSourc
 }
 
 absl::Status Populate(const ScriptSource& source, const std::stop_token& stop) {
-  const ScriptArchive& program = source.program;
-  HEARTH_RETURN_IF_ERROR(program.file->Populate(program.populate_begin,
-                                                program.populate_end - program.populate_begin, stop));
-  for (const auto& [file, range] : MappedRanges(source.weights)) {
-    HEARTH_RETURN_IF_ERROR(file->Populate(range.begin, range.end - range.begin, stop));
+  for (const SourceFile& file : source.files) {
+    const bool cold = file.cached < file.mapped();
+    HEARTH_RETURN_IF_ERROR(file.file->Populate(
+        file.begin, file.mapped(), stop, cold ? MappedFile::ReadAhead::kYes : MappedFile::ReadAhead::kNo));
   }
   return absl::OkStatus();
 }

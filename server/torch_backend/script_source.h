@@ -14,17 +14,27 @@
 
 namespace hearth {
 
+// One file of a source, and the part of it that is mapped as weights: [begin, end), empty if none is.
+struct SourceFile {
+  std::shared_ptr<const MappedFile> file;
+  std::uint64_t begin = 0;
+  std::uint64_t end = 0;
+  std::uint64_t cached = 0;  // bytes of that part that were in the page cache when it was opened
+
+  std::uint64_t mapped() const { return end - begin; }
+};
+
 // Opened and checked, nothing read but headers. Plain data: copies share the mappings.
 struct ScriptSource {
   ScriptArchive program;
-  Weights weights;  // empty: all of them are in the program's archive
-  std::vector<std::shared_ptr<const MappedFile>> weight_files = {};  // each once
+  Weights weights;                // empty: all of them are in the program's archive
+  std::vector<SourceFile> files;  // each once, the program's first
 
   bool has_weights() const { return !weights.tensors.empty(); }
-  std::uint64_t weight_bytes() const;  // of all tensors
-  std::uint64_t copied_bytes() const;  // of those, in private memory
-  std::uint64_t mapped_bytes() const;  // of the ranges of files that hold the others
-  std::uint64_t CachedBytes() const;   // of those ranges, in the page cache at this moment
+  std::uint64_t weight_bytes() const;   // of all tensors
+  std::uint64_t copied_bytes() const;   // of those, in private memory
+  std::uint64_t mapped_bytes() const;   // of the parts of files that hold the others
+  std::uint64_t cached_bytes() const;   // of those parts, in the page cache when they were opened
   std::vector<Extent> extents() const;  // each mapped file
   // Whether all files are as they were opened: MappedFile::Intact().
   absl::Status Intact() const;

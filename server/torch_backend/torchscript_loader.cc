@@ -132,7 +132,7 @@ class TorchScriptLoader final : public Loader {
     PhaseTimer timer(report, LoadPhase::kMap);
     HEARTH_ASSIGN_OR_RETURN(ScriptSource source, OpenScriptSource(spec));
     report.mapped_bytes = source.mapped_bytes();
-    report.cached_bytes = source.CachedBytes();
+    report.cached_bytes = source.cached_bytes();
     timer.AddBytes(report.mapped_bytes);
     return source;
   }

@@ -1,7 +1,6 @@
 #include "server/torch_backend/weights_binder.h"
 
 #include <map>
-#include <set>
 #include <string>
 #include <thread>
 #include <tuple>
@@ -23,10 +22,16 @@ namespace {
 constexpr std::size_t kNamesInMessage = 8;
 
 at::ScalarType ScalarTypeOf(const ElementType& type) {
-  for (int i = 0; i < static_cast<int>(at::ScalarType::NumOptions); ++i) {
-    const auto scalar = static_cast<at::ScalarType>(i);
-    if (type.name == c10::toString(scalar)) return scalar;
-  }
+  static const auto by_name = [] {
+    std::unordered_map<std::string_view, at::ScalarType> types;
+    for (int i = 0; i < static_cast<int>(at::ScalarType::NumOptions); ++i) {
+      const auto scalar = static_cast<at::ScalarType>(i);
+      types.emplace(c10::toString(scalar), scalar);
+    }
+    return types;
+  }();
+  const auto found = by_name.find(type.name);
+  if (found != by_name.end()) return found->second;
   throw std::runtime_error(StrCat("this LibTorch has no element type ", type.name));
 }
 
@@ -137,26 +142,34 @@ class WeightsBinder {
     for (const WeightTensor& tensor : weights_.tensors) {
       at::Tensor made = at::empty({0}, at::TensorOptions().dtype(ScalarTypeOf(*tensor.type)));
       made.set_(storages[tensor.storage], tensor.offset, tensor.sizes, tensor.strides);
-      given_.emplace(tensor.name, std::move(made));
+      given_.emplace(tensor.name, Given{std::move(made)});
     }
     std::vector<const Attribute*> missing;
+    std::vector<std::pair<const Attribute*, Given*>> present;
     for (const Attribute& attribute : attributes_) {
       const auto given = given_.find(attribute.name);
       if (given == given_.end()) {
         missing.push_back(&attribute);
       } else {
-        Replace(attribute, given->second);
+        given->second.used = true;
+        present.emplace_back(&attribute, &given->second);
       }
     }
+    // Only what is missing asks which tensors were tied to which.
+    for (const auto& [attribute, given] : present) Replace(*attribute, given->tensor, !missing.empty());
     for (const Attribute* attribute : missing) KeepOrComplain(*attribute);
     LogUnused();
     return complaints_.status();
   }
 
  private:
-  void Replace(const Attribute& attribute, at::Tensor tensor) {
+  struct Given {
+    at::Tensor tensor;
+    bool used = false;
+  };
+
+  void Replace(const Attribute& attribute, at::Tensor tensor, bool remember_identity) {
     const at::Tensor own = attribute.object->getSlot(attribute.slot).toTensor();
-    used_.insert(attribute.name);
     if (own.sizes() != tensor.sizes()) {
       return complaints_.Misfit(StrCat("'", attribute.name, "' has shape ", ToString(Shape(tensor.sizes().vec())),
                                        ", the program wants ", ToString(Shape(own.sizes().vec()))));
@@ -165,7 +178,7 @@ class WeightsBinder {
       tensor = tensor.to(own.scalar_type());
       report_.copied_bytes += tensor.nbytes();
     }
-    by_identity_.emplace(IdentityOf(own), tensor);
+    if (remember_identity) by_identity_.emplace(IdentityOf(own), tensor);
     attribute.object->setSlot(attribute.slot, std::move(tensor));
   }
 
@@ -182,7 +195,7 @@ class WeightsBinder {
   void LogUnused() const {
     std::vector<std::string_view> unused;
     for (const WeightTensor& tensor : weights_.tensors) {
-      if (!used_.contains(tensor.name) && unused.size() < kNamesInMessage) unused.push_back(tensor.name);
+      if (!given_.at(tensor.name).used && unused.size() < kNamesInMessage) unused.push_back(tensor.name);
     }
     if (unused.empty()) return;
     log::Warning("weights that the program does not use", {{"tensors", QuotedList(unused)}});
@@ -192,9 +205,8 @@ class WeightsBinder {
   LoadReport& report_;
   PhaseTimer& binding_;
   std::vector<Attribute> attributes_;
-  std::unordered_map<std::string, at::Tensor> given_;
+  std::unordered_map<std::string, Given> given_;
   std::map<Identity, at::Tensor> by_identity_;
-  std::set<std::string, std::less<>> used_;
   Complaints complaints_;
 };
 

@@ -1,7 +1,6 @@
 #include "server/frontend/grpc_server.h"
 
 #include <gmock/gmock.h>
-#include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 
 #include <future>
@@ -417,31 +416,20 @@ TEST_F(GrpcServerTest, HealthKnowsEveryServiceAndFollowsSetServing) {
 
 // What reflection answers to "list services", as bytes; the status when it does not answer.
 absl::StatusOr<std::string> ListServices(const ServerStack& stack) {
-  const std::string list = "\x3a\x01*";  // ServerReflectionRequest{list_services: "*"}
-  grpc::GenericStub stub(stack.Channel());
-  grpc::CompletionQueue queue;
-  grpc::ClientContext context;
-  const auto next = [&queue] {
-    void* tag = nullptr;
-    bool ok = false;
-    return queue.Next(&tag, &ok) && ok;
-  };
-  const auto call = stub.PrepareCall(
-      &context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
-  call->StartCall(nullptr);
-  next();
-  grpc::Slice slice(list);
+  ReflectionStream stream(stack);
+  stream.Next();
   grpc::ByteBuffer answer;
-  call->WriteLast(grpc::ByteBuffer(&slice, 1), {}, nullptr);
-  next();
-  call->Read(&answer, nullptr);
-  const bool answered = next();
+  stream.call->WriteLast(grpc::ByteBuffer(&stream.list, 1), {}, nullptr);
+  stream.Next();
+  stream.call->Read(&answer, nullptr);
+  const bool answered = stream.Next();
   grpc::Status status;
-  call->Finish(&status, nullptr);
-  next();
+  stream.call->Finish(&status, nullptr);
+  stream.Next();
   if (!answered) {
     return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
   }
+  grpc::Slice slice;
   EXPECT_TRUE(answer.DumpToSingleSlice(&slice).ok());
   return std::string(reinterpret_cast<const char*>(slice.begin()), slice.size());
 }

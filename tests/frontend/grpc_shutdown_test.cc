@@ -1,7 +1,6 @@
 // How the gRPC front end ends: for whom it waits, and for whom it does not.
 #include <arpa/inet.h>
 #include <gmock/gmock.h>
-#include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
@@ -91,28 +90,17 @@ TEST_F(GrpcShutdownTest, DoesNotWaitForAConnectionThatNeverSaidAWord) {
 }
 
 TEST_F(GrpcShutdownTest, DoesNotWaitForAnOpenStreamOfReflection) {
-  grpc::GenericStub stub(stack_.Channel());
-  grpc::CompletionQueue queue;
-  grpc::ClientContext context;
-  const auto next = [&queue] {
-    void* tag = nullptr;
-    bool ok = false;
-    return queue.Next(&tag, &ok) && ok;
-  };
-  const auto call = stub.PrepareCall(
-      &context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
-  call->StartCall(nullptr);
-  ASSERT_TRUE(next());
-  grpc::Slice list("\x3a\x01*");
-  call->Write(grpc::ByteBuffer(&list, 1), nullptr);
-  ASSERT_TRUE(next());
+  ReflectionStream stream(stack_);
+  ASSERT_TRUE(stream.Next());
+  stream.call->Write(grpc::ByteBuffer(&stream.list, 1), nullptr);
+  ASSERT_TRUE(stream.Next());
   grpc::ByteBuffer answer;
-  call->Read(&answer, nullptr);
-  ASSERT_TRUE(next()) << "the stream is open";
+  stream.call->Read(&answer, nullptr);
+  ASSERT_TRUE(stream.Next()) << "the stream is open";
   EXPECT_TRUE(stack_.server->Shutdown(stack_.clock.Now() + std::chrono::hours(1)).ok());
   grpc::Status status;
-  call->Finish(&status, nullptr);
-  next();
+  stream.call->Finish(&status, nullptr);
+  stream.Next();
   EXPECT_FALSE(status.ok());
 }
 

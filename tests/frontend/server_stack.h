@@ -1,6 +1,7 @@
 // A real gRPC server on a real core, with models that need no files of their own.
 #pragma once
 
+#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -91,6 +92,27 @@ class ServerStack {
   InferService infer{{catalog, manager, compute, clock, metrics}};
   RepositoryService repository{{catalog, manager, clock}};
   std::unique_ptr<GrpcServer> server;
+};
+
+// A stream of server reflection that asks which services there are.
+struct ReflectionStream {
+  explicit ReflectionStream(const ServerStack& stack) : stub(stack.Channel()) {
+    call = stub.PrepareCall(
+        &context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
+    call->StartCall(nullptr);
+  }
+  // Waits for the operation that was begun last; whether it did what it was begun for.
+  bool Next() {
+    void* tag = nullptr;
+    bool ok = false;
+    return queue.Next(&tag, &ok) && ok;
+  }
+
+  grpc::GenericStub stub;
+  grpc::CompletionQueue queue;
+  grpc::ClientContext context;
+  std::unique_ptr<grpc::GenericClientAsyncReaderWriter> call;
+  grpc::Slice list{"\x3a\x01*"};  // ServerReflectionRequest{list_services: "*"}
 };
 
 }  // namespace hearth
