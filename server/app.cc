@@ -19,6 +19,7 @@
 #include "server/serving/preloader.h"
 #include "server/serving/repository_service.h"
 #include "server/storage/catalog.h"
+#include "server/storage/mapped_files.h"
 #include "server/tensor/buffer_pool.h"
 #include "server/torch_backend/runtime.h"
 #include "server/torch_backend/torchscript_loader.h"
@@ -161,8 +162,9 @@ absl::Status App::Parts::BuildCore(const ServerConfig& c, const MemoryLimit& lim
   if (const absl::Status scanned = catalog->Scan(); !scanned.ok()) {
     return absl::Status(scanned.code(), StrCat(FromAbsl(scanned.message()), kNoRepository));
   }
-  torchscript = MakeTorchScriptLoader(
-      {.populate = c.loading.populate, .kept_program_bytes = KeptProgramBytes(c.cache, limit)});
+  torchscript = MakeTorchScriptLoader({.populate = c.loading.populate,
+                                       .kept_program_bytes = KeptProgramBytes(c.cache, limit),
+                                       .mapped_files = std::make_shared<MappedFiles>()});
   return absl::OkStatus();
 }
 

@@ -48,6 +48,7 @@ struct LoadReport {
   std::uint64_t copied_bytes = 0;  // of those, copied because they could not be mapped
   std::uint64_t mapped_bytes = 0;  // of the files' ranges that are mapped as weights
   std::uint64_t cached_bytes = 0;  // of those, in the page cache already when the load began
+  std::uint64_t shared_bytes = 0;  // of those, mapped already by other models
   bool kept_program = false;       // an earlier load had parsed the program
 
   PhaseCost& operator[](LoadPhase phase) { return phases[static_cast<std::size_t>(phase)]; }

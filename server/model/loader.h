@@ -10,10 +10,12 @@
 
 namespace hearth {
 
-// What a load will need, read from headers alone. Both are upper bounds.
+// What a load will need, read from headers alone. Both are upper bounds, for as long as `opened` is kept:
+// they count on bytes that other models have mapped.
 struct LoadEstimate {
   Footprint peak;    // while loading
   Footprint steady;  // once ready
+  std::shared_ptr<const void> opened = nullptr;
 };
 
 // Turns files into models. One Loader per format; stateless and thread-safe.

@@ -108,20 +108,22 @@ absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Open(
     return absl::InvalidArgumentError(
         StrCat("'", name, "' is empty; was it copied before it was written?"));
   }
-  return Map(path, std::move(file.fd), IdOf(file.st));
+  return Map(path, std::move(file.fd), IdOf(file.st), Access::kShared);
 }
 
-absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::MapAgain() const {
+absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::MapAgain(Access access) const {
   const int fd = ::fcntl(fd_.get(), F_DUPFD_CLOEXEC, 0);
   if (fd < 0) return ErrnoStatus(errno, StrCat("'", ShortName(path_), "' cannot be mapped again"));
-  return Map(path_, UniqueFd(fd), id_);
+  return Map(path_, UniqueFd(fd), id_, access);
 }
 
 absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Map(const std::filesystem::path& path,
-                                                                  UniqueFd fd, FileId id) {
+                                                                  UniqueFd fd, FileId id,
+                                                                  Access access) {
   const auto size = static_cast<std::size_t>(id.size);
-  void* data =
-      ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd.get(), 0);
+  const bool own = access == Access::kOwn;
+  void* data = ::mmap(nullptr, size, own ? PROT_READ | PROT_WRITE : PROT_READ,
+                      MAP_PRIVATE | MAP_NORESERVE, fd.get(), 0);
   if (data == MAP_FAILED) {
     const int error_number = errno;
     return ErrnoStatus(error_number, StrCat("'", ShortName(path), "' (", FormatBytes(id.size),
@@ -129,7 +131,8 @@ absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Map(const std::fil
   }
   std::shared_ptr<MappedFile> file(
       new MappedFile(path, std::move(fd), id, Mapping(static_cast<std::byte*>(data), Unmap{size})));
-  HEARTH_RETURN_IF_ERROR(file->guard_.Protect(data, size));
+  HEARTH_RETURN_IF_ERROR(file->guard_.Protect(
+      data, size, own ? MappingGuard::Writes::kFree : MappingGuard::Writes::kNoted));
   return std::shared_ptr<const MappedFile>(std::move(file));
 }
 
@@ -142,6 +145,41 @@ MappedFile::MappedFile(std::filesystem::path path, UniqueFd fd, FileId id, Mappi
       size_(static_cast<std::size_t>(id.size)),
       mapping_(std::move(mapping)),
       data_(mapping_.get()) {}
+
+MappedFile::Use::Use(std::shared_ptr<const MappedFile> file, std::vector<ByteRange> ranges)
+    : file_(std::move(file)), ranges_(std::move(ranges)) {
+  MutexLock lock(file_->mu_);
+  for (const ByteRange& range : ranges_) file_->uses_.Add(range, first_);
+}
+
+MappedFile::Use& MappedFile::Use::operator=(Use&& other) noexcept {
+  if (this == &other) return *this;
+  Release();
+  file_ = std::move(other.file_);
+  ranges_ = std::move(other.ranges_);
+  first_ = std::move(other.first_);
+  return *this;
+}
+
+void MappedFile::Use::Release() {
+  if (file_ == nullptr) return;  // moved from
+  std::vector<ByteRange> last;
+  {
+    MutexLock lock(file_->mu_);
+    for (const ByteRange& range : ranges_) file_->uses_.Remove(range, last);
+  }
+  for (const ByteRange& range : last) file_->Drop(range);
+  file_.reset();
+}
+
+// Whole pages alone: others may use the ones at the ends. Whoever comes to use them again meanwhile
+// finds them in the page cache.
+void MappedFile::Drop(const ByteRange& range) const {
+  const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  const std::uint64_t begin = (range.begin + page - 1) / page * page;
+  const std::uint64_t end = range.end == size_ ? (range.end + page - 1) / page * page : range.end / page * page;
+  if (begin < end) ::madvise(data_ + begin, static_cast<std::size_t>(end - begin), MADV_DONTNEED);
+}
 
 absl::Status MappedFile::Populate(std::uint64_t offset, std::uint64_t length,
                                   std::stop_token stop, ReadAhead read_ahead) const {

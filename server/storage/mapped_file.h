@@ -1,12 +1,11 @@
 // A whole file in memory without reading it.
 //
-// The mapping is private and writable: pages come from the page cache and are shared by every
-// process that maps the file, until something writes to one, which then gets a copy of that page
-// alone. No swap is set aside for such copies (MAP_NORESERVE); a 64 GiB file maps on a small
-// machine.
+// The mapping is private: pages come from the page cache and are shared by every process that maps
+// the file, until something writes to one, which then gets a copy of that page alone. No swap is set
+// aside for such copies (MAP_NORESERVE); a 64 GiB file maps on a small machine.
 //
 // Whoever holds bytes of the mapping holds the shared_ptr. A page that a later truncation took away
-// reads as zeros (sigbus_guard.h) and leaves the mapping poisoned(); Populate() reports it as
+// reads as zeros (mapping_guard.h) and leaves the mapping poisoned(); Populate() reports it as
 // DATA_LOSS.
 #pragma once
 
@@ -17,11 +16,14 @@
 #include <span>
 #include <stop_token>
 #include <string>
+#include <vector>
 
+#include "server/base/mutex.h"
 #include "server/base/status.h"
 #include "server/base/unique_fd.h"
 #include "server/model/footprint.h"
-#include "server/storage/sigbus_guard.h"
+#include "server/storage/mapping_guard.h"
+#include "server/storage/range_uses.h"
 
 namespace hearth {
 
@@ -36,18 +38,23 @@ absl::Status AboutFile(const std::filesystem::path& path, const absl::Status& st
 // Thread-safe (what callers write into mutable_data() is theirs to guard).
 class MappedFile {
  public:
-  // Follows symbolic links. NOT_FOUND, PERMISSION_DENIED; INVALID_ARGUMENT for an empty file and
-  // for what is not a regular file (a FIFO does not block).
+  // kShared: for any number of models. A write goes through, but written() tells of it.
+  // kOwn: for one model, which may write as it likes.
+  enum class Access : std::uint8_t { kShared, kOwn };
+
+  // For kShared use. Follows symbolic links. NOT_FOUND, PERMISSION_DENIED; INVALID_ARGUMENT for an
+  // empty file and for what is not a regular file (a FIFO does not block).
   static absl::StatusOr<std::shared_ptr<const MappedFile>> Open(const std::filesystem::path& path);
 
   // The same bytes at another address, with none of the writes made to this mapping.
-  absl::StatusOr<std::shared_ptr<const MappedFile>> MapAgain() const;
+  absl::StatusOr<std::shared_ptr<const MappedFile>> MapAgain(Access access) const;
 
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
-  std::byte* mutable_data() const { return data_; }  // writes stay in this process
+  // Writes stay in this process. A system call cannot write to a kShared mapping: EFAULT.
+  std::byte* mutable_data() const { return data_; }
   std::size_t size() const { return size_; }
   int descriptor() const { return fd_.get(); }  // open for reading, as long as this lives
   const std::filesystem::path& path() const { return path_; }
@@ -85,6 +92,29 @@ class MappedFile {
   // A read has found a page gone since the file was mapped, and seen zeros. Never reset.
   bool poisoned() const { return guard_.poisoned(); }
 
+  // A kShared mapping was written to: what it holds is the file's bytes no more. Never reset.
+  bool written() const { return guard_.written(); }
+
+  // A model's use of parts of a mapping. Parts that nobody uses any more leave this process's memory
+  // with the last use, though the rest of the mapping may stay. Move-only; keeps the mapping alive.
+  class Use {
+   public:
+    Use() = default;  // of nothing
+    Use(std::shared_ptr<const MappedFile> file, std::vector<ByteRange> ranges);
+    Use(Use&&) noexcept = default;
+    Use& operator=(Use&& other) noexcept;
+    ~Use() { Release(); }
+
+    const MappedFile& file() const { return *file_; }  // REQUIRES: not of nothing
+    // Of the ranges, what nobody used when this use began: theirs to populate who came first.
+    const std::vector<ByteRange>& first() const { return first_; }
+
+   private:
+    void Release();
+    std::shared_ptr<const MappedFile> file_;
+    std::vector<ByteRange> ranges_, first_;
+  };
+
  private:
   struct Unmap {
     std::size_t size;
@@ -94,7 +124,8 @@ class MappedFile {
 
   MappedFile(std::filesystem::path path, UniqueFd fd, FileId id, Mapping mapping);
   static absl::StatusOr<std::shared_ptr<const MappedFile>> Map(const std::filesystem::path& path,
-                                                               UniqueFd fd, FileId id);
+                                                               UniqueFd fd, FileId id, Access access);
+  void Drop(const ByteRange& range) const;
 
   // Constant after construction.
   const std::filesystem::path path_;
@@ -103,7 +134,9 @@ class MappedFile {
   const std::size_t size_;
   const Mapping mapping_;
   std::byte* const data_;
-  SigbusGuard
+  mutable Mutex mu_;
+  mutable RangeUses uses_ ABSL_GUARDED_BY(mu_);
+  MappingGuard
       guard_;  // last: it lets go of the addresses before they are unmapped and given to others
 };
 

@@ -1,9 +1,11 @@
 #include "server/storage/safetensors.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <unordered_map>
 #include <unordered_set>
 #include <utility>
 
@@ -13,8 +15,20 @@ namespace {
 constexpr std::uint64_t kLengthBytes = 8;
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;
 constexpr std::size_t kMaxRank = 64;
+constexpr std::string_view kChecksumKey = "sha256.";
 
 absl::Status Bad(std::string_view what) { return absl::InvalidArgumentError(std::string(what)); }
+
+// 64 hexadecimal digits.
+std::optional<Checksum> ParseChecksum(std::string_view text) {
+  Checksum checksum;
+  if (text.size() != 2 * checksum.size()) return std::nullopt;
+  for (std::size_t i = 0; i < checksum.size(); ++i) {
+    const char* digits = text.data() + 2 * i;
+    if (std::from_chars(digits, digits + 2, checksum[i], 16).ptr != digits + 2) return std::nullopt;
+  }
+  return checksum;
+}
 
 // One tensor as the header describes it.
 struct Described {
@@ -30,6 +44,7 @@ struct Described {
 class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
  public:
   std::vector<Described> tensors;
+  std::unordered_map<std::string, Checksum> checksums;  // by tensor
   std::string error;
 
   bool start_object(std::size_t) override {
@@ -61,7 +76,11 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
     return true;
   }
   bool string(string_t& text) override {
-    if (where_ == Where::kMetadata) return true;
+    if (where_ == Where::kMetadata) {
+      const std::optional<Checksum> checksum = ParseChecksum(text);
+      if (checksum && key_.starts_with(kChecksumKey)) checksums[key_.substr(kChecksumKey.size())] = *checksum;
+      return true;
+    }
     if (where_ != Where::kTensor || key_ != "dtype" || tensors.back().has_dtype) return Unexpected();
     tensors.back().dtype = std::move(text);
     tensors.back().has_dtype = true;
@@ -191,6 +210,9 @@ absl::StatusOr<Weights> safetensors_internal::Parse(std::span<const std::byte> f
     if (IsPadding(tensor)) continue;
     weights.storages.push_back(
         {.file = nullptr, .offset = begin + described.offsets[0], .size = next - described.offsets[0], .unpack = {}});
+    if (const auto found = header.checksums.find(tensor.name); found != header.checksums.end()) {
+      weights.storages.back().checksum = found->second;
+    }
     weights.tensors.push_back(std::move(tensor));
   }
   if (next != file.size() - begin) return Bad("has bytes behind its last tensor");

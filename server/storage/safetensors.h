@@ -3,6 +3,9 @@
 // Nothing in the file is trusted: as in the reference implementation, the tensors have to cover the
 // bytes behind the header exactly, without gap or overlap, and the header may have 100 MB. Tensors of
 // bytes whose names begin with "__padding__" fill gaps, and are checked and left out.
+//
+// "sha256.NAME" in __metadata__ is the checksum of tensor NAME. The format leaves metadata to whoever
+// writes it, so what does not look like a checksum is no mistake and is passed over.
 #pragma once
 
 #include <memory>

@@ -1,10 +1,12 @@
 // Named tensors in files: what every format of weights comes down to.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,6 +19,9 @@
 
 namespace hearth {
 
+// SHA-256 of a storage's unpacked bytes, as the file states it.
+using Checksum = std::array<std::uint8_t, 32>;
+
 // A run of bytes that tensors are views of.
 struct WeightStorage {
   using Unpack = std::function<absl::Status(std::span<std::byte> out)>;
@@ -25,6 +30,7 @@ struct WeightStorage {
   std::uint64_t offset = 0;  // in the file; of packed bytes where they are packed
   std::uint64_t size = 0;    // unpacked
   Unpack unpack;             // fills `size` bytes; null: they lie in the file as they are. Thread-safe
+  std::optional<Checksum> checksum = std::nullopt;  // believed, not computed
 
   // Whether the file's own pages can serve as the tensor's memory.
   bool mappable() const { return unpack == nullptr && offset % kWeightAlignment == 0; }

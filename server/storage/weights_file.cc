@@ -114,8 +114,12 @@ absl::StatusOr<std::vector<fs::path>> WeightFiles(const fs::path& path) {
 
 absl::StatusOr<Weights> ReadWeights(const fs::path& path) {
   HEARTH_ASSIGN_OR_RETURN(const std::shared_ptr<const MappedFile> file, MappedFile::Open(path));
+  return ReadWeights(file);
+}
+
+absl::StatusOr<Weights> ReadWeights(const std::shared_ptr<const MappedFile>& file) {
   absl::StatusOr<Weights> weights = ReadByContent(file);
-  if (!weights.ok()) return AboutFile(path, weights.status());
+  if (!weights.ok()) return AboutFile(file->path(), weights.status());
   return weights;
 }
 

@@ -24,6 +24,7 @@ absl::StatusOr<std::vector<std::filesystem::path>> WeightFiles(const std::filesy
 // One file, no index. NOT_FOUND, PERMISSION_DENIED, INVALID_ARGUMENT; the text names the file. Reads
 // headers only.
 absl::StatusOr<Weights> ReadWeights(const std::filesystem::path& file);
+absl::StatusOr<Weights> ReadWeights(const std::shared_ptr<const MappedFile>& file);
 
 // The shards as one. INVALID_ARGUMENT when two of them have a tensor of the same name.
 absl::StatusOr<Weights> JoinWeights(std::vector<Weights> shards);

@@ -52,6 +52,9 @@ class ScriptProgram : public std::enable_shared_from_this<ScriptProgram> {
   // REQUIRES: the code and constants of every archive are the same.
   absl::StatusOr<BoundModule> Bind(const ScriptArchive& archive, LoadReport& report) ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Whether its constants are copies. Those of others lie in the mapping it was bound with first.
+  bool keeps() const { return keeps_; }
+
   // As FindWrittenState(), which is asked once for all modules that are built alike.
   WrittenState Written(const torch::jit::Module& module, const torch::jit::Method& method) {
     return written_.Find(module, method);

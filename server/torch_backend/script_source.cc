@@ -12,25 +12,48 @@
 namespace hearth {
 namespace {
 
-using FilePtr = std::shared_ptr<const MappedFile>;
+using FilePtr = MappedFiles::FilePtr;
+
+constexpr std::uint64_t kPage = 4096;
+
+// Sorted; those that meet, or are less than a page apart, as one.
+std::vector<ByteRange> Joined(std::vector<ByteRange> ranges) {
+  std::sort(ranges.begin(), ranges.end(), [](const ByteRange& a, const ByteRange& b) { return a.begin < b.begin; });
+  std::vector<ByteRange> joined;
+  for (const ByteRange& range : ranges) {
+    if (!joined.empty() && range.begin < joined.back().end + kPage) {
+      joined.back().end = std::max(joined.back().end, range.end);
+    } else {
+      joined.push_back(range);
+    }
+  }
+  return joined;
+}
 
 // What every file has mapped.
 std::vector<SourceFile> FilesOf(const ScriptArchive& program, const Weights& weights) {
-  std::vector<SourceFile> files = {{program.file, program.populate_begin, program.populate_end}};
+  std::vector<SourceFile> files = {{program.file}};
+  if (program.populate_begin < program.populate_end) {
+    files[0].ranges.push_back({program.populate_begin, program.populate_end});
+  }
   std::map<FilePtr, std::size_t> places;
   for (const WeightStorage& storage : weights.storages) {
     const auto [place, is_new] = places.try_emplace(storage.file, files.size());
     if (is_new) files.push_back({storage.file});
     if (!storage.mappable() || storage.size == 0) continue;
-    SourceFile& file = files[place->second];
-    file.begin = file.mapped() == 0 ? storage.offset : std::min(file.begin, storage.offset);
-    file.end = std::max(file.end, storage.offset + storage.size);
+    files[place->second].ranges.push_back({storage.offset, storage.offset + storage.size});
   }
-  for (SourceFile& file : files) file.cached = file.file->CachedBytes(file.begin, file.mapped());
+  for (SourceFile& file : files) file.ranges = Joined(std::move(file.ranges));
   return files;
 }
 
-absl::StatusOr<Weights> OpenWeights(const std::vector<std::filesystem::path>& named) {
+std::uint64_t SizeOf(const std::vector<ByteRange>& ranges) {
+  std::uint64_t sum = 0;
+  for (const ByteRange& range : ranges) sum += range.size();
+  return sum;
+}
+
+absl::StatusOr<Weights> OpenWeights(const std::vector<std::filesystem::path>& named, MappedFiles& mapped) {
   std::vector<std::filesystem::path> files;
   for (const std::filesystem::path& path : named) {
     HEARTH_ASSIGN_OR_RETURN(const std::vector<std::filesystem::path> shards, WeightFiles(path));
@@ -39,7 +62,8 @@ absl::StatusOr<Weights> OpenWeights(const std::vector<std::filesystem::path>& na
   std::vector<Weights> shards(files.size());
   HEARTH_RETURN_IF_ERROR(
       ParallelFor(files.size(), std::thread::hardware_concurrency(), [&](std::size_t i) -> absl::Status {
-        HEARTH_ASSIGN_OR_RETURN(shards[i], ReadWeights(files[i]));
+        HEARTH_ASSIGN_OR_RETURN(const FilePtr file, mapped.Open(files[i]));
+        HEARTH_ASSIGN_OR_RETURN(shards[i], ReadWeights(file));
         return absl::OkStatus();
       }));
   return JoinWeights(std::move(shards));
@@ -56,22 +80,15 @@ std::uint64_t ScriptSource::copied_bytes() const { return program.copied_bytes +
 
 std::uint64_t ScriptSource::mapped_bytes() const {
   std::uint64_t sum = 0;
-  for (const SourceFile& file : files) sum += file.mapped();
-  return sum;
-}
-
-std::uint64_t ScriptSource::cached_bytes() const {
-  std::uint64_t sum = 0;
-  for (const SourceFile& file : files) sum += file.cached;
+  for (const SourceFile& file : files) sum += SizeOf(file.ranges);
   return sum;
 }
 
 std::vector<Extent> ScriptSource::extents() const {
   std::vector<Extent> extents = {program.file->extent(0, program.file->size())};
   for (const SourceFile& file : files) {
-    if (file.file != program.file && file.mapped() > 0) {
-      extents.push_back(file.file->extent(file.begin, file.mapped()));
-    }
+    if (file.file == program.file) continue;
+    for (const ByteRange& range : file.ranges) extents.push_back(file.file->extent(range.begin, range.size()));
   }
   return extents;
 }
@@ -81,28 +98,55 @@ absl::Status ScriptSource::Intact() const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<ScriptSource> OpenScriptSource(const ModelSpec& spec) {
-  HEARTH_ASSIGN_OR_RETURN(ScriptArchive program, OpenScriptArchive(spec.file));
-  HEARTH_ASSIGN_OR_RETURN(Weights weights, OpenWeights(spec.weights));
-  std::vector<SourceFile> files = FilesOf(program, weights);
-  return ScriptSource{std::move(program), std::move(weights), std::move(files)};
+bool ScriptSource::written() const {
+  return std::any_of(files.begin(), files.end(), [](const SourceFile& file) { return file.file->written(); });
 }
 
-absl::StatusOr<ScriptSource> MapAgain(const ScriptSource& source) {
-  HEARTH_ASSIGN_OR_RETURN(FilePtr program, source.program.file->MapAgain());
-  HEARTH_ASSIGN_OR_RETURN(ScriptArchive archive, OpenScriptArchive(std::move(program)));
-  ScriptSource again{std::move(archive), source.weights, {}};
+absl::StatusOr<ScriptSource> OpenScriptSource(const ModelSpec& spec, MappedFiles& files, MappedFiles::Own own) {
+  HEARTH_ASSIGN_OR_RETURN(FilePtr file, files.Open(spec.file));
+  HEARTH_ASSIGN_OR_RETURN(ScriptArchive program, OpenScriptArchive(std::move(file)));
+  HEARTH_ASSIGN_OR_RETURN(Weights weights, OpenWeights(spec.weights, files));
+  files.Share(weights, own);
+  std::vector<SourceFile> parts = FilesOf(program, weights);
+  return ScriptSource{std::move(program), std::move(weights), std::move(parts)};
+}
+
+absl::StatusOr<ScriptSource> MapAgain(const ScriptSource& source, MappedFiles* files) {
   std::map<FilePtr, FilePtr> fresh;
+  for (const SourceFile& old : source.files) {
+    HEARTH_ASSIGN_OR_RETURN(fresh[old.file], files != nullptr ? files->Untouched(old.file)
+                                                              : old.file->MapAgain(MappedFile::Access::kOwn));
+  }
+  HEARTH_ASSIGN_OR_RETURN(ScriptArchive archive, OpenScriptArchive(fresh[source.program.file]));
+  ScriptSource again{std::move(archive), source.weights, {}};
   for (WeightStorage& storage : again.weights.storages) {
-    if (storage.unpack) continue;  // is unpacked anew from pages that nobody writes to
-    FilePtr& file = fresh[storage.file];
-    if (file == nullptr) {
-      HEARTH_ASSIGN_OR_RETURN(file, storage.file->MapAgain());
-    }
-    storage.file = file;
+    storage.file = fresh[storage.file];  // what is packed is still unpacked from where it was: no tensor is there
   }
   again.files = FilesOf(again.program, again.weights);
   return again;
+}
+
+SourceUse::SourceUse(const ScriptSource& source) {
+  for (const SourceFile& file : source.files) {
+    const MappedFile::Use& part = parts_.emplace_back(file.file, file.ranges);
+    for (const ByteRange& range : part.first()) {
+      first_bytes_ += range.size();
+      cached_bytes_ += file.file->CachedBytes(range.begin, range.size());
+    }
+  }
+  shared_bytes_ = source.mapped_bytes() - first_bytes_;
+  cached_bytes_ += shared_bytes_;
+}
+
+absl::Status SourceUse::Populate(const std::stop_token& stop) const {
+  const auto ahead = cached_bytes_ < first_bytes_ + shared_bytes_ ? MappedFile::ReadAhead::kYes
+                                                                  : MappedFile::ReadAhead::kNo;
+  for (const MappedFile::Use& part : parts_) {
+    for (const ByteRange& range : part.first()) {
+      HEARTH_RETURN_IF_ERROR(part.file().Populate(range.begin, range.size(), stop, ahead));
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<BoundModule> BindSource(ScriptProgram& program, const ScriptSource& source,
@@ -113,15 +157,6 @@ absl::StatusOr<BoundModule> BindSource(ScriptProgram& program, const ScriptSourc
     HEARTH_RETURN_IF_ERROR(BindWeights(bound.module, source.weights, report));
   }
   return bound;
-}
-
-absl::Status Populate(const ScriptSource& source, const std::stop_token& stop) {
-  for (const SourceFile& file : source.files) {
-    const bool cold = file.cached < file.mapped();
-    HEARTH_RETURN_IF_ERROR(file.file->Populate(
-        file.begin, file.mapped(), stop, cold ? MappedFile::ReadAhead::kYes : MappedFile::ReadAhead::kNo));
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace hearth

@@ -75,18 +75,21 @@ std::string WarmUpKey(const ModelSpec& spec, const torch::jit::Module& module) {
 class TorchScriptLoader final : public Loader {
  public:
   explicit TorchScriptLoader(TorchScriptOptions options)
-      : options_(options), programs_(options.kept_program_bytes) {
+      : options_(std::move(options)),
+        files_(options_.mapped_files ? options_.mapped_files : std::make_shared<MappedFiles>()),
+        programs_(options_.kept_program_bytes) {
     InitialiseTorch();
   }
 
   absl::StatusOr<LoadEstimate> Estimate(const ModelSpec& spec) const override {
     HEARTH_ASSIGN_OR_RETURN(const at::Device device, ParseDevice(spec.options.device));
-    HEARTH_ASSIGN_OR_RETURN(const ScriptSource source, OpenScriptSource(spec));
+    HEARTH_ASSIGN_OR_RETURN(ScriptSource source, OpenScriptSource(spec, *files_, MappedFiles::Own::kKeep));
     const std::uint64_t host = ProgramBytes(source.program.code_bytes) + source.copied_bytes();
-    LoadEstimate estimate{FootprintOf(source, device, host), FootprintOf(source, device, host)};
+    LoadEstimate estimate{FootprintOf(source, device, host), FootprintOf(source, device, host), nullptr};
     if (!device.is_cpu()) {  // mapped while it is copied to the device
       estimate.peak.extents = source.extents();
     }
+    estimate.opened = std::make_shared<const ScriptSource>(std::move(source));
     return estimate;
   }
 
@@ -94,12 +97,9 @@ class TorchScriptLoader final : public Loader {
     HostByteCounter host_bytes;
     LoadReport report{.began = std::chrono::steady_clock::now()};
     HEARTH_ASSIGN_OR_RETURN(const at::Device device, ParseDevice(spec.options.device));
-    HEARTH_ASSIGN_OR_RETURN(ScriptSource source, Open(spec, report));
+    HEARTH_ASSIGN_OR_RETURN(BoundSource opened, OpenAndBind(spec, stop, report));
+    auto& [source, use, program_found, bound] = opened;
     const std::uint64_t code_bytes = source.program.code_bytes;
-    if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
-
-    const ProgramCache::Found program_found = FindProgram(source, report);
-    HEARTH_ASSIGN_OR_RETURN(BoundModule bound, BindSource(*program_found.program, source, report));
     programs_.Keep(program_found, ProgramBytes(code_bytes));
     const std::string warm_up = WarmUpKey(spec, bound.module);
     HEARTH_RETURN_IF_ERROR(ToDevice(bound, device, report));
@@ -111,13 +111,13 @@ class TorchScriptLoader final : public Loader {
       HEARTH_ASSIGN_OR_RETURN(program, ReadSignature(method->function().getSchema(), spec.options));
     }
     Footprint footprint = FootprintOf(source, device, 0);
-    if (options_.populate && device.is_cpu()) HEARTH_RETURN_IF_ERROR(PopulateAll(source, stop, report));
+    if (options_.populate && device.is_cpu()) HEARTH_RETURN_IF_ERROR(PopulateAll(use, stop, report));
 
     absl::StatusOr<std::unique_ptr<TorchScriptModel>> made;
     {
       const PhaseTimer timer(report, LoadPhase::kAnalyse);
-      made = TorchScriptModel::Create({std::move(source), std::move(bound), device, spec.options.method,
-                                       std::move(program)});
+      made = TorchScriptModel::Create({std::move(source), std::move(use), std::move(bound), device,
+                                       spec.options.method, std::move(program), files_});
     }
     HEARTH_ASSIGN_OR_RETURN(std::unique_ptr<TorchScriptModel> model, std::move(made));
     HEARTH_RETURN_IF_ERROR(WarmUpOnce(*program_found.program, warm_up, *model, spec, stop, report));
@@ -128,13 +128,39 @@ class TorchScriptLoader final : public Loader {
   }
 
  private:
-  static absl::StatusOr<ScriptSource> Open(const ModelSpec& spec, LoadReport& report) {
+  struct BoundSource {
+    ScriptSource source;
+    SourceUse use;
+    ProgramCache::Found program;
+    BoundModule bound;
+  };
+
+  // Other models may write to what they share with this one while it is read and copied here: then all of
+  // it is done again with a mapping that nobody has written to.
+  absl::StatusOr<BoundSource> OpenAndBind(const ModelSpec& spec, const std::stop_token& stop,
+                                          LoadReport& report) const {
+    while (true) {
+      report = LoadReport{.began = report.began};
+      HEARTH_ASSIGN_OR_RETURN(BoundSource made, Open(spec, report));
+      if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
+      made.program = FindProgram(made.source, report);
+      auto bound = BindSource(*made.program.program, made.source, report);
+      if (made.source.written()) continue;
+      if (!bound.ok()) return bound.status();
+      made.bound = *std::move(bound);
+      return made;
+    }
+  }
+
+  absl::StatusOr<BoundSource> Open(const ModelSpec& spec, LoadReport& report) const {
     PhaseTimer timer(report, LoadPhase::kMap);
-    HEARTH_ASSIGN_OR_RETURN(ScriptSource source, OpenScriptSource(spec));
+    HEARTH_ASSIGN_OR_RETURN(ScriptSource source, OpenScriptSource(spec, *files_, MappedFiles::Own::kOffer));
+    SourceUse use(source);
     report.mapped_bytes = source.mapped_bytes();
-    report.cached_bytes = source.cached_bytes();
+    report.cached_bytes = use.cached_bytes();
+    report.shared_bytes = use.shared_bytes();
     timer.AddBytes(report.mapped_bytes);
-    return source;
+    return BoundSource{std::move(source), std::move(use), {}, {}};
   }
 
   static absl::Status ToDevice(BoundModule& bound, const at::Device& device, LoadReport& report) {
@@ -146,11 +172,10 @@ class TorchScriptLoader final : public Loader {
            }).status();
   }
 
-  static absl::Status PopulateAll(const ScriptSource& source, const std::stop_token& stop,
-                                  LoadReport& report) {
+  static absl::Status PopulateAll(const SourceUse& use, const std::stop_token& stop, LoadReport& report) {
     PhaseTimer timer(report, LoadPhase::kPopulate);
-    timer.AddBytes(report.mapped_bytes);
-    return Populate(source, stop);
+    timer.AddBytes(use.first_bytes());
+    return use.Populate(stop);
   }
 
   ProgramCache::Found FindProgram(const ScriptSource& source, LoadReport& report) const {
@@ -174,13 +199,14 @@ class TorchScriptLoader final : public Loader {
   }
 
   const TorchScriptOptions options_;
+  const std::shared_ptr<MappedFiles> files_;  // models keep it, to bind anew
   mutable ProgramCache programs_;
 };
 
 }  // namespace
 
 std::unique_ptr<Loader> MakeTorchScriptLoader(TorchScriptOptions options) {
-  return std::make_unique<TorchScriptLoader>(options);
+  return std::make_unique<TorchScriptLoader>(std::move(options));
 }
 
 }  // namespace hearth

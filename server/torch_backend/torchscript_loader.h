@@ -4,12 +4,15 @@
 #include <memory>
 
 #include "server/model/loader.h"
+#include "server/storage/mapped_files.h"
 
 namespace hearth {
 
 struct TorchScriptOptions {
   bool populate = true;  // fault the weights' pages in on the load thread, before the model is ready
   std::uint64_t kept_program_bytes = 0;  // for programs that outlive their models (program_cache.h)
+  // What models share; null: of this loader alone.
+  std::shared_ptr<MappedFiles> mapped_files = nullptr;
 };
 
 // Maps archives instead of copying them (script_program.h). Checks the whole structure of a file

@@ -11,6 +11,9 @@
 namespace hearth {
 namespace {
 
+constexpr int kRounds = 8;
+constexpr char kHopeless[] = "the program writes to its weights in ways that cannot be kept apart";
+
 std::uint32_t VersionOf(const at::Tensor& tensor) {
   // Tensors made in InferenceMode count no versions; weights never are.
   return tensor.is_inference() ? 0 : tensor.unsafeGetTensorImpl()->version_counter().current_version();
@@ -28,10 +31,9 @@ class TorchScriptModel::ScriptSession final : public Session {
 };
 
 absl::StatusOr<std::unique_ptr<TorchScriptModel>> TorchScriptModel::Create(Parts parts) {
-  BoundModule bound = std::move(parts.bound);
-  const std::string method = parts.method;
-  std::unique_ptr<TorchScriptModel> model(new TorchScriptModel(std::move(parts)));
-  HEARTH_ASSIGN_OR_RETURN(auto binding, MakeBinding(std::move(bound), method, {}));
+  std::unique_ptr<TorchScriptModel> model(new TorchScriptModel(parts));
+  HEARTH_ASSIGN_OR_RETURN(auto binding, MakeBinding(std::move(parts.source), std::move(parts.use),
+                                                    std::move(parts.bound), model->method_, {}));
   {
     MutexLock lock(model->mu_);
     model->binding_ = std::move(binding);
@@ -39,14 +41,15 @@ absl::StatusOr<std::unique_ptr<TorchScriptModel>> TorchScriptModel::Create(Parts
   return model;
 }
 
-TorchScriptModel::TorchScriptModel(Parts parts)
-    : source_(std::move(parts.source)),
+TorchScriptModel::TorchScriptModel(Parts& parts)
+    : files_(std::move(parts.files)),
       device_(parts.device),
       method_(std::move(parts.method)),
       program_(std::move(parts.program)) {}
 
 absl::StatusOr<std::shared_ptr<const TorchScriptModel::Binding>> TorchScriptModel::MakeBinding(
-    BoundModule bound, const std::string& method, const std::vector<std::size_t>& also_written) {
+    ScriptSource source, SourceUse use, BoundModule bound, const std::string& method,
+    const std::vector<std::size_t>& also_written) {
   const auto found = bound.module.find_method(method);
   if (!found) {
     std::vector<std::string> names;
@@ -67,8 +70,8 @@ absl::StatusOr<std::shared_ptr<const TorchScriptModel::Binding>> TorchScriptMode
   }
   SessionPlan plan(bound.module, written);
   torch::jit::Function& function = found->function();
-  return std::make_shared<const Binding>(Binding{std::move(bound), &function, std::move(attributes),
-                                                 std::move(versions), std::move(plan)});
+  return std::make_shared<const Binding>(Binding{std::move(source), std::move(use), std::move(bound), &function,
+                                                 std::move(attributes), std::move(versions), std::move(plan)});
 }
 
 std::shared_ptr<const TorchScriptModel::Binding> TorchScriptModel::CurrentBinding() const {
@@ -79,18 +82,24 @@ std::shared_ptr<const TorchScriptModel::Binding> TorchScriptModel::CurrentBindin
 std::uint64_t TorchScriptModel::session_bytes() const { return CurrentBinding()->plan.copied_bytes(); }
 
 absl::StatusOr<std::unique_ptr<Session>> TorchScriptModel::NewSession() const {
-  return CatchTorch("copy the state of the model", absl::StatusCode::kInternal,
-                    [&]() -> std::unique_ptr<Session> {
-                      const c10::InferenceMode guard;
-                      auto binding = CurrentBinding();
-                      torch::jit::Module module = binding->plan.Copy();
-                      return std::make_unique<ScriptSession>(std::move(binding), std::move(module));
-                    });
+  for (int round = 0; round < kRounds; ++round) {
+    auto binding = CurrentBinding();
+    auto session = CatchTorch("copy the state of the model", absl::StatusCode::kInternal,
+                              [&]() -> std::unique_ptr<Session> {
+                                const c10::InferenceMode guard;
+                                return std::make_unique<ScriptSession>(binding, binding->plan.Copy());
+                              });
+    const Disturbance disturbance = Disturbed(*binding);
+    if (!disturbance.any()) return session;
+    HEARTH_RETURN_IF_ERROR(Rebind(binding, disturbance, false));  // the copies may be of what was written
+  }
+  return absl::InternalError(kHopeless);
 }
 
 absl::StatusOr<TensorList> TorchScriptModel::Run(const TensorList& inputs, Session* session) const {
-  // A few rounds: each ends with one more attribute known to be written.
-  for (int round = 0; round < 8; ++round) {
+  // Each round that is not the last ends with one more attribute known to be written, or on a mapping that
+  // nobody has written to.
+  for (int round = 0; round < kRounds; ++round) {
     std::shared_ptr<const Binding> binding;
     auto caught = CatchTorch(
         "the model refused the request", absl::StatusCode::kInvalidArgument,
@@ -105,14 +114,17 @@ absl::StatusOr<TensorList> TorchScriptModel::Run(const TensorList& inputs, Sessi
           return RunOn(*binding, binding->plan.Copy(), inputs);
         });
     absl::StatusOr<TensorList> outputs = caught.ok() ? *std::move(caught) : std::move(caught).status();
-    HEARTH_RETURN_IF_ERROR(source_.Intact());
-    const std::vector<std::size_t> changed = Changed(*binding);
-    if (changed.empty()) return outputs;
-    HEARTH_RETURN_IF_ERROR(Rebind(binding, changed));
-    // A session's own copies are right; only what it shares was replaced for those to come.
-    if (session != nullptr) return outputs;
+    HEARTH_RETURN_IF_ERROR(binding->source.Intact());
+    const Disturbance disturbance = Disturbed(*binding);
+    if (!disturbance.any()) return outputs;
+    HEARTH_RETURN_IF_ERROR(Rebind(binding, disturbance, /*own_mapping=*/round > 0 && disturbance.changed.empty()));
+    if (session != nullptr) {
+      // What it has written itself is its state; only what it shares was replaced for those to come.
+      if (!disturbance.changed.empty()) return outputs;
+      return absl::AbortedError("weights that this session shares were written to; begin a new one");
+    }
   }
-  return absl::InternalError("the program writes to its weights in ways that cannot be kept apart");
+  return absl::InternalError(kHopeless);
 }
 
 absl::StatusOr<TensorList> TorchScriptModel::RunOn(const Binding& binding, torch::jit::Module module,
@@ -126,27 +138,30 @@ absl::StatusOr<TensorList> TorchScriptModel::RunOn(const Binding& binding, torch
   return UnwrapResult(std::move(result), program_.output_names);
 }
 
-std::vector<std::size_t> TorchScriptModel::Changed(const Binding& binding) {
-  std::vector<std::size_t> changed;  // allocates nothing while it stays empty
+TorchScriptModel::Disturbance TorchScriptModel::Disturbed(const Binding& binding) {
+  Disturbance found{.changed = {}, .written = binding.source.written()};  // allocates nothing while all is well
   std::size_t i = 0;
   for (const AttributeTensor& attribute : binding.attributes) {
-    if (VersionOf(attribute.tensor) != binding.versions[i]) changed.push_back(i);
+    if (VersionOf(attribute.tensor) != binding.versions[i]) found.changed.push_back(i);
     ++i;
   }
   for (const at::IValue& constant : binding.bound.constants) {
-    if (constant.isTensor() && VersionOf(constant.toTensor()) != binding.versions[i]) changed.push_back(i);
+    if (constant.isTensor() && VersionOf(constant.toTensor()) != binding.versions[i]) found.changed.push_back(i);
     ++i;
   }
-  return changed;
+  return found;
 }
 
-absl::Status TorchScriptModel::Rebind(const std::shared_ptr<const Binding>& spoilt,
-                                      const std::vector<std::size_t>& changed) const {
-  if (changed.back() >= spoilt->attributes.size()) spoilt->bound.program->Spoil();
-  if (changed.front() >= spoilt->attributes.size()) {
-    return absl::FailedPreconditionError(
-        "the program writes in place to a constant of its graph, which requests would share; clone the "
-        "constant in forward() before changing it");
+absl::Status TorchScriptModel::Rebind(const std::shared_ptr<const Binding>& spoilt, const Disturbance& disturbance,
+                                      bool own_mapping) const {
+  const std::vector<std::size_t>& changed = disturbance.changed;
+  if (!changed.empty()) {
+    if (changed.back() >= spoilt->attributes.size()) spoilt->bound.program->Spoil();
+    if (changed.front() >= spoilt->attributes.size()) {
+      return absl::FailedPreconditionError(
+          "the program writes in place to a constant of its graph, which requests would share; clone the "
+          "constant in forward() before changing it");
+    }
   }
   MutexLock lock(mu_);  // held while binding: everybody else needs the new binding anyway
   if (binding_ != spoilt) return absl::OkStatus();
@@ -156,13 +171,22 @@ absl::Status TorchScriptModel::Rebind(const std::shared_ptr<const Binding>& spoi
       also_written_.push_back(i);
     }
   }
-  log::Warning("weights written during a run; bound anew, requests get copies of them",
-               {{"file", source_.program.file->path().string()}, {"attributes", also_written_.size()}});
-  HEARTH_ASSIGN_OR_RETURN(const ScriptSource fresh, MapAgain(source_));
+  own_mapping_ = own_mapping_ || own_mapping;
+  log::Warning(changed.empty() ? "weights written by a model that shares them, or past PyTorch; bound anew"
+                               : "weights written during a run; bound anew, requests get copies of them",
+               {{"file", spoilt->source.program.file->path().string()},
+                {"attributes", also_written_.size()},
+                {"own_mapping", own_mapping_}});
+  HEARTH_ASSIGN_OR_RETURN(ScriptSource fresh, MapAgain(spoilt->source, own_mapping_ ? nullptr : files_.get()));
+  SourceUse use(fresh);
+  // Constants that are no copies lie in the old mapping: only a program of its own reads them anew.
+  std::shared_ptr<ScriptProgram> program = spoilt->bound.program;
+  if (!program->keeps()) program = std::make_shared<ScriptProgram>(fresh.program.contents.version, false);
   LoadReport report;
-  HEARTH_ASSIGN_OR_RETURN(BoundModule bound, BindSource(*spoilt->bound.program, fresh, report));
+  HEARTH_ASSIGN_OR_RETURN(BoundModule bound, BindSource(*program, fresh, report));
   if (!device_.is_cpu()) bound.module.to(device_);
-  HEARTH_ASSIGN_OR_RETURN(binding_, MakeBinding(std::move(bound), method_, also_written_));
+  HEARTH_ASSIGN_OR_RETURN(
+      binding_, MakeBinding(std::move(fresh), std::move(use), std::move(bound), method_, also_written_));
   return absl::OkStatus();
 }
 

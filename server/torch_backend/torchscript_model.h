@@ -20,15 +20,23 @@ namespace hearth {
 // as written from then on, and the run is repeated from the fresh state: no request ever sees what
 // another one wrote.
 //
+// The mapping of the weights may be shared with other models, and says when anybody wrote to it
+// (MappedFile::written()). That is looked at after every run, too: then the run is repeated with a
+// mapping that nobody has written to. A run that is disturbed twice, and whose own counters are still, is
+// taken for the one that writes, past the counters: its model gets a mapping of its own, where it disturbs
+// nobody else.
+//
 // Thread-safe, as Model asks.
 class TorchScriptModel final : public Model {
  public:
   struct Parts {
     ScriptSource source;  // kept to bind anew; shares the mappings with the weights
+    SourceUse use;        // of `source`
     BoundModule bound;
     at::Device device{at::kCPU};
     std::string method;
     ProgramSignature program;
+    std::shared_ptr<MappedFiles> files;  // where an untouched mapping comes from
   };
   // INVALID_ARGUMENT: the module has no such method.
   static absl::StatusOr<std::unique_ptr<TorchScriptModel>> Create(Parts parts);
@@ -50,6 +58,8 @@ class TorchScriptModel final : public Model {
   // One binding of the weights, with what is known about writes to it. Immutable, but for the weights
   // a program writes against expectation; then a new one takes its place.
   struct Binding {
+    ScriptSource source;
+    SourceUse use;
     BoundModule bound;
     torch::jit::Function* function;           // the method, owned by the module's class
     std::vector<AttributeTensor> attributes;  // fixed order, the same in every binding
@@ -58,20 +68,28 @@ class TorchScriptModel final : public Model {
   };
   class ScriptSession;
 
-  TorchScriptModel(Parts parts);
+  // What became of a binding in the course of a run.
+  struct Disturbance {
+    std::vector<std::size_t> changed;  // indices into `versions` of what this model has written
+    bool written = false;              // somebody has written to a mapping
+    bool any() const { return written || !changed.empty(); }
+  };
+
+  explicit TorchScriptModel(Parts& parts);
 
   static absl::StatusOr<std::shared_ptr<const Binding>> MakeBinding(
-      BoundModule bound, const std::string& method, const std::vector<std::size_t>& also_written);
+      ScriptSource source, SourceUse use, BoundModule bound, const std::string& method,
+      const std::vector<std::size_t>& also_written);
   std::shared_ptr<const Binding> CurrentBinding() const ABSL_LOCKS_EXCLUDED(mu_);
   absl::StatusOr<TensorList> RunOn(const Binding& binding, torch::jit::Module module,
                                    const TensorList& inputs) const;
-  // Indices into `versions` of what was written since it was bound; empty when all is well.
-  static std::vector<std::size_t> Changed(const Binding& binding);
+  static Disturbance Disturbed(const Binding& binding);
   // Replaces `spoilt`, unless somebody already has. FAILED_PRECONDITION when only constants changed.
-  absl::Status Rebind(const std::shared_ptr<const Binding>& spoilt,
-                      const std::vector<std::size_t>& changed) const ABSL_LOCKS_EXCLUDED(mu_);
+  // `own_mapping`: from now on, the model shares no mapping.
+  absl::Status Rebind(const std::shared_ptr<const Binding>& spoilt, const Disturbance& disturbance,
+                      bool own_mapping) const ABSL_LOCKS_EXCLUDED(mu_);
 
-  const ScriptSource source_;
+  const std::shared_ptr<MappedFiles> files_;
   const at::Device device_;
   const std::string method_;
   ProgramSignature program_;
@@ -81,6 +99,7 @@ class TorchScriptModel final : public Model {
   mutable Mutex mu_;
   mutable std::shared_ptr<const Binding> binding_ ABSL_GUARDED_BY(mu_);
   mutable std::vector<std::size_t> also_written_ ABSL_GUARDED_BY(mu_);  // indices into attributes
+  mutable bool own_mapping_ ABSL_GUARDED_BY(mu_) = false;
 };
 
 }  // namespace hearth

@@ -3,11 +3,15 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "server/base/unique_fd.h"
@@ -54,13 +58,119 @@ TEST(MappedFile, WritesStayPrivate) {
   const fs::path path = dir.Write("a", "hello");
   const auto file = MappedFile::Open(path);
   ASSERT_TRUE(file.ok()) << file.status();
-  const auto other = (*file)->MapAgain();
+  const auto other = (*file)->MapAgain(MappedFile::Access::kOwn);
   ASSERT_TRUE(other.ok()) << other.status();
   (*file)->mutable_data()[0] = std::byte{'J'};
   EXPECT_EQ((*file)->bytes()[0], std::byte{'J'});
   EXPECT_EQ((*other)->bytes()[0], std::byte{'h'});
   EXPECT_EQ((*other)->id(), (*file)->id());
   EXPECT_EQ(ReadFile(path), "hello");
+}
+
+TEST(MappedFile, AWriteToASharedMappingIsToldAndOneToAnOwnMappingIsNot) {
+  TempDir dir;
+  const auto file = MappedFile::Open(dir.Write("a", Content(100000)));
+  ASSERT_TRUE(file.ok()) << file.status();
+  const auto shared = *(*file)->MapAgain(MappedFile::Access::kShared);
+  const auto own = *(*file)->MapAgain(MappedFile::Access::kOwn);
+  own->mutable_data()[5000] = std::byte{1};
+  EXPECT_FALSE(own->written());
+  EXPECT_FALSE((*file)->written());
+  (*file)->mutable_data()[50000] = std::byte{2};
+  (*file)->mutable_data()[99999] = std::byte{3};
+  EXPECT_TRUE((*file)->written());
+  EXPECT_EQ((*file)->bytes()[50000], std::byte{2});
+  EXPECT_EQ((*file)->bytes()[99999], std::byte{3});
+  EXPECT_EQ((*file)->bytes()[49999], std::byte{'a' + 49999 % 23});
+  EXPECT_FALSE(shared->written());
+  EXPECT_EQ(shared->bytes()[50000], std::byte{'a' + 50000 % 23});
+  EXPECT_TRUE((*file)->Intact().ok()) << "the file itself is as it was";
+}
+
+// Many at once: each write lands, and whoever reads one finds the mapping marked.
+TEST(MappedFile, WhoeverSeesAWrittenByteSeesTheMark) {
+  TempDir dir;
+  const fs::path path = dir.Write("a", Content(64 * 4096));
+  for (int attempt = 0; attempt < 50; ++attempt) {
+    const auto file = *MappedFile::Open(path);
+    std::atomic<int> wrong{0};
+    std::vector<std::jthread> threads;
+    for (int t = 0; t < 3; ++t) {
+      threads.emplace_back([&, t] {
+        auto* at = reinterpret_cast<char*>(file->mutable_data() + (20 * t + 1) * 4096);
+        std::atomic_ref<char>(*at).store('Z', std::memory_order_relaxed);
+      });
+      threads.emplace_back([&, t] {
+        auto* at = reinterpret_cast<char*>(file->mutable_data() + (20 * t + 1) * 4096);
+        for (int i = 0; i < 2000; ++i) {
+          if (std::atomic_ref<char>(*at).load(std::memory_order_acquire) != 'Z') continue;
+          if (!file->written()) ++wrong;
+          break;
+        }
+      });
+    }
+    threads.clear();
+    ASSERT_EQ(wrong, 0);
+    for (int t = 0; t < 3; ++t) ASSERT_EQ(file->bytes()[(20 * t + 1) * 4096], std::byte{'Z'});
+  }
+}
+
+TEST(MappedFileDeathTest, AWriteElsewhereIsFatalAsBefore) {
+  TempDir dir;
+  const auto file = *MappedFile::Open(dir.Write("a", Content(5000)));
+  void* page = ::mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(page, MAP_FAILED);
+  file->mutable_data()[0] = std::byte{1};
+  ASSERT_TRUE(file->written());
+  EXPECT_DEATH(*static_cast<volatile char*>(page) = 1, "");
+  ::munmap(page, 4096);
+}
+
+// A handler that was there first, as a sanitizer's is, still hears of faults that are none of ours.
+TEST(MappedFileDeathTest, AFaultElsewhereGoesToTheHandlerThatWasThere) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");  // a process in which nothing is mapped yet
+  EXPECT_EXIT(
+      {
+        struct sigaction action {};
+        action.sa_handler = [](int) { ::_exit(42); };
+        if (::sigaction(SIGSEGV, &action, nullptr) != 0) ::_exit(1);
+        TempDir dir;
+        const auto file = *MappedFile::Open(dir.Write("a", Content(5000)));
+        file->mutable_data()[0] = std::byte{1};
+        if (!file->written()) ::_exit(2);
+        void* page = ::mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        *static_cast<volatile char*>(page) = 1;
+      },
+      ::testing::ExitedWithCode(42), "");
+}
+
+// Pages of the mapping that stand in this process's page tables.
+std::size_t PresentPages(const MappedFile& file) {
+  const UniqueFd fd(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+  std::vector<std::uint64_t> entries((file.size() + 4095) / 4096);
+  const auto first = reinterpret_cast<std::uintptr_t>(file.bytes().data()) / 4096;
+  const auto size = static_cast<::ssize_t>(entries.size() * sizeof entries[0]);
+  EXPECT_EQ(::pread(fd.get(), entries.data(), entries.size() * sizeof entries[0],
+                    static_cast<::off_t>(first * sizeof entries[0])),
+            size);
+  return static_cast<std::size_t>(
+      std::count_if(entries.begin(), entries.end(), [](std::uint64_t entry) { return (entry >> 63) != 0; }));
+}
+
+TEST(MappedFile, PagesGoWithTheirLastUseThoughTheMappingStays) {
+  TempDir dir;
+  const auto file = *MappedFile::Open(dir.Write("a", Content(100 * 4096)));
+  MappedFile::Use one(file, {{0, 50 * 4096}});
+  {
+    const MappedFile::Use two(file, {{40 * 4096, 100 * 4096}});
+    ASSERT_EQ(two.first(), (std::vector<ByteRange>{{50 * 4096, 100 * 4096}}));
+    ASSERT_TRUE(file->Populate(0, file->size(), {}).ok());
+    ASSERT_EQ(PresentPages(*file), 100u);
+  }
+  EXPECT_EQ(PresentPages(*file), 50u);
+  one = {};
+  EXPECT_EQ(PresentPages(*file), 0u);
+  EXPECT_EQ(file->bytes()[99999], std::byte{'a' + 99999 % 23}) << "they come back when they are wanted";
 }
 
 TEST(MappedFile, MapsFilesLargerThanMemory) {

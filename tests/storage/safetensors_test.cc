@@ -82,6 +82,23 @@ TEST(Safetensors, PaddingThatAlignsTensorsIsNoTensor) {
   EXPECT_EQ(Parse(File(weight, 4))->tensors.size(), 1u);
 }
 
+TEST(Safetensors, AChecksumBelongsToTheTensorOfItsName) {
+  const std::string digits = "00ff" + std::string(60, 'a');
+  const std::string metadata = R"({"__metadata__":{"sha256.a":")" + digits + R"(","sha256.b":"beef","sha256.c":")" +
+                               std::string(64, 'g') + R"(","sha256.none":")" + digits + R"(","sha256":")" + digits +
+                               R"("},)";
+  const auto weights = Parse(File(metadata + R"("a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
+                                             R"("b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]},)"
+                                             R"("c":{"dtype":"U8","shape":[1],"data_offsets":[2,3]},)"
+                                             R"("d":{"dtype":"U8","shape":[1],"data_offsets":[3,4]}})", 4));
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  ASSERT_TRUE(weights->storages[0].checksum.has_value());
+  EXPECT_EQ((*weights->storages[0].checksum)[0], 0x00);
+  EXPECT_EQ((*weights->storages[0].checksum)[1], 0xff);
+  EXPECT_EQ((*weights->storages[0].checksum)[31], 0xaa);
+  for (const std::size_t i : {1, 2, 3}) EXPECT_FALSE(weights->storages[i].checksum.has_value()) << i;
+}
+
 TEST(Safetensors, RefusesBytesThatNoTensorOrTwoTensorsClaim) {
   const std::string a = R"("a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]})";
   ExpectRefused(File("{" + a + "}", 5), "bytes behind");
