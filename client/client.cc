@@ -153,7 +153,7 @@ ModelStat ToStat(const hearth::v1::Model& from) {
                                  phase.major_faults()});
   }
   model.load = {from.load().weight_bytes(), from.load().copied_bytes(), from.load().mapped_bytes(),
-                from.load().cached_bytes(), from.load().kept_program()};
+                from.load().cached_bytes(), from.load().kept_program(), from.load().shared_bytes()};
   model.requests_succeeded = from.requests_succeeded();
   model.requests_failed = from.requests_failed();
   model.mean_request_seconds = from.mean_request_seconds();

@@ -110,6 +110,7 @@ struct LoadStat {
   std::uint64_t mapped_bytes = 0;  // of the files
   std::uint64_t cached_bytes = 0;  // of those, in the page cache when the load began
   bool kept_program = false;       // an earlier load had parsed the program
+  std::uint64_t shared_bytes = 0;  // of the mapped bytes, mapped already by other models
 };
 
 // A model that is loaded, loading, unloading or failed.

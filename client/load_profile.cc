@@ -82,6 +82,7 @@ std::string WeightsLine(const LoadStat& load) {
     line += Cat("; ", Percent(static_cast<double>(load.cached_bytes), static_cast<double>(load.mapped_bytes)),
                 " of what is mapped was in the page cache");
   }
+  if (load.shared_bytes > 0) line += Cat("; ", FormatBytes(load.shared_bytes), " shared with other models");
   if (load.kept_program) line += "; the program was kept from an earlier load";
   return line;
 }
@@ -103,7 +104,8 @@ absl::StatusOr<LoadProfile> ParseLoadProfile(std::string_view text) {
                     .copied_bytes = json.at("copied_bytes"),
                     .mapped_bytes = json.at("mapped_bytes"),
                     .cached_bytes = json.at("cached_bytes"),
-                    .kept_program = json.at("kept_program")};
+                    .kept_program = json.at("kept_program"),
+                    .shared_bytes = json.at("shared_bytes")};
     for (const Json& phase : json.at("phases")) {
       profile.phases.push_back({.name = phase.at("name"),
                                 .milliseconds = phase.at("ms"),
@@ -161,6 +163,7 @@ Json ToJson(const LoadProfile& profile) {
           {"copied_bytes", profile.load.copied_bytes},
           {"mapped_bytes", profile.load.mapped_bytes},
           {"cached_bytes", profile.load.cached_bytes},
+          {"shared_bytes", profile.load.shared_bytes},
           {"kept_program", profile.load.kept_program},
           {"bottleneck", Bottleneck(profile)},
           {"phases", std::move(phases)}};

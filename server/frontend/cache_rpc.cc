@@ -68,6 +68,7 @@ void FillLoad(const LoadReport& report, hearth::v1::LoadSummary& wire) {
   wire.set_mapped_bytes(report.mapped_bytes);
   wire.set_cached_bytes(report.cached_bytes);
   wire.set_kept_program(report.kept_program);
+  wire.set_shared_bytes(report.shared_bytes);
 }
 
 void FillModel(const ModelCache::Row& row, const Clock& clock, hearth::v1::Model& wire) {

@@ -23,6 +23,7 @@ std::string ReportJson(const ModelId& id, const LoadReport& report) {
                                        {"copied_bytes", report.copied_bytes},
                                        {"mapped_bytes", report.mapped_bytes},
                                        {"cached_bytes", report.cached_bytes},
+                                       {"shared_bytes", report.shared_bytes},
                                        {"kept_program", report.kept_program},
                                        {"phases", std::move(phases)}};
   return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";

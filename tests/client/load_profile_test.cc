@@ -30,6 +30,13 @@ TEST(LoadProfile, TheWaterfallPlacesEachPhaseInTime) {
   EXPECT_LT(column("parse"), column("populate"));
 }
 
+TEST(LoadProfile, WhatIsSharedIsSaidWhereSomethingIs) {
+  LoadProfile profile = Sample();
+  EXPECT_THAT(RenderWaterfall(profile, false), Not(HasSubstr("shared")));
+  profile.load.shared_bytes = 2048;
+  EXPECT_THAT(RenderWaterfall(profile, false), HasSubstr("; 2.0 KiB shared with other models"));
+}
+
 TEST(LoadProfile, NamesTheLongestPhaseAndWhatHelps) {
   LoadProfile profile = Sample();
   EXPECT_THAT(Bottleneck(profile), HasSubstr("80 %, went into compiling the program"));
@@ -64,13 +71,14 @@ TEST(LoadProfile, ThePageNeedsNothingElseAndEscapesNames) {
 
 TEST(LoadProfile, ReadsBackWhatHearthdPrints) {
   const auto profile = ParseLoadProfile(
-      R"({"model":"m","version":3,"weight_bytes":8,"copied_bytes":4,"mapped_bytes":4,"cached_bytes":2,)"
+      R"({"model":"m","version":3,"weight_bytes":8,"copied_bytes":4,"mapped_bytes":4,"cached_bytes":2,"shared_bytes":1,)"
       R"("kept_program":true,"phases":[{"name":"map","start_ms":0,"ms":1.5,"cpu_ms":1,"bytes":4,)"
       R"("minor_faults":1,"major_faults":0}]})");
   ASSERT_TRUE(profile.ok()) << profile.status();
   EXPECT_EQ(profile->model, "m:3");
   EXPECT_EQ(profile->phases.at(0).milliseconds, 1.5);
   EXPECT_TRUE(profile->load.kept_program);
+  EXPECT_EQ(profile->load.shared_bytes, 1u);
   for (const char* other : {"", "{}", "[]", R"({"model":1})", "not json"}) {
     EXPECT_EQ(ParseLoadProfile(other).status().code(), absl::StatusCode::kInvalidArgument) << other;
   }
