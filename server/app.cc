@@ -20,6 +20,7 @@
 #include "server/serving/repository_service.h"
 #include "server/storage/catalog.h"
 #include "server/tensor/buffer_pool.h"
+#include "server/torch_backend/aoti_loader.h"
 #include "server/torch_backend/runtime.h"
 #include "server/torch_backend/torchscript_loader.h"
 
@@ -102,6 +103,7 @@ struct App::Parts {
   std::unique_ptr<BufferPool> buffers;
   std::unique_ptr<Catalog> catalog;
   std::unique_ptr<Loader> torchscript;
+  std::unique_ptr<Loader> aoti;
   std::unique_ptr<ThreadTimer> timer;
   std::unique_ptr<ThreadPool> load_pool;
   std::unique_ptr<ThreadPool> compute_pool;
@@ -163,6 +165,7 @@ absl::Status App::Parts::BuildCore(const ServerConfig& c, const MemoryLimit& lim
   }
   torchscript = MakeTorchScriptLoader(
       {.populate = c.loading.populate, .kept_program_bytes = KeptProgramBytes(c.cache, limit)});
+  aoti = MakeAotiLoader({.populate = c.loading.populate, .runs = ComputeThreads(c.compute), .temporary = {}});
   return absl::OkStatus();
 }
 
@@ -186,6 +189,7 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c, const MemoryLimit&
           .find_spec = [this](const ModelId& id) { return catalog->Spec(id); },
           .find_loader = [this](std::string_view format) -> absl::StatusOr<const Loader*> {
             if (format == "torchscript") return torchscript.get();
+            if (format == "aoti") return aoti.get();
             return absl::UnimplementedError(StrCat("no loader for the format '", format, "'"));
           },
           .load_executor = *load_pool,

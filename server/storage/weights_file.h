@@ -28,6 +28,9 @@ absl::StatusOr<Weights> ReadWeights(const std::filesystem::path& file);
 // The shards as one. INVALID_ARGUMENT when two of them have a tensor of the same name.
 absl::StatusOr<Weights> JoinWeights(std::vector<Weights> shards);
 
+// Everything that several paths name, indexes among them, as one; files are opened in parallel.
+absl::StatusOr<Weights> ReadAllWeights(const std::vector<std::filesystem::path>& paths);
+
 namespace weights_internal {
 // The file names in an index: {"weight_map": {"tensor": "file", ...}}. For tests and fuzzing.
 absl::StatusOr<std::vector<std::string>> ParseIndex(std::string_view text);

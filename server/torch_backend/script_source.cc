@@ -1,11 +1,8 @@
 #include "server/torch_backend/script_source.h"
 
-#include <algorithm>
 #include <map>
-#include <thread>
 #include <utility>
 
-#include "server/base/parallel.h"
 #include "server/storage/weights_file.h"
 #include "server/torch_backend/weights_binder.h"
 
@@ -17,32 +14,9 @@ using FilePtr = std::shared_ptr<const MappedFile>;
 // What every file has mapped.
 std::vector<SourceFile> FilesOf(const ScriptArchive& program, const Weights& weights) {
   std::vector<SourceFile> files = {{program.file, program.populate_begin, program.populate_end}};
-  std::map<FilePtr, std::size_t> places;
-  for (const WeightStorage& storage : weights.storages) {
-    const auto [place, is_new] = places.try_emplace(storage.file, files.size());
-    if (is_new) files.push_back({storage.file});
-    if (!storage.mappable() || storage.size == 0) continue;
-    SourceFile& file = files[place->second];
-    file.begin = file.mapped() == 0 ? storage.offset : std::min(file.begin, storage.offset);
-    file.end = std::max(file.end, storage.offset + storage.size);
-  }
-  for (SourceFile& file : files) file.cached = file.file->CachedBytes(file.begin, file.mapped());
+  files.front().cached = program.file->CachedBytes(program.populate_begin, files.front().mapped());
+  AddFilesOf(weights, files);
   return files;
-}
-
-absl::StatusOr<Weights> OpenWeights(const std::vector<std::filesystem::path>& named) {
-  std::vector<std::filesystem::path> files;
-  for (const std::filesystem::path& path : named) {
-    HEARTH_ASSIGN_OR_RETURN(const std::vector<std::filesystem::path> shards, WeightFiles(path));
-    files.insert(files.end(), shards.begin(), shards.end());
-  }
-  std::vector<Weights> shards(files.size());
-  HEARTH_RETURN_IF_ERROR(
-      ParallelFor(files.size(), std::thread::hardware_concurrency(), [&](std::size_t i) -> absl::Status {
-        HEARTH_ASSIGN_OR_RETURN(shards[i], ReadWeights(files[i]));
-        return absl::OkStatus();
-      }));
-  return JoinWeights(std::move(shards));
 }
 
 }  // namespace
@@ -55,15 +29,11 @@ std::uint64_t ScriptSource::weight_bytes() const {
 std::uint64_t ScriptSource::copied_bytes() const { return program.copied_bytes + weights.copied_bytes(); }
 
 std::uint64_t ScriptSource::mapped_bytes() const {
-  std::uint64_t sum = 0;
-  for (const SourceFile& file : files) sum += file.mapped();
-  return sum;
+  return MappedBytes(files);
 }
 
 std::uint64_t ScriptSource::cached_bytes() const {
-  std::uint64_t sum = 0;
-  for (const SourceFile& file : files) sum += file.cached;
-  return sum;
+  return CachedBytes(files);
 }
 
 std::vector<Extent> ScriptSource::extents() const {
@@ -83,7 +53,7 @@ absl::Status ScriptSource::Intact() const {
 
 absl::StatusOr<ScriptSource> OpenScriptSource(const ModelSpec& spec) {
   HEARTH_ASSIGN_OR_RETURN(ScriptArchive program, OpenScriptArchive(spec.file));
-  HEARTH_ASSIGN_OR_RETURN(Weights weights, OpenWeights(spec.weights));
+  HEARTH_ASSIGN_OR_RETURN(Weights weights, ReadAllWeights(spec.weights));
   std::vector<SourceFile> files = FilesOf(program, weights);
   return ScriptSource{std::move(program), std::move(weights), std::move(files)};
 }
@@ -116,12 +86,7 @@ absl::StatusOr<BoundModule> BindSource(ScriptProgram& program, const ScriptSourc
 }
 
 absl::Status Populate(const ScriptSource& source, const std::stop_token& stop) {
-  for (const SourceFile& file : source.files) {
-    const bool cold = file.cached < file.mapped();
-    HEARTH_RETURN_IF_ERROR(file.file->Populate(
-        file.begin, file.mapped(), stop, cold ? MappedFile::ReadAhead::kYes : MappedFile::ReadAhead::kNo));
-  }
-  return absl::OkStatus();
+  return Populate(source.files, stop);
 }
 
 }  // namespace hearth

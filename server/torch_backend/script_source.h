@@ -11,18 +11,9 @@
 #include "server/storage/weights.h"
 #include "server/torch_backend/script_archive.h"
 #include "server/torch_backend/script_program.h"
+#include "server/torch_backend/source_file.h"
 
 namespace hearth {
-
-// One file of a source, and the part of it that is mapped as weights: [begin, end), empty if none is.
-struct SourceFile {
-  std::shared_ptr<const MappedFile> file;
-  std::uint64_t begin = 0;
-  std::uint64_t end = 0;
-  std::uint64_t cached = 0;  // bytes of that part that were in the page cache when it was opened
-
-  std::uint64_t mapped() const { return end - begin; }
-};
 
 // Opened and checked, nothing read but headers. Plain data: copies share the mappings.
 struct ScriptSource {
