@@ -84,30 +84,51 @@ absl::Status ReadTensors(const Json& own, const char* key, std::vector<AotiTenso
   return absl::OkStatus();
 }
 
+absl::Status ReadFeatures(const Json& own, std::vector<std::string>& names) {
+  const auto features = own.find("cpu_features");
+  if (features == own.end()) return absl::OkStatus();
+  if (!features->is_array()) return Bad("\"cpu_features\" has to be a list");
+  for (const Json& feature : *features) {
+    if (!feature.is_string()) return Bad("\"cpu_features\" has to be a list of names");
+    names.push_back(feature.get<std::string>());
+  }
+  return absl::OkStatus();
+}
+
+// Each member of the object `key`, as a list of whole numbers.
+template <typename Take>
+absl::Status ReadNumbers(const Json& own, const char* key, Take&& take) {
+  const auto object = own.find(key);
+  if (object == own.end()) return absl::OkStatus();
+  if (!object->is_object()) return Bad(StrCat("\"", key, "\" has to be an object"));
+  for (const auto& [name, list] : object->items()) {
+    Shape numbers;
+    for (const Json& number : list) {
+      if (!number.is_number_integer()) return Bad(StrCat("\"", key, "\" has lists of whole numbers"));
+      numbers.push_back(number.get<std::int64_t>());
+    }
+    HEARTH_RETURN_IF_ERROR(take(name, std::move(numbers)));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReadOwn(const std::string& text, AotiMetadata& metadata) {
   const Json own = Json::parse(text, nullptr, false);
   if (!own.is_object()) return Bad("\"hearth\" is not a JSON object");
-  if (const auto features = own.find("cpu_features"); features != own.end()) {
-    if (!features->is_array()) return Bad("\"cpu_features\" has to be a list");
-    for (const Json& feature : *features) {
-      if (!feature.is_string()) return Bad("\"cpu_features\" has to be a list of names");
-      metadata.cpu_features.push_back(feature.get<std::string>());
-    }
-  }
+  HEARTH_RETURN_IF_ERROR(ReadFeatures(own, metadata.cpu_features));
+  HEARTH_RETURN_IF_ERROR(ReadNumbers(own, "constants", [&](const std::string& name, Shape shape) {
+    metadata.constants[name] = std::move(shape);
+    return absl::OkStatus();
+  }));
+  HEARTH_RETURN_IF_ERROR(ReadNumbers(own, "dimensions", [&](const std::string& name, const Shape& range) {
+    if (range.size() != 2) return Bad("a range is [least, most]");
+    metadata.dimensions[name] = {range[0], range[1]};
+    return absl::OkStatus();
+  }));
   if (!own.contains("inputs")) return absl::OkStatus();
   metadata.has_signature = true;
   HEARTH_RETURN_IF_ERROR(ReadTensors(own, "inputs", metadata.inputs));
-  HEARTH_RETURN_IF_ERROR(ReadTensors(own, "outputs", metadata.outputs));
-  const auto dimensions = own.find("dimensions");
-  if (dimensions == own.end()) return absl::OkStatus();
-  if (!dimensions->is_object()) return Bad("\"dimensions\" has to be an object");
-  for (const auto& [name, range] : dimensions->items()) {
-    if (!range.is_array() || range.size() != 2 || !range[0].is_number_integer() || !range[1].is_number_integer()) {
-      return Bad("a range is [least, most]");
-    }
-    metadata.dimensions[name] = {range[0].get<std::int64_t>(), range[1].get<std::int64_t>()};
-  }
-  return absl::OkStatus();
+  return ReadTensors(own, "outputs", metadata.outputs);
 }
 
 }  // namespace

@@ -53,7 +53,18 @@ bool MayBeInCode(const WeightTensor& tensor) {
          !tensor.name.ends_with("num_batches_tracked");  // which nothing reads at inference
 }
 
-std::string Describe(std::string_view type, std::uint64_t bytes) { return StrCat(bytes, " bytes of ", type); }
+// Why a tensor is not what the program reads; empty: it is.
+std::string Misfit(const AotiConstant& constant, const at::Tensor& tensor, const AotiContainer::Shapes& shapes) {
+  const Shape shape = tensor.sizes().vec();
+  if (const auto known = shapes.find(constant.name); known != shapes.end() && known->second != shape) {
+    return StrCat("'", constant.name, "' has shape ", ToString(shape), ", the program wants ", ToString(known->second));
+  }
+  // Each is laid out at a multiple of 64 bytes, and some releases count that in.
+  const std::uint64_t bytes = tensor.nbytes();
+  if (bytes == constant.bytes || (bytes + 63) / 64 * 64 == constant.bytes) return "";
+  return StrCat("'", constant.name, "' has shape ", ToString(shape), " and ", bytes, " bytes, the program wants ",
+                constant.bytes);
+}
 
 }  // namespace
 
@@ -107,7 +118,7 @@ absl::Status AotiContainer::ReadConstants() {
   return absl::OkStatus();
 }
 
-absl::Status AotiContainer::Bind(const Weights& weights, LoadReport& report) {
+absl::Status AotiContainer::Bind(const Weights& weights, const Shapes& shapes, LoadReport& report) {
   PhaseTimer timer(report, LoadPhase::kBind);
   report.weight_bytes += weights.tensors.empty() ? own_bytes_ : 0;
   report.copied_bytes += own_bytes_;
@@ -128,9 +139,8 @@ absl::Status AotiContainer::Bind(const Weights& weights, LoadReport& report) {
         tensor = tensor.to(device_, constant.type);
         report.copied_bytes += tensor.nbytes();
       }
-      if (tensor.nbytes() != constant.bytes) {
-        complaints.Misfit(StrCat("'", constant.name, "' is ", Describe(c10::toString(constant.type), tensor.nbytes()),
-                                 ", the program wants ", constant.bytes));
+      if (std::string misfit = Misfit(constant, tensor, shapes); !misfit.empty()) {
+        complaints.Misfit(std::move(misfit));
         continue;
       }
       bound_.emplace(constant.symbol, std::move(tensor));

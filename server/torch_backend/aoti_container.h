@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -24,7 +25,7 @@ struct AotiConstant {
   std::string name;    // of the tensor in the module: "encoder.weight"
   std::string symbol;  // in the code: "encoder_weight"
   at::ScalarType type{};
-  std::uint64_t bytes = 0;
+  std::uint64_t bytes = 0;  // rounded up as the library lays them out
   bool may_be_written = false;  // a buffer, not a parameter
 };
 
@@ -42,9 +43,10 @@ class AotiContainer {
   std::uint64_t own_bytes() const { return own_bytes_; }
 
   // Puts `weights` where the program reads them: the tensors themselves, not copies, where type and
-  // device allow it. INVALID_ARGUMENT names every tensor that is missing or does not fit, and those that
+  // device allow it. `shapes`: what is known of them; a library tells only sizes. INVALID_ARGUMENT names every tensor that is missing or does not fit, and those that
   // are given for nothing although they may have been compiled into the code.
-  absl::Status Bind(const Weights& weights, LoadReport& report);
+  using Shapes = std::map<std::string, Shape, std::less<>>;
+  absl::Status Bind(const Weights& weights, const Shapes& shapes, LoadReport& report);
 
   // A number that differs when the bytes of something that may be written differ.
   std::size_t Fingerprint() const;

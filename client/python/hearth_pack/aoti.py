@@ -105,10 +105,8 @@ def _datatype(name, dtype):
 
 def _range(bounds):
     def number(bound, otherwise):
-        try:
-            return int(bound)
-        except (TypeError, ValueError, OverflowError):  # infinity
-            return otherwise
+        finite = isinstance(bound, int) or getattr(bound, "is_Integer", False)  # sympy's, or its infinity
+        return int(bound) if finite else otherwise
 
     least = number(bounds.lower, 1) if bounds is not None else 1
     most = number(bounds.upper, 2**63 - 1) if bounds is not None else 2**63 - 1
@@ -215,10 +213,19 @@ class Compiled:
         return dict(zip(self._outputs, [result.clone() for result in results], strict=True))
 
 
+def _known(exported_program):
+    return {**exported_program.state_dict, **exported_program.constants}
+
+
+def shapes_of(exported_program):
+    return {name: list(tensor.shape) for name, tensor in _known(exported_program).items()
+            if isinstance(tensor, torch.Tensor)}
+
+
 def constants_of(exported_program, archive):
     """{name: tensor} of what the package reads, as it lies in the module."""
     loader = torch._inductor.aoti_load_package(str(archive)).loader
-    known = {**exported_program.state_dict, **exported_program.constants}
+    known = _known(exported_program)
     missing = [name for name in loader.get_constant_fqns() if not isinstance(known.get(name), torch.Tensor)]
     if missing:
         raise PackError(f"the package needs {', '.join(missing[:8])}, which the module does not have")
@@ -278,7 +285,8 @@ def write(origin, options, example, batched, new, say):
     archive = pathlib.Path(new.folder).parent / "package.pt2"
     say("compiling")
     keep_constants(made)
-    compile_package(made, {"inputs": signature.inputs, "outputs": outputs, "dimensions": signature.dimensions}, archive)
+    compile_package(made, {"inputs": signature.inputs, "outputs": outputs, "dimensions": signature.dimensions,
+                           "constants": shapes_of(made)}, archive)
     tensors = constants_of(made, archive)
     strided = [name for name, tensor in tensors.items() if not tensor.is_contiguous()]
     if strided and options.weights == "safetensors":

@@ -97,6 +97,7 @@ def _run(argv):
     began = time.monotonic()
     # After the command line was understood: importing torch takes seconds.
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)
     from hearth_pack import pack
     return pack.pack(options, began)
 
