@@ -2,6 +2,7 @@
 
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 #include <torch/csrc/inductor/aoti_runtime/constant_type.h>
+#include <torch/csrc/inductor/aoti_torch/utils.h>
 
 #include <string_view>
 #include <unordered_set>
@@ -71,7 +72,43 @@ std::string Misfit(const AotiConstant& constant, const at::Tensor& tensor, const
 AotiContainer::AotiContainer(std::shared_ptr<const AotiProgram> program, const at::Device& device)
     : program_(std::move(program)), device_(device) {}
 
-AotiContainer::~AotiContainer() = default;
+// The code in a library compiled with PyTorch 2.13 holds a tensor of its own over each that it was given,
+// and forgets to free it: with it would stay the weights' mapping. So these are freed here. Other
+// releases may do it themselves, which shows in who still refers to the bound tensor.
+AotiContainer::~AotiContainer() {
+  const std::vector<std::pair<const at::Tensor*, AtenTensorHandle>> copies = CopiesOfBound();
+  loader_.reset();
+  for (const auto& [bound, copy] : copies) {
+    if (bound->use_count() > 1) aoti_torch_delete_tensor_object(copy);
+  }
+}
+
+std::vector<std::pair<const at::Tensor*, AtenTensorHandle>> AotiContainer::CopiesOfBound() const {
+  std::vector<std::pair<const at::Tensor*, AtenTensorHandle>> copies;
+  const AOTInductorConstantMapEntry* entries = nullptr;
+  std::size_t count = 0;
+  if (bound_.empty() || !Entries(entries, count).ok()) return copies;
+  std::unordered_map<std::string_view, const at::Tensor*> by_name;
+  for (const AotiConstant& constant : constants_) {
+    if (const auto bound = bound_.find(constant.symbol); bound != bound_.end()) {
+      by_name.emplace(constant.name, &bound->second);
+    }
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto bound = by_name.find(entries[i].name);
+    if (bound == by_name.end()) continue;
+    if (torch::aot_inductor::tensor_handle_to_tensor_pointer(entries[i].handle) == bound->second) continue;
+    copies.emplace_back(bound->second, entries[i].handle);
+  }
+  return copies;
+}
+
+absl::Status AotiContainer::Entries(const AOTInductorConstantMapEntry*& entries, std::size_t& count) const {
+  const Library library(*program_, ContainerOf::Get(*loader_->get_runner()));
+  HEARTH_AOTI_CALL(library, AOTInductorModelContainerExtractConstantsMapEntries, &entries, &count,
+                   /*use_inactive=*/false);
+  return absl::OkStatus();
+}
 
 absl::StatusOr<std::unique_ptr<AotiContainer>> AotiContainer::Make(std::shared_ptr<const AotiProgram> program,
                                                                    const at::Device& device, int runs) {
@@ -143,16 +180,25 @@ absl::Status AotiContainer::Bind(const Weights& weights, const Shapes& shapes, L
         complaints.Misfit(std::move(misfit));
         continue;
       }
-      bound_.emplace(constant.symbol, std::move(tensor));
+      bound_.emplace(constant.symbol, tensor.alias());  // one that nobody else refers to: see the destructor
     }
     HEARTH_RETURN_IF_ERROR(complaints.status());
     HEARTH_RETURN_IF_ERROR(RefuseUnused(weights));
-    if (bound_.empty()) return absl::OkStatus();
-    loader_->get_runner()->update_constant_buffer(bound_, /*use_inactive=*/false, /*validate_full_updates=*/false,
-                                                  /*user_managed=*/true);
-    return absl::OkStatus();
+    return HandOver();
   });
   return bound.ok() ? *bound : bound.status();
+}
+
+absl::Status AotiContainer::HandOver() {
+  if (bound_.empty()) return absl::OkStatus();
+  std::vector<AOTInductorConstantMapEntry> entries;
+  for (auto& [symbol, tensor] : bound_) {
+    entries.push_back({symbol.c_str(), torch::aot_inductor::tensor_pointer_to_tensor_handle(&tensor)});
+  }
+  const Library library(*program_, ContainerOf::Get(*loader_->get_runner()));
+  HEARTH_AOTI_CALL(library, AOTInductorModelContainerUpdateUserManagedConstantBufferPairs, entries.data(),
+                   entries.size(), /*use_inactive=*/false, /*validate_full_update=*/false);
+  return absl::OkStatus();
 }
 
 absl::Status AotiContainer::RefuseUnused(const Weights& weights) const {

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "server/base/status.h"
@@ -13,6 +14,8 @@
 #include "server/storage/weights.h"
 #include "server/torch_backend/aoti_programs.h"
 #include "server/torch_backend/torch_headers.h"
+
+#include <torch/csrc/inductor/aoti_runtime/interface.h>
 
 namespace torch::inductor {
 class AOTIModelPackageLoader;
@@ -58,6 +61,11 @@ class AotiContainer {
   AotiContainer(std::shared_ptr<const AotiProgram> program, const at::Device& device);
   absl::Status Open(int runs);
   absl::Status ReadConstants();
+  absl::Status HandOver();
+  // The library's list of what it reads, by the tensors' names; its own, until the next call.
+  absl::Status Entries(const AOTInductorConstantMapEntry*& entries, std::size_t& count) const;
+  // Tensors of the library's own over bound ones.
+  std::vector<std::pair<const at::Tensor*, AtenTensorHandle>> CopiesOfBound() const;
   absl::Status RefuseUnused(const Weights& weights) const;
 
   const std::shared_ptr<const AotiProgram> program_;

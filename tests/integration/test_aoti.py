@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import json
+import os
+import pathlib
 import re
 import shutil
 import zipfile
@@ -235,6 +237,14 @@ def test_a_batch_beyond_what_the_package_says_is_refused(aoti_server):
     assert code == "INVALID_ARGUMENT" and "1 to 64" in text
 
 
+def held(server):
+    """How many files and mappings the daemon holds."""
+    process = pathlib.Path(f"/proc/{server.process.pid}")
+    files = [os.readlink(path) for path in (process / "fd").iterdir()]
+    return (sum(name.endswith(".safetensors") for name in files),
+            (process / "maps").read_text().count(".safetensors"))
+
+
 def test_loading_again_opens_nothing_anew(start, tmp_path, package):
     root, temporary = tmp_path / "models", tmp_path / "tmp"
     temporary.mkdir()
@@ -242,12 +252,14 @@ def test_loading_again_opens_nothing_anew(start, tmp_path, package):
     server = start(root, env={"TMPDIR": str(temporary)})
     expected = ask(server, "net", *inputs_of(3))
     before = libraries(server)
+    assert held(server) == (1, 1)
     with server.client() as client:
         for _ in range(30):
             client.unload_model("net")
             client.load_model("net")
             assert same_bits(ask(server, "net", *inputs_of(3)), expected)
     assert libraries(server) == before and len(before) == 1
+    assert held(server) == (1, 1)
     unpacked_folder, = temporary.iterdir()
     assert unpacked_folder.stat().st_mode & 0o777 == 0o700
     assert server.terminate() == 0
