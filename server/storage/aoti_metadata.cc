@@ -120,6 +120,15 @@ absl::Status ReadOwn(const std::string& text, AotiMetadata& metadata) {
     metadata.constants[name] = std::move(shape);
     return absl::OkStatus();
   }));
+  HEARTH_RETURN_IF_ERROR(ReadNumbers(own, "strides", [&](const std::string& name, Shape strides) {
+    const auto shape = metadata.constants.find(name);
+    if (shape == metadata.constants.end() || shape->second.size() != strides.size() ||
+        std::any_of(strides.begin(), strides.end(), [](std::int64_t stride) { return stride < 0; })) {
+      return Bad("\"strides\" go with the shapes in \"constants\"");
+    }
+    metadata.strides[name] = std::move(strides);
+    return absl::OkStatus();
+  }));
   HEARTH_RETURN_IF_ERROR(ReadNumbers(own, "dimensions", [&](const std::string& name, const Shape& range) {
     if (range.size() != 2) return Bad("a range is [least, most]");
     metadata.dimensions[name] = {range[0], range[1]};

@@ -8,7 +8,8 @@
 //    "inputs": [{"name": "x", "datatype": "FP32", "shape": ["batch", 32]}],
 //    "outputs": [{"name": "y", "datatype": "FP32", "shape": ["batch", 8]}],
 //    "dimensions": {"batch": [1, 1024]},
-//    "constants": {"layer.weight": [8, 32]}}
+//    "constants": {"layer.weight": [8, 32]},
+//    "strides": {"layer.weight": [1, 8]}}
 //
 // Of a dimension's size: a number; -1, any; or a name, which stands for one size wherever it stands,
 // within the range that "dimensions" has for it.
@@ -44,7 +45,8 @@ struct AotiMetadata {
   bool has_signature = false;
   std::vector<AotiTensor> inputs, outputs;  // in the order of the program
   std::map<std::string, AotiRange, std::less<>> dimensions;
-  std::map<std::string, Shape, std::less<>> constants;  // shapes of weights; those that are not here are not known
+  // Shapes of weights, as far as they are known, and strides of those that are not contiguous.
+  std::map<std::string, Shape, std::less<>> constants, strides;
 };
 
 // INVALID_ARGUMENT; the text continues a sentence that begins with the file's name.

@@ -55,9 +55,10 @@ bool MayBeInCode(const WeightTensor& tensor) {
 }
 
 // Why a tensor is not what the program reads; empty: it is.
-std::string Misfit(const AotiConstant& constant, const at::Tensor& tensor, const AotiContainer::Shapes& shapes) {
+std::string Misfit(const AotiConstant& constant, const at::Tensor& tensor, const AotiMetadata& metadata) {
   const Shape shape = tensor.sizes().vec();
-  if (const auto known = shapes.find(constant.name); known != shapes.end() && known->second != shape) {
+  const auto known = metadata.constants.find(constant.name);
+  if (known != metadata.constants.end() && known->second != shape) {
     return StrCat("'", constant.name, "' has shape ", ToString(shape), ", the program wants ", ToString(known->second));
   }
   // Each is laid out at a multiple of 64 bytes, and some releases count that in.
@@ -65,6 +66,21 @@ std::string Misfit(const AotiConstant& constant, const at::Tensor& tensor, const
   if (bytes == constant.bytes || (bytes + 63) / 64 * 64 == constant.bytes) return "";
   return StrCat("'", constant.name, "' has shape ", ToString(shape), " and ", bytes, " bytes, the program wants ",
                 constant.bytes);
+}
+
+// A copy where the code counts on other strides than the file has; safetensors keeps none.
+at::Tensor LaidOut(const AotiConstant& constant, at::Tensor tensor, const AotiMetadata& metadata,
+                   std::uint64_t& copied_bytes) {
+  if (!metadata.constants.contains(constant.name)) return tensor;
+  const Shape shape = tensor.sizes().vec();
+  const auto known = metadata.strides.find(constant.name);
+  const Shape strides = known == metadata.strides.end() ? ContiguousStrides(shape) : known->second;
+  bool same = true;
+  for (std::size_t i = 0; i < shape.size(); ++i) same &= shape[i] < 2 || tensor.strides()[i] == strides[i];
+  if (same) return tensor;
+  at::Tensor copy = at::empty_strided(shape, strides, tensor.options());
+  copied_bytes += tensor.nbytes();
+  return copy.copy_(tensor);
 }
 
 }  // namespace
@@ -155,7 +171,7 @@ absl::Status AotiContainer::ReadConstants() {
   return absl::OkStatus();
 }
 
-absl::Status AotiContainer::Bind(const Weights& weights, const Shapes& shapes, LoadReport& report) {
+absl::Status AotiContainer::Bind(const Weights& weights, const AotiMetadata& metadata, LoadReport& report) {
   PhaseTimer timer(report, LoadPhase::kBind);
   report.weight_bytes += weights.tensors.empty() ? own_bytes_ : 0;
   report.copied_bytes += own_bytes_;
@@ -176,10 +192,11 @@ absl::Status AotiContainer::Bind(const Weights& weights, const Shapes& shapes, L
         tensor = tensor.to(device_, constant.type);
         report.copied_bytes += tensor.nbytes();
       }
-      if (std::string misfit = Misfit(constant, tensor, shapes); !misfit.empty()) {
+      if (std::string misfit = Misfit(constant, tensor, metadata); !misfit.empty()) {
         complaints.Misfit(std::move(misfit));
         continue;
       }
+      tensor = LaidOut(constant, std::move(tensor), metadata, report.copied_bytes);
       bound_.emplace(constant.symbol, tensor.alias());  // one that nobody else refers to: see the destructor
     }
     HEARTH_RETURN_IF_ERROR(complaints.status());

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -46,10 +45,9 @@ class AotiContainer {
   std::uint64_t own_bytes() const { return own_bytes_; }
 
   // Puts `weights` where the program reads them: the tensors themselves, not copies, where type and
-  // device allow it. `shapes`: what is known of them; a library tells only sizes. INVALID_ARGUMENT names every tensor that is missing or does not fit, and those that
+  // device and layout allow it. `metadata`: what is known of shapes and strides; a library tells only sizes. INVALID_ARGUMENT names every tensor that is missing or does not fit, and those that
   // are given for nothing although they may have been compiled into the code.
-  using Shapes = std::map<std::string, Shape, std::less<>>;
-  absl::Status Bind(const Weights& weights, const Shapes& shapes, LoadReport& report);
+  absl::Status Bind(const Weights& weights, const AotiMetadata& metadata, LoadReport& report);
 
   // A number that differs when the bytes of something that may be written differ.
   std::size_t Fingerprint() const;

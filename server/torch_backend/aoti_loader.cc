@@ -89,7 +89,7 @@ class AotiLoader final : public Loader {
     HEARTH_ASSIGN_OR_RETURN(AotiSignature signature,
                             AotiSignature::Make(source.package.metadata(), spec.options, container->inputs(),
                                                 container->outputs()));
-    HEARTH_RETURN_IF_ERROR(container->Bind(source.weights, source.package.metadata().constants, report));
+    HEARTH_RETURN_IF_ERROR(container->Bind(source.weights, source.package.metadata(), report));
     if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
     if (options_.populate && device.is_cpu()) {
       PhaseTimer timer(report, LoadPhase::kPopulate);

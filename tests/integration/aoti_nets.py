@@ -41,6 +41,22 @@ class Lookup(torch.nn.Module):
         return torch.sin(self.table(ids)).sum(1)
 
 
+class Turned(torch.nn.Module):
+    """With a weight that is not contiguous."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.weight = torch.nn.Parameter(torch.randn(48, 16).t())
+
+    def forward(self, x: torch.Tensor):
+        return torch.sin(self.weight) * x.sum()
+
+
+def turned():
+    return Turned().eval()
+
+
 def net(seed=0):
     return Net(seed).eval()
 

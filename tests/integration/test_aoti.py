@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch._inductor
+import tritonclient.utils as triton
 from safetensors.torch import save_file
 
 import aoti_nets
@@ -118,6 +119,13 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def load_refusal(server, name):
+    with server.client() as client, pytest.raises(triton.InferenceServerException) as error:
+        client.load_model(name)
+    assert server.alive, server.log()
+    return error.value.status().removeprefix("StatusCode."), error.value.message()
 
 
 class Own:
@@ -278,6 +286,20 @@ def test_a_replaced_package_is_loaded_anew(start, tmp_path, package, whole):
     with server.client() as client:
         client.load_model("net")
     assert same_bits(ask(server, "net", *inputs_of(3)), Own(whole)(*inputs_of(3)))
+
+
+def test_a_library_that_was_written_over_is_refused(start, tmp_path, package):
+    root = tmp_path / "models"
+    version = write_model(root, "net", package, aoti_nets.net(0), directory=True)
+    server = start(root)
+    ask(server, "net", *inputs_of(1))
+    library, = version.rglob("*.so")
+    with server.client() as client:
+        client.unload_model("net")
+    with library.open("ab") as file:
+        file.write(b"\0")
+    code, text = load_refusal(server, "net")
+    assert code == "FAILED_PRECONDITION" and "restart hearthd" in text
 
 
 # --- refusals ---

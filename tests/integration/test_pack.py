@@ -550,6 +550,25 @@ def test_an_index_out_of_range_is_a_refused_request(pack, pack_server):
     assert ask_aoti(pack_server, "indexed", ("ids", "INT64", np.full((2, 300), 49)))[0].shape == (2, 64)
 
 
+def test_weights_have_the_layout_that_the_code_counts_on(pack, pack_server, root):
+    source = f"{pathlib.Path(aoti_nets.__file__)}:turned"
+    options = ["--format", "aoti", "--example", "x=3:FP32"]
+    assert "'weight' is not contiguous" in pack(source, "turned", *options, code=1)
+    pack(source, "turned", *options, "--weights", "state_dict")
+    state = torch.load(root / "turned" / "1" / "weights.pth")
+    shutil.copytree(root / "turned", root / "straight")
+    (root / "straight" / "1" / "weights.pth").unlink()
+    safetensors.torch.save_file({"weight": state["weight"].contiguous()},
+                                root / "straight" / "1" / "model.safetensors")
+    x = np.array([1, 2, 3], np.float32)
+    with torch.inference_mode():
+        expected = aoti_nets.turned()(torch.from_numpy(x)).numpy()
+    for name in ("turned", "straight"):
+        with pack_server.client() as client:
+            client.load_model(name)
+        np.testing.assert_allclose(ask_aoti(pack_server, name, ("x", "FP32", x))[0], expected, rtol=0, atol=1e-5)
+
+
 def test_what_aoti_cannot_serve_is_refused_with_the_way_out(pack, tmp_path):
     factory = f"{pathlib.Path(aoti_nets.__file__)}:counter"
     told = pack(factory, "counter", "--format", "aoti", "--example", "x=3x12:FP32", code=1)

@@ -61,6 +61,7 @@ TEST(AotiMetadata, WhatMakesNoSenseIsRefused) {
                       R"(\"outputs\": []}"})"),
               HasSubstr("a size, -1 or a name"));
   EXPECT_THAT(Refusal(R"({"hearth": "{\"inputs\": []}"})"), HasSubstr("\"outputs\""));
+  EXPECT_THAT(Refusal(R"({"hearth": "{\"strides\": {\"n\": [1]}}"})"), HasSubstr("\"strides\""));
   EXPECT_THAT(Refusal(R"({"hearth": "{\"dimensions\": {\"n\": [1]}}"})"), HasSubstr("[least, most]"));
 }
 

@@ -217,9 +217,11 @@ def _known(exported_program):
     return {**exported_program.state_dict, **exported_program.constants}
 
 
-def shapes_of(exported_program):
-    return {name: list(tensor.shape) for name, tensor in _known(exported_program).items()
-            if isinstance(tensor, torch.Tensor)}
+def layout_of(exported_program):
+    """What hearthd has to know of the weights, for the package tells sizes only."""
+    tensors = {name: tensor for name, tensor in _known(exported_program).items() if isinstance(tensor, torch.Tensor)}
+    return {"constants": {name: list(tensor.shape) for name, tensor in tensors.items()},
+            "strides": {name: list(tensor.stride()) for name, tensor in tensors.items() if not tensor.is_contiguous()}}
 
 
 def constants_of(exported_program, archive):
@@ -286,7 +288,7 @@ def write(origin, options, example, batched, new, say):
     say("compiling")
     keep_constants(made)
     compile_package(made, {"inputs": signature.inputs, "outputs": outputs, "dimensions": signature.dimensions,
-                           "constants": shapes_of(made)}, archive)
+                           **layout_of(made)}, archive)
     tensors = constants_of(made, archive)
     strided = [name for name, tensor in tensors.items() if not tensor.is_contiguous()]
     if strided and options.weights == "safetensors":
