@@ -68,14 +68,17 @@ std::string Misfit(const AotiConstant& constant, const at::Tensor& tensor, const
                 constant.bytes);
 }
 
-// A copy where the code counts on other strides than the file has; safetensors keeps none.
+// A copy where the code counts on other strides than the file has; safetensors keeps none. Where they are
+// not known, at least every element has memory of its own: the code may read so much, whatever the file
+// says about strides.
 at::Tensor LaidOut(const AotiConstant& constant, at::Tensor tensor, const AotiMetadata& metadata,
                    std::uint64_t& copied_bytes) {
-  if (!metadata.constants.contains(constant.name)) return tensor;
   const Shape shape = tensor.sizes().vec();
+  const bool unknown = !metadata.constants.contains(constant.name);
   const auto known = metadata.strides.find(constant.name);
   const Shape strides = known == metadata.strides.end() ? ContiguousStrides(shape) : known->second;
   bool same = true;
+  if (unknown && tensor.is_non_overlapping_and_dense()) return tensor;
   for (std::size_t i = 0; i < shape.size(); ++i) same &= shape[i] < 2 || tensor.strides()[i] == strides[i];
   if (same) return tensor;
   at::Tensor copy = at::empty_strided(shape, strides, tensor.options());
@@ -143,9 +146,9 @@ absl::Status AotiContainer::Open(int runs) {
   HEARTH_AOTI_CALL(library, AOTInductorModelContainerGetNumInputs, &inputs_);
   HEARTH_AOTI_CALL(library, AOTInductorModelContainerGetNumOutputs, &outputs_);
   HEARTH_RETURN_IF_ERROR(ReadConstants());
-  if (!constants_.empty() && !loader_->get_runner()->extract_constants_map(false).empty()) {
-    for (const AotiConstant& constant : constants_) own_bytes_ += constant.bytes;
-  }
+  has_own_ = !constants_.empty() && !loader_->get_runner()->extract_constants_map(false).empty();
+  if (!has_own_) return absl::OkStatus();
+  for (const AotiConstant& constant : constants_) own_bytes_ += constant.bytes;
   return absl::OkStatus();
 }
 
@@ -175,7 +178,7 @@ absl::Status AotiContainer::Bind(const Weights& weights, const AotiMetadata& met
   PhaseTimer timer(report, LoadPhase::kBind);
   report.weight_bytes += weights.tensors.empty() ? own_bytes_ : 0;
   report.copied_bytes += own_bytes_;
-  if (weights.tensors.empty() && own_bytes_ > 0) return absl::OkStatus();
+  if (weights.tensors.empty() && has_own_) return absl::OkStatus();
   auto bound = CatchTorch("the weights cannot be bound", absl::StatusCode::kInvalidArgument, [&]() -> absl::Status {
     HEARTH_ASSIGN_OR_RETURN(std::vector<at::Tensor> tensors, MakeTensors(weights, report, timer));
     std::unordered_map<std::string_view, at::Tensor*> given;
@@ -184,7 +187,7 @@ absl::Status AotiContainer::Bind(const Weights& weights, const AotiMetadata& met
     for (const AotiConstant& constant : constants_) {
       const auto found = given.find(constant.name);
       if (found == given.end()) {
-        if (constant.bytes > 0 && own_bytes_ == 0) complaints.Missing(constant.name);
+        if (!has_own_) complaints.Missing(constant.name);
         continue;
       }
       at::Tensor tensor = *found->second;

@@ -69,6 +69,7 @@ class AotiContainer {
   const std::shared_ptr<const AotiProgram> program_;
   const at::Device device_;
   std::size_t inputs_ = 0, outputs_ = 0;
+  bool has_own_ = false;  // weights came inside of the library
   std::uint64_t own_bytes_ = 0;
   std::vector<AotiConstant> constants_;
   // The program keeps pointers to these very objects, by symbol; so they are destroyed after it.

@@ -362,6 +362,19 @@ def test_missing_and_misfitting_weights_are_named(start, tmp_path, package):
     assert "missing: 'first.weight'" in text and "'second.weight' has shape [7,3]" in text
 
 
+def test_weights_with_less_memory_than_elements_are_not_read_beyond(start, tmp_path, package):
+    root = tmp_path / "models"
+    version = write_model(root, "net", package, None)
+    module = aoti_nets.net(0)
+    with torch.no_grad():
+        module.first.weight.fill_(0.5)
+    state = module.state_dict()
+    state["first.weight"] = torch.full((1, 1), 0.5).expand(24, 16)
+    torch.save(state, version / "weights.pth")
+    server = start(root)
+    assert same_bits(ask(server, "net", *inputs_of(3)), Own(package, module)(*inputs_of(3)))
+
+
 def test_small_weights_that_may_be_part_of_the_code_are_refused(start, tmp_path, package):
     root = tmp_path / "models"
     version = write_model(root, "net", package, aoti_nets.net(0))
