@@ -21,6 +21,7 @@
 #include "server/storage/catalog.h"
 #include "server/storage/mapped_files.h"
 #include "server/tensor/buffer_pool.h"
+#include "server/torch_backend/aoti_loader.h"
 #include "server/torch_backend/runtime.h"
 #include "server/torch_backend/torchscript_loader.h"
 
@@ -103,6 +104,7 @@ struct App::Parts {
   std::unique_ptr<BufferPool> buffers;
   std::unique_ptr<Catalog> catalog;
   std::unique_ptr<Loader> torchscript;
+  std::unique_ptr<Loader> aoti;
   std::unique_ptr<ThreadTimer> timer;
   std::unique_ptr<ThreadPool> load_pool;
   std::unique_ptr<ThreadPool> compute_pool;
@@ -162,9 +164,14 @@ absl::Status App::Parts::BuildCore(const ServerConfig& c, const MemoryLimit& lim
   if (const absl::Status scanned = catalog->Scan(); !scanned.ok()) {
     return absl::Status(scanned.code(), StrCat(FromAbsl(scanned.message()), kNoRepository));
   }
+  const auto mapped_files = std::make_shared<MappedFiles>();  // models of both kinds share weights
   torchscript = MakeTorchScriptLoader({.populate = c.loading.populate,
                                        .kept_program_bytes = KeptProgramBytes(c.cache, limit),
-                                       .mapped_files = std::make_shared<MappedFiles>()});
+                                       .mapped_files = mapped_files});
+  aoti = MakeAotiLoader({.populate = c.loading.populate,
+                         .runs = ComputeThreads(c.compute),
+                         .temporary = {},
+                         .mapped_files = mapped_files});
   return absl::OkStatus();
 }
 
@@ -188,6 +195,7 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c, const MemoryLimit&
           .find_spec = [this](const ModelId& id) { return catalog->Spec(id); },
           .find_loader = [this](std::string_view format) -> absl::StatusOr<const Loader*> {
             if (format == "torchscript") return torchscript.get();
+            if (format == "aoti") return aoti.get();
             return absl::UnimplementedError(StrCat("no loader for the format '", format, "'"));
           },
           .load_executor = *load_pool,

@@ -16,6 +16,7 @@
 #include "server/signals.h"
 #include "server/inspect/inspect.h"
 #include "server/inspect/profile.h"
+#include "server/torch_backend/aoti_loader.h"
 #include "server/torch_backend/runtime.h"
 #include "server/torch_backend/torchscript_loader.h"
 
@@ -70,7 +71,9 @@ std::optional<int> RunTool(int argc, char** argv) {
     json = hearth::Inspect(argv[2]);
   } else {
     hearth::InitialiseTorch();
-    json = hearth::Profile(argv[2], *hearth::MakeTorchScriptLoader({}));
+    json = hearth::Profile(argv[2], [](std::string_view format) {
+      return format == "aoti" ? hearth::MakeAotiLoader({}) : hearth::MakeTorchScriptLoader({});
+    });
   }
   if (!json.ok()) return Complain(json.status(), kExitFailure);
   std::fputs(json->c_str(), stdout);

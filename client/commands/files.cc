@@ -26,7 +26,8 @@ struct ProfileArguments {
 
 // A path says so by a slash or its ending; a model's name has no slash.
 bool NamesAPath(const std::string& subject) {
-  return subject.find('/') != std::string::npos || subject.ends_with(".pt") || subject.ends_with(".jit");
+  return subject.find('/') != std::string::npos || subject.ends_with(".pt") || subject.ends_with(".jit") ||
+         subject.ends_with(".pt2");
 }
 
 // The version of the model that is resident; nothing when none is.
@@ -79,11 +80,38 @@ int Profile(const Context& context, const ProfileArguments& arguments) {
 
 std::string ShapeText(const Json& shape) {
   std::string text = "[";
-  for (const Json& size : shape) text += Cat(text.size() > 1 ? "," : "", size.get<std::int64_t>());
+  for (const Json& size : shape) {
+    text += Cat(text.size() > 1 ? "," : "", size.is_string() ? size.get<std::string>() : size.dump());
+  }
   return text + "]";
 }
 
+// An AOTInductor package: what it was compiled for, and what it takes.
+std::string PackageText(const Json& file, bool colors) {
+  const auto words = [](const Json& list) {
+    std::string text;
+    for (const Json& word : list) text += Cat(text.empty() ? "" : " ", word.get<std::string>());
+    return text.empty() ? std::string("nothing recorded") : text;
+  };
+  std::string out = Cat(file.at("file").get<std::string>(), ": AOTInductor package, ",
+                        FormatBytes(file.at("bytes").get<std::uint64_t>()), "\ncompiled for ",
+                        file.at("device").get<std::string>(), ", ", file.at("machine").get<std::string>(), ": ",
+                        words(file.at("cpu_features")), "\n");
+  if (!file.at("missing_features").empty()) {
+    out += Cat("this machine lacks: ", words(file.at("missing_features")), "\n");
+  }
+  Table table({"TENSOR", "TYPE", "SHAPE"});
+  for (const char* kind : {"inputs", "outputs"}) {
+    for (const Json& tensor : file.at(kind)) {
+      table.Add({Cat(kind[0] == 'i' ? "input " : "output ", tensor.at("name").get<std::string>()),
+                 tensor.at("datatype").get<std::string>(), ShapeText(tensor.at("shape"))});
+    }
+  }
+  return table.empty() ? out : out + table.Format(colors);
+}
+
 std::string InspectText(const Json& file, bool colors) {
+  if (file.at("format") == "aoti") return PackageText(file, colors);
   const auto bytes = [](const Json& value) { return FormatBytes(value.get<std::uint64_t>()); };
   std::string out = Cat(file.at("file").get<std::string>(), ": ", file.at("format").get<std::string>(), ", ",
                         bytes(file.at("bytes")), ", in the page cache ", bytes(file.at("cached_bytes")), "\nweights ",
@@ -136,7 +164,7 @@ void AddFileCommands(CLI::App& app, Selection& selection) {
 
   auto path = std::make_shared<std::string>();
   CLI::App* inspect = app.add_subcommand("inspect", "Show what is in a file of a model or weights, without loading it");
-  inspect->add_option("FILE", *path, "TorchScript archive, safetensors, torch.save")->required();
+  inspect->add_option("FILE", *path, "TorchScript archive, AOTInductor package, safetensors, torch.save")->required();
   inspect->callback([path, &selection] {
     selection.run = [path](const Context& context) { return Inspect(context, *path); };
   });

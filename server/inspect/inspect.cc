@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "server/base/cpu_features.h"
+#include "server/storage/aoti_package.h"
 #include "server/storage/archive.h"
 #include "server/storage/torchscript_archive.h"
 #include "server/storage/weights_file.h"
@@ -87,13 +89,56 @@ Json WeightsJson(const MappedFile& file, const Weights& weights) {
   return json;
 }
 
+Json AotiTensorsJson(const std::vector<AotiTensor>& tensors) {
+  Json json = Json::array();
+  for (const AotiTensor& tensor : tensors) {
+    Json shape = Json::array();
+    for (std::size_t i = 0; i < tensor.info.shape->size(); ++i) {
+      shape.push_back(tensor.dimensions[i].empty() ? Json((*tensor.info.shape)[i]) : Json(tensor.dimensions[i]));
+    }
+    json.push_back({{"name", tensor.info.name}, {"datatype", ToString(tensor.info.dtype)}, {"shape", std::move(shape)}});
+  }
+  return json;
+}
+
+absl::StatusOr<Json> InspectPackage(const std::filesystem::path& path) {
+  HEARTH_ASSIGN_OR_RETURN(const AotiPackage package, AotiPackage::Open(path));
+  const AotiMetadata& metadata = package.metadata();
+  Json missing = Json::array(), files = Json::array();
+  if (const absl::StatusOr<CpuFeatures> here = ReadCpuFeatures(); here.ok()) {
+    for (const std::string& feature : metadata.cpu_features) {
+      if (!here->contains(feature)) missing.push_back(feature);
+    }
+  }
+  std::uint64_t bytes = 0;
+  for (const AotiPackage::File& file : package.files()) {
+    bytes += file.size;
+    files.push_back({{"name", file.name}, {"bytes", file.size}});
+  }
+  return Json{{"file", path.string()},
+              {"bytes", bytes},
+              {"format", "aoti"},
+              {"machine", metadata.machine},
+              {"device", metadata.device},
+              {"cpu_features", metadata.cpu_features},
+              {"missing_features", std::move(missing)},
+              {"inputs", AotiTensorsJson(metadata.inputs)},
+              {"outputs", AotiTensorsJson(metadata.outputs)},
+              {"files", std::move(files)}};
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> Inspect(const std::filesystem::path& path) {
-  HEARTH_ASSIGN_OR_RETURN(const std::shared_ptr<const MappedFile> file, MappedFile::Open(path));
   const auto dump = [](const Json& json) {
     return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
   };
+  std::error_code error;
+  if (path.extension() == ".pt2" || std::filesystem::is_directory(path, error)) {
+    HEARTH_ASSIGN_OR_RETURN(const Json json, InspectPackage(path));
+    return dump(json);
+  }
+  HEARTH_ASSIGN_OR_RETURN(const std::shared_ptr<const MappedFile> file, MappedFile::Open(path));
   if (const absl::StatusOr<Archive> archive = Archive::Open(file->bytes());
       archive.ok() && archive->kind() == ArchiveKind::kTorchScript) {
     const absl::StatusOr<Json> json = InspectScript(*file, *archive);

@@ -14,8 +14,8 @@ namespace fs = std::filesystem;
 absl::StatusOr<ModelSpec> inspect_internal::SpecOf(const fs::path& path) {
   std::error_code error;
   const fs::path full = fs::absolute(path, error).lexically_normal();
-  if (!fs::is_directory(full, error)) {
-    return ModelSpec{{full.stem().string(), 1}, "torchscript", full, {}};
+  if (!fs::is_directory(full, error) || FormatOf(full) == "aoti") {
+    return ModelSpec{{full.stem().string(), 1}, FormatOf(full), full, {}};
   }
   const fs::path folder = full.has_filename() ? full : full.parent_path();
   const std::optional<std::int64_t> version = ParseVersionFolder(folder.filename().string());
@@ -27,9 +27,10 @@ absl::StatusOr<ModelSpec> inspect_internal::SpecOf(const fs::path& path) {
   return catalog.Spec(id);
 }
 
-absl::StatusOr<std::string> Profile(const fs::path& path, const Loader& loader) {
+absl::StatusOr<std::string> Profile(const fs::path& path, const MakeLoader& make_loader) {
   HEARTH_ASSIGN_OR_RETURN(const ModelSpec spec, inspect_internal::SpecOf(path));
-  HEARTH_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, loader.Load(spec, {}));
+  const std::unique_ptr<Loader> loader = make_loader(spec.format);
+  HEARTH_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, loader->Load(spec, {}));
   return ReportJson(spec.id, model->load_report());
 }
 

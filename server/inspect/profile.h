@@ -2,16 +2,20 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
+#include <memory>
 #include <string>
+#include <string_view>
 
 #include "server/base/status.h"
 #include "server/model/loader.h"
 
 namespace hearth {
 
-// `path`: a TorchScript file, a version's folder, or a model's folder (its highest version). Returns
-// report_json.h's JSON. The model is gone again afterwards.
-absl::StatusOr<std::string> Profile(const std::filesystem::path& path, const Loader& loader);
+// `path`: a TorchScript file, an AOTInductor package, a version's folder, or a model's folder (its highest
+// version). Returns report_json.h's JSON. The model is gone again afterwards.
+using MakeLoader = std::function<std::unique_ptr<Loader>(std::string_view format)>;
+absl::StatusOr<std::string> Profile(const std::filesystem::path& path, const MakeLoader& make_loader);
 
 namespace inspect_internal {
 absl::StatusOr<ModelSpec> SpecOf(const std::filesystem::path& path);

@@ -15,11 +15,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array<std::string_view, 2> kExtensions = {".pt", ".jit"};  // the first one counts
-constexpr std::string_view kProgram = "program.pt";                 // a program whose weights lie apart
+constexpr std::array<std::string_view, 3> kExtensions = {".pt", ".jit", ".pt2"};  // the first one counts
+constexpr std::string_view kPackage = ".pt2";        // of AOTInductor; its weights may lie apart
+constexpr std::string_view kProgram = "program.pt";  // a program whose weights lie apart
 constexpr std::string_view kIndexExtension = ".index.json";
 constexpr std::array<std::string_view, 6> kWeightExtensions = {".safetensors", ".pt", ".pth", ".bin", ".h5", ".hdf5"};
-constexpr std::string_view kFormat = "torchscript";
 
 absl::Status PathError(const std::error_code& error, const fs::path& path) {
   return ErrnoStatus(error.value(), StrCat("'", path.string(), "' cannot be read"));
@@ -58,7 +58,7 @@ bool HoldsWeights(std::string_view name) {
 }
 
 // The files of weights beside a program: those that model.yaml names, else an index of shards, else
-// all that look like weights.
+// all that look like weights, which may be none.
 absl::StatusOr<std::vector<fs::path>> WeightsBeside(const fs::path& folder,
                                                     const std::vector<std::string>& named) {
   std::vector<fs::path> weights;
@@ -69,10 +69,7 @@ absl::StatusOr<std::vector<fs::path>> WeightsBeside(const fs::path& folder,
     if (name.ends_with(kIndexExtension)) return std::vector<fs::path>{folder / name};
     if (name != kProgram && HoldsWeights(name)) weights.push_back(folder / name);
   }
-  if (!weights.empty()) return weights;
-  return absl::InvalidArgumentError(
-      StrCat("'", ShortName(folder), "' has a program.pt but no weights; put them beside it, for example as "
-             "model.safetensors, or name a whole TorchScript archive model.pt"));
+  return weights;
 }
 
 // What a version is loaded from. Something that is there but is no regular file counts: the loader
@@ -80,13 +77,21 @@ absl::StatusOr<std::vector<fs::path>> WeightsBeside(const fs::path& folder,
 absl::StatusOr<VersionFiles> FindVersion(const fs::path& folder, const ModelOptions& options) {
   for (const std::string_view extension : kExtensions) {
     fs::path file = folder / StrCat("model", extension);
-    if (TypeOf(file) != fs::file_type::not_found) return VersionFiles{std::move(file), {}};
+    if (TypeOf(file) == fs::file_type::not_found) continue;
+    if (extension != kPackage) return VersionFiles{std::move(file), {}};
+    HEARTH_ASSIGN_OR_RETURN(std::vector<fs::path> weights, WeightsBeside(folder, options.weights));
+    return VersionFiles{std::move(file), std::move(weights)};
   }
   fs::path program = folder / kProgram;
   if (TypeOf(program) == fs::file_type::not_found) {
-    return absl::NotFoundError(StrCat("'", ShortName(folder), "' has neither model.pt nor program.pt"));
+    return absl::NotFoundError(StrCat("'", ShortName(folder), "' has no model.pt, model.pt2 or program.pt"));
   }
   HEARTH_ASSIGN_OR_RETURN(std::vector<fs::path> weights, WeightsBeside(folder, options.weights));
+  if (weights.empty()) {
+    return absl::InvalidArgumentError(
+        StrCat("'", ShortName(folder), "' has a program.pt but no weights; put them beside it, for example as "
+               "model.safetensors, or name a whole TorchScript archive model.pt"));
+  }
   return VersionFiles{std::move(program), std::move(weights)};
 }
 
@@ -119,6 +124,8 @@ std::optional<std::int64_t> ParseVersionFolder(std::string_view name) {
   if (error != std::errc() || end != name.data() + name.size()) return std::nullopt;
   return version;
 }
+
+std::string FormatOf(const fs::path& program) { return program.extension() == kPackage ? "aoti" : "torchscript"; }
 
 bool IsModelName(std::string_view name) { return IsPlainName(name); }
 
@@ -170,13 +177,13 @@ std::shared_ptr<const Catalog::Entry> Catalog::ReadFolder(const std::string& mod
     if (!version || TypeOf(folder / name) != fs::file_type::directory) continue;
     absl::StatusOr<VersionFiles> files = FindVersion(folder / name, options);
     if (absl::IsNotFound(files.status())) {
-      log::Warning("version without model.pt or program.pt is ignored",
+      log::Warning("version without model.pt, model.pt2 or program.pt is ignored",
                    {{"model", model}, {"version", *version}, {"folder", (folder / name).string()}});
       continue;
     }
     if (!files.ok()) return refuse(files.status());
     entry->versions.emplace(*version, ModelSpec{{model, *version},
-                                                std::string(kFormat),
+                                                FormatOf(files->program),
                                                 std::move(files->program),
                                                 options,
                                                 std::move(files->weights)});
@@ -192,7 +199,7 @@ std::shared_ptr<const Catalog::Entry> Catalog::ReadFolder(const std::string& mod
 std::shared_ptr<const Catalog::Entry> Catalog::BareFile(const std::string& model,
                                                         const fs::path& file) {
   auto entry = std::make_shared<Entry>();
-  entry->versions.emplace(1, ModelSpec{{model, 1}, std::string(kFormat), file, {}});
+  entry->versions.emplace(1, ModelSpec{{model, 1}, FormatOf(file), file, {}});
   return entry;
 }
 

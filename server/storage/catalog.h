@@ -2,9 +2,11 @@
 //
 //   <root>/<model>/<version>/model.pt     a model with versions; optional <root>/<model>/model.yaml
 //   <root>/<model>/<version>/program.pt   a program whose weights lie beside it (weights_file.h)
+//   <root>/<model>/<version>/model.pt2    an AOTInductor package, or one unpacked into a folder of that
+//                                         name; its weights may lie beside it
 //   <root>/<model>.pt                     a bare file is a model too, version 1
 //
-// `.jit` does for `.pt`. Versions are decimal directory names without leading zeros; others are
+// `.jit` does for `.pt`, and a bare file may be a `.pt2`. Versions are decimal directory names without leading zeros; others are
 // ignored, as in Triton. A name that is not ^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$ is ignored with a
 // warning, a hidden one without. Symbolic links are followed. Of a model that is in two roots the
 // first root's counts, of a folder and a bare file the folder, with a warning. Names off the
@@ -95,6 +97,9 @@ class Catalog {
 
 // "3", not "03", "+3" or "0": the number of a version's folder.
 std::optional<std::int64_t> ParseVersionFolder(std::string_view name);
+
+// "torchscript" or "aoti": the format of a program, by its name.
+std::string FormatOf(const std::filesystem::path& program);
 
 // The name rule above; also for model names in the configuration.
 bool IsModelName(std::string_view name);

@@ -4,9 +4,11 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
+#include <thread>
 #include <unordered_set>
 #include <utility>
 
+#include "server/base/parallel.h"
 #include "server/storage/hdf5.h"
 #include "server/storage/safetensors.h"
 #include "server/storage/state_dict.h"
@@ -142,6 +144,22 @@ absl::StatusOr<Weights> JoinWeights(std::vector<Weights> shards) {
     }
   }
   return all;
+}
+
+absl::StatusOr<Weights> ReadAllWeights(const std::vector<fs::path>& paths, MappedFiles& mapped) {
+  std::vector<fs::path> files;
+  for (const fs::path& path : paths) {
+    HEARTH_ASSIGN_OR_RETURN(const std::vector<fs::path> shards, WeightFiles(path));
+    files.insert(files.end(), shards.begin(), shards.end());
+  }
+  std::vector<Weights> shards(files.size());
+  HEARTH_RETURN_IF_ERROR(
+      ParallelFor(files.size(), std::thread::hardware_concurrency(), [&](std::size_t i) -> absl::Status {
+        HEARTH_ASSIGN_OR_RETURN(const auto file, mapped.Open(files[i]));
+        HEARTH_ASSIGN_OR_RETURN(shards[i], ReadWeights(file));
+        return absl::OkStatus();
+      }));
+  return JoinWeights(std::move(shards));
 }
 
 }  // namespace hearth

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "server/base/status.h"
+#include "server/storage/mapped_files.h"
 #include "server/storage/weights.h"
 
 namespace hearth {
@@ -28,6 +29,10 @@ absl::StatusOr<Weights> ReadWeights(const std::shared_ptr<const MappedFile>& fil
 
 // The shards as one. INVALID_ARGUMENT when two of them have a tensor of the same name.
 absl::StatusOr<Weights> JoinWeights(std::vector<Weights> shards);
+
+// Everything that several paths name, indexes among them, as one; files are opened in parallel, and those
+// that `mapped` has are not mapped again.
+absl::StatusOr<Weights> ReadAllWeights(const std::vector<std::filesystem::path>& paths, MappedFiles& mapped);
 
 namespace weights_internal {
 // The file names in an index: {"weight_map": {"tensor": "file", ...}}. For tests and fuzzing.

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <memory>
-#include <stop_token>
 #include <vector>
 
 #include "server/base/status.h"
@@ -13,15 +12,9 @@
 #include "server/storage/weights.h"
 #include "server/torch_backend/script_archive.h"
 #include "server/torch_backend/script_program.h"
+#include "server/torch_backend/source_file.h"
 
 namespace hearth {
-
-// One file of a source, and the parts of it that are mapped as weights: ascending, with gaps of a page at
-// least between them.
-struct SourceFile {
-  std::shared_ptr<const MappedFile> file;
-  std::vector<ByteRange> ranges = {};
-};
 
 // Opened and checked, nothing read but headers. Plain data: copies share the mappings.
 struct ScriptSource {
@@ -32,12 +25,10 @@ struct ScriptSource {
   bool has_weights() const { return !weights.tensors.empty(); }
   std::uint64_t weight_bytes() const;   // of all tensors
   std::uint64_t copied_bytes() const;   // of those, in private memory
-  std::uint64_t mapped_bytes() const;   // of the parts of files that hold the others
+  std::uint64_t mapped_bytes() const { return MappedBytes(files); }  // of the parts of files that hold the others
   std::vector<Extent> extents() const;  // the program's file, and those parts of others
-  // Whether all files are as they were opened: MappedFile::Intact().
-  absl::Status Intact() const;
-  // Whether somebody has written to one of the mappings: MappedFile::written().
-  bool written() const;
+  absl::Status Intact() const { return hearth::Intact(files); }
+  bool written() const { return Written(files); }
 };
 
 // Shards are opened in parallel. What `files` has mapped already is used where it lies, be it the same
@@ -47,26 +38,6 @@ absl::StatusOr<ScriptSource> OpenScriptSource(const ModelSpec& spec, MappedFiles
 // The same files with none of the writes made to these mappings: shared ones of `files`, or with null
 // ones of one's own.
 absl::StatusOr<ScriptSource> MapAgain(const ScriptSource& source, MappedFiles* files);
-
-// A model's use of its mapped weights: while it lasts their pages stay, with the last one they go, whoever
-// else keeps the mapping. Move-only.
-class SourceUse {
- public:
-  SourceUse() = default;  // of nothing
-  explicit SourceUse(const ScriptSource& source);
-
-  std::uint64_t shared_bytes() const { return shared_bytes_; }  // that others used already
-  // In the page cache when the use began; what others used counts.
-  std::uint64_t cached_bytes() const { return cached_bytes_; }
-  std::uint64_t first_bytes() const { return first_bytes_; }  // that nobody else used
-
-  // Brings in the pages that nobody else used: the others were brought in by whoever was first.
-  absl::Status Populate(const std::stop_token& stop) const;
-
- private:
-  std::vector<MappedFile::Use> parts_;
-  std::uint64_t shared_bytes_ = 0, cached_bytes_ = 0, first_bytes_ = 0;
-};
 
 // Binds all weights to the program, which is the one in the source's archive; fills the parse and bind
 // phases of `report`.

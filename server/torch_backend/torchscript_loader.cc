@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "server/model/phase_timer.h"
+#include "server/torch_backend/device.h"
 #include "server/torch_backend/host_bytes.h"
 #include "server/torch_backend/program_cache.h"
 #include "server/torch_backend/runtime.h"
@@ -14,20 +15,6 @@
 
 namespace hearth {
 namespace {
-
-absl::StatusOr<at::Device> ParseDevice(const std::string& name) {
-  auto parsed = CatchTorch(StrCat("device '", name, "'"), absl::StatusCode::kInvalidArgument,
-                           [&] { return at::Device(name); });
-  HEARTH_ASSIGN_OR_RETURN(const at::Device device, std::move(parsed));
-  if (device.is_cpu()) return at::Device(at::kCPU);
-  // An allocation tells whether this LibTorch really has the device, whatever its kind.
-  auto probe = CatchTorch(StrCat("device '", name, "' cannot be used by this LibTorch; set `device: cpu` "
-                                 "in model.yaml or run a build for it"),
-                          absl::StatusCode::kFailedPrecondition,
-                          [&] { return at::empty({1}, at::TensorOptions().device(device)); });
-  if (!probe.ok()) return probe.status();
-  return device;
-}
 
 // What a program costs beside its tensors: graphs, types and the executor's plans. LibTorch does not
 // say, and the heap of one thread cannot be told from another's: a guess from the size of the code.
@@ -155,7 +142,7 @@ class TorchScriptLoader final : public Loader {
   absl::StatusOr<BoundSource> Open(const ModelSpec& spec, LoadReport& report) const {
     PhaseTimer timer(report, LoadPhase::kMap);
     HEARTH_ASSIGN_OR_RETURN(ScriptSource source, OpenScriptSource(spec, *files_, MappedFiles::Own::kOffer));
-    SourceUse use(source);
+    SourceUse use(source.files);
     report.mapped_bytes = source.mapped_bytes();
     report.cached_bytes = use.cached_bytes();
     report.shared_bytes = use.shared_bytes();
@@ -193,7 +180,8 @@ class TorchScriptLoader final : public Loader {
       return absl::OkStatus();
     }
     const PhaseTimer timer(report, LoadPhase::kWarmUp);
-    HEARTH_RETURN_IF_ERROR(WarmUp(model, spec, stop));
+    HEARTH_RETURN_IF_ERROR(
+        WarmUp(model, spec, stop, [&model](const TensorList& outputs) { model.LearnOutputs(outputs); }));
     program.SetWarmed(key, model.signature().outputs);
     return absl::OkStatus();
   }

@@ -54,7 +54,8 @@ std::vector<WarmUpSample> MadeUpSamples(const Signature& signature) {
   return {std::move(sample)};
 }
 
-absl::Status RunSample(TorchScriptModel& model, const WarmUpSample& sample, const std::stop_token& stop) {
+absl::Status RunSample(const Model& model, const WarmUpSample& sample, const std::stop_token& stop,
+                       const std::function<void(const TensorList&)>& learn) {
   TensorList inputs;
   for (const WarmUpSample::Input& input : sample.inputs) {
     HEARTH_ASSIGN_OR_RETURN(Tensor tensor, MakeInput(input));
@@ -68,18 +69,19 @@ absl::Status RunSample(TorchScriptModel& model, const WarmUpSample& sample, cons
   for (int i = 0; i < sample.count; ++i) {
     if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
     HEARTH_ASSIGN_OR_RETURN(const TensorList outputs, model.Run(inputs, nullptr));
-    model.LearnOutputs(outputs);
+    learn(outputs);
   }
   return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::Status WarmUp(TorchScriptModel& model, const ModelSpec& spec, const std::stop_token& stop) {
+absl::Status WarmUp(const Model& model, const ModelSpec& spec, const std::stop_token& stop,
+                    const std::function<void(const TensorList&)>& learn) {
   const bool declared = !spec.options.warm_up.empty();
   const auto samples = declared ? spec.options.warm_up : MadeUpSamples(model.signature());
   for (const WarmUpSample& sample : samples) {
-    const absl::Status status = RunSample(model, sample, stop);
+    const absl::Status status = RunSample(model, sample, stop, learn);
     if (status.ok()) continue;
     if (declared || absl::IsCancelled(status) || absl::IsDataLoss(status)) {
       return Annotate(status, "warm-up");

@@ -2,7 +2,6 @@
 
 #include <map>
 #include <string>
-#include <thread>
 #include <tuple>
 #include <unordered_map>
 #include <unordered_set>
@@ -10,62 +9,13 @@
 #include <vector>
 
 #include "server/base/log.h"
-#include "server/base/parallel.h"
 #include "server/model/phase_timer.h"
-#include "server/torch_backend/mapped_storage.h"
 #include "server/torch_backend/state_analysis.h"
 #include "server/torch_backend/torch_status.h"
+#include "server/torch_backend/weight_tensors.h"
 
 namespace hearth {
 namespace {
-
-constexpr std::size_t kNamesInMessage = 8;
-
-at::ScalarType ScalarTypeOf(const ElementType& type) {
-  static const auto by_name = [] {
-    std::unordered_map<std::string_view, at::ScalarType> types;
-    for (int i = 0; i < static_cast<int>(at::ScalarType::NumOptions); ++i) {
-      const auto scalar = static_cast<at::ScalarType>(i);
-      types.emplace(c10::toString(scalar), scalar);
-    }
-    return types;
-  }();
-  const auto found = by_name.find(type.name);
-  if (found != by_name.end()) return found->second;
-  throw std::runtime_error(StrCat("this LibTorch has no element type ", type.name));
-}
-
-absl::StatusOr<std::vector<at::Storage>> MakeStorages(const Weights& weights, LoadReport& report,
-                                                      PhaseTimer& binding) {
-  std::vector<at::Storage> storages(weights.storages.size());
-  std::vector<std::size_t> packed;
-  for (std::size_t i = 0; i < storages.size(); ++i) {
-    const WeightStorage& from = weights.storages[i];
-    report.weight_bytes += from.size;
-    at::DataPtr data;
-    if (from.mappable() && from.size > 0) {
-      data = MappedData(from.file, from.offset);
-    } else {
-      data = c10::GetAllocator(c10::DeviceType::CPU)->allocate(from.size);
-      report.copied_bytes += from.size;
-      if (from.size > 0) packed.push_back(i);
-    }
-    storages[i] = at::Storage(at::Storage::use_byte_size_t(), from.size, std::move(data));
-  }
-  const auto fill = [&](std::size_t index) -> absl::Status {
-    const WeightStorage& from = weights.storages[packed[index]];
-    const std::span out(static_cast<std::byte*>(storages[packed[index]].mutable_data()), from.size);
-    if (from.unpack) return from.unpack(out);
-    const auto bytes = from.file->bytes().subspan(from.offset, from.size);
-    std::copy(bytes.begin(), bytes.end(), out.begin());
-    return absl::OkStatus();
-  };
-  if (packed.empty()) return storages;
-  PhaseTimer timer(report, LoadPhase::kRead, &binding);
-  timer.AddBytes(weights.copied_bytes());
-  HEARTH_RETURN_IF_ERROR(ParallelFor(packed.size(), std::thread::hardware_concurrency(), fill));
-  return storages;
-}
 
 // What makes two attributes one tensor.
 using Identity = std::tuple<const c10::StorageImpl*, std::int64_t, std::vector<std::int64_t>,
@@ -101,34 +51,6 @@ void CollectAttributes(ScriptObject* object, const std::string& prefix,
   }
 }
 
-// Lists of names that go into the refusal, a few of each.
-class Complaints {
- public:
-  void Missing(const std::string& name) { Add(missing_, StrCat("'", name, "'")); }
-  void Misfit(std::string what) { Add(misfits_, std::move(what)); }
-
-  absl::Status status() const {
-    if (missing_.count + misfits_.count == 0) return absl::OkStatus();
-    std::string text = "the weights do not go with the program";
-    if (missing_.count > 0) absl::StrAppend(&text, "; missing: ", missing_.text);
-    if (misfits_.count > 0) absl::StrAppend(&text, "; not fitting: ", misfits_.text);
-    return absl::InvalidArgumentError(text);
-  }
-
- private:
-  struct List {
-    std::size_t count = 0;
-    std::string text;
-  };
-  static void Add(List& list, std::string what) {
-    if (list.count++ == kNamesInMessage) list.text += " and more";
-    if (list.count > kNamesInMessage) return;
-    if (list.count > 1) list.text += ", ";
-    list.text += what;
-  }
-  List missing_, misfits_;
-};
-
 class WeightsBinder {
  public:
   WeightsBinder(torch::jit::Module& module, const Weights& weights, LoadReport& report, PhaseTimer& binding)
@@ -138,11 +60,9 @@ class WeightsBinder {
   }
 
   absl::Status Bind() {
-    HEARTH_ASSIGN_OR_RETURN(const std::vector<at::Storage> storages, MakeStorages(weights_, report_, binding_));
-    for (const WeightTensor& tensor : weights_.tensors) {
-      at::Tensor made = at::empty({0}, at::TensorOptions().dtype(ScalarTypeOf(*tensor.type)));
-      made.set_(storages[tensor.storage], tensor.offset, tensor.sizes, tensor.strides);
-      given_.emplace(tensor.name, Given{std::move(made)});
+    HEARTH_ASSIGN_OR_RETURN(std::vector<at::Tensor> made, MakeTensors(weights_, report_, binding_));
+    for (std::size_t i = 0; i < made.size(); ++i) {
+      given_.emplace(weights_.tensors[i].name, Given{std::move(made[i])});
     }
     std::vector<const Attribute*> missing;
     std::vector<std::pair<const Attribute*, Given*>> present;
@@ -207,7 +127,7 @@ class WeightsBinder {
   std::vector<Attribute> attributes_;
   std::unordered_map<std::string, Given> given_;
   std::map<Identity, at::Tensor> by_identity_;
-  Complaints complaints_;
+  WeightComplaints complaints_;
 };
 
 }  // namespace

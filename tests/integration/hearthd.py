@@ -82,7 +82,8 @@ class Hearthd:
         self.config_file = write_config(
             self.workdir / "hearth.yaml", merged(base_config(repository), config or {}))
         self._args = [HEARTHD, "--config", str(self.config_file), *args]
-        self._env = environment(env)
+        # Killed at the end, it leaves behind what it unpacked.
+        self._env = environment({"TMPDIR": str(self.workdir), **(env or {})})
         self._data_limit = data_limit
         self._unprivileged = unprivileged
         self._wait_until_ready = ready

@@ -57,6 +57,21 @@ TEST(Catalog, FindsVersionsAndBareFiles) {
   EXPECT_EQ(catalog.Spec({"bare", 1})->file, dir.path() / "bare.pt");
 }
 
+TEST(Catalog, FindsPackagesWithTheWeightsBesideThem) {
+  TempDir dir;
+  dir.Write("archive/1/model.pt2", "x");
+  dir.Write("folder/1/model.pt2/data/aotinductor/model/a.so", "x");
+  dir.Write("folder/1/model.safetensors", "x");
+  dir.Write("bare.pt2", "x");
+  Catalog catalog({dir.path()});
+  ASSERT_TRUE(catalog.Scan().ok());
+  EXPECT_THAT(Models(catalog), ElementsAre("archive", "bare", "folder"));
+  for (const char* name : {"archive", "bare", "folder"}) EXPECT_EQ(catalog.Spec({name, 1})->format, "aoti");
+  EXPECT_THAT(catalog.Spec({"archive", 1})->weights, IsEmpty());
+  EXPECT_THAT(catalog.Spec({"folder", 1})->weights, ElementsAre(dir.path() / "folder/1/model.safetensors"));
+  EXPECT_EQ(catalog.Spec({"folder", 1})->file, dir.path() / "folder/1/model.pt2");
+}
+
 TEST(Catalog, IgnoresWhatIsNoVersion) {
   TempDir dir;
   for (const char* name : {"1", "01", "0", "-1", "+2", "v3", "1.0", "99999999999999999999", ".4"}) {

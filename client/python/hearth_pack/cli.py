@@ -16,6 +16,7 @@ _EPILOG = """examples:
   hearth pack model.pt --repository models --example x=1x512:FP32 --batch
   hearth pack mypackage.nets:make --args '{"layers": 4}' --checkpoint weights.bin --example x=1x3x224x224:FP32
   hearth pack exported.pt2 --name net --verify-with localhost:8001
+  hearth pack nets.py:make --format aoti --example x=4x512:FP32 --batch
 
 exit codes: 0 packed, and the answers are the same; 1 not packed, or they differ; 2 the command line is wrong"""
 
@@ -45,7 +46,8 @@ def _parser():
     model.add_argument("--dtype", choices=_DTYPES, help="convert floating weights to this")
 
     files = parser.add_argument_group("the files")
-    files.add_argument("--format", default="torchscript", choices=("torchscript", "aoti"), help="default: %(default)s")
+    files.add_argument("--format", default="torchscript", choices=("torchscript", "aoti"), 
+                       help="default: %(default)s; aoti compiles the model, for CPUs like this machine's")
     files.add_argument("--weights", default="safetensors", choices=("safetensors", "state_dict"),
                        help="default: %(default)s; state_dict keeps strides, and every type")
     files.add_argument("--shard-size", metavar="SIZE", help="at most so much in a file: 500MB, 2GiB")
@@ -57,16 +59,14 @@ def _parser():
     check.add_argument("--batch", action="store_true", help="the first dimension of tensors may be of any size")
     check.add_argument("--dynamic", action="append", default=[], metavar="NAME:DIM",
                        help="so may this dimension of this input")
-    check.add_argument("--tolerance", type=float, default=0.0, metavar="X",
-                       help="accept differences up to this; default: 0, equal to the bit")
+    check.add_argument("--tolerance", type=float, metavar="X",
+                       help="accept differences up to this; default: 0, equal to the bit, and 1e-5 for aoti")
     check.add_argument("--verify-with", metavar="HOST:PORT", help="ask a hearthd that serves the repository, too")
     return parser
 
 
 def _parse(argv):
     options = _parser().parse_args(argv)
-    if options.format == "aoti":
-        raise UsageError("--format aoti is not there yet: hearthd serves TorchScript; leave it out")
     try:
         options.args = json.loads(options.args)
     except ValueError as error:
@@ -75,6 +75,8 @@ def _parse(argv):
         raise UsageError("--args has to be a JSON object, like '{\"layers\": 4}'")
     if options.model_version is not None and options.model_version < 1:
         raise UsageError("--model-version counts from 1")
+    if options.tolerance is None:
+        options.tolerance = 1e-5 if options.format == "aoti" else 0.0
     if not options.tolerance >= 0:
         raise UsageError("--tolerance has to be 0 or more")
     if options.name is None:
@@ -95,6 +97,7 @@ def _run(argv):
     began = time.monotonic()
     # After the command line was understood: importing torch takes seconds.
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)
     from hearth_pack import pack
     return pack.pack(options, began)
 

@@ -131,9 +131,9 @@ class NewEntry:
 
     def publish(self, yaml, overwrite_yaml=False):
         """Renames it into place; True if model.yaml is `yaml` now, False if another one was left as it was."""
-        for path in self.folder.iterdir():
-            path.chmod(0o644)
-            _sync_file(path)
+        for path in sorted(self.folder.rglob("*"), reverse=True):  # what is in a folder before the folder
+            path.chmod(0o755 if path.is_dir() else 0o644)
+            (_sync_folder if path.is_dir() else _sync_file)(path)
         self.folder.chmod(0o755)
         _sync_folder(self.folder)
         yaml_file = self.model_folder / "model.yaml"

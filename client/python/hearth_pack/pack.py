@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from hearth_pack import entry, examples, program, source, verify, weights
+from hearth_pack import aoti, entry, examples, program, source, verify, weights
 from hearth_pack.errors import PackError, UsageError
 
 
@@ -79,6 +79,38 @@ def pack(options, began):
     options.dtype = getattr(torch, options.dtype) if options.dtype else None
     origin = source.open_source(options.source, options)
     example = _example(options, origin)
+    make = _pack_aoti if options.format == "aoti" else _pack_torchscript
+    new, cases = make(options, origin, example)
+    _say(f"packed: {new.target} in {time.monotonic() - began:.1f} s")
+    return _verify_served(options, new, cases, origin)
+
+
+def _pack_aoti(options, origin, example):
+    if options.trace:
+        raise UsageError("--trace is for --format torchscript; AOTInductor compiles what torch.export makes")
+    if not example:
+        raise UsageError("--format aoti needs an --example of every input")
+    _check_dynamic(options, example)
+    batched = [name for name, value in example.items() if examples.batched(value)] if options.batch else []
+    with entry.NewEntry(options.repository, options.name, options.model_version) as new:
+        yaml, results, cases = aoti.write(origin, options, example, batched, new, _say)
+        _say("compared with PyTorch's own loader of the package: equal to the bit")
+        _finish(options, new, yaml, results, origin, "")
+    return new, cases
+
+
+def _finish(options, new, yaml, results, origin, hint):
+    """Puts the entry in place, if it answers as it should."""
+    if not _report(f"compared with {origin.title}", results, options.tolerance):
+        raise PackError(f"the answers differ by more than --tolerance {options.tolerance:g}, so nothing was put "
+                        f"in place{hint}")
+    if not results:
+        _say("answers: not compared, because there is no --example")
+    if not new.publish(yaml, options.overwrite_yaml):
+        _say("model.yaml: another one is there and was left as it is; --overwrite-yaml replaces it")
+
+
+def _pack_torchscript(options, origin, example):
     made = origin.program(options.method, _trace_inputs(options, origin, example))
     schema = program.arguments(made, options.method)
     program.check_names(example, schema)
@@ -100,16 +132,9 @@ def pack(options, began):
         _say(f"weights: {_count(tensors, 'tensor')}, {sum(map(weights.size_of, tensors.values()))} bytes in "
              f"{_count(files, 'file')}, read back: equal to the bit")
         results = verify.check_answers(new.folder, options.method, read_back, cases, schema)
-        if not _report(f"compared with {origin.title}", results, options.tolerance):
-            hint = _STRIDES.format(strided[0]) if strided and options.weights == "safetensors" else ""
-            raise PackError(f"the answers differ by more than --tolerance {options.tolerance:g}, so nothing was put "
-                            f"in place{hint}")
-        if not cases:
-            _say("answers: not compared, because there is no --example")
-        if not new.publish(yaml, options.overwrite_yaml):
-            _say("model.yaml: another one is there and was left as it is; --overwrite-yaml replaces it")
-    _say(f"packed: {new.target} in {time.monotonic() - began:.1f} s")
-    return _verify_served(options, new, cases, origin)
+        hint = _STRIDES.format(strided[0]) if strided and options.weights == "safetensors" else ""
+        _finish(options, new, yaml, results, origin, hint)
+    return new, cases
 
 
 def _verify_served(options, new, cases, origin):

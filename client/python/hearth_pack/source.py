@@ -32,6 +32,10 @@ class Source:
         """A new ScriptModule. trace_inputs: traced with these, where that is possible."""
         raise NotImplementedError
 
+    def exported(self, export):
+        """torch.export's program, for a compiler; export(module) makes one of a module."""
+        raise NotImplementedError
+
     def state_names(self):
         """What state_dict() has: the tensors that become weights."""
         raise NotImplementedError
@@ -55,6 +59,10 @@ class TorchScriptFile(Source):
         if trace_inputs is not None:
             raise UsageError("--trace is for Python modules; a TorchScript file is a program already")
         return self.reference()
+
+    def exported(self, export):
+        raise UsageError("--format aoti compiles Python modules and programs by torch.export.save; TorchScript cannot "
+                         "be exported: pack the module that it was made of, as MODULE:FACTORY")
 
     def state_names(self):
         return self._names
@@ -88,6 +96,9 @@ class EagerModule(Source):
             text = " ".join(str(error).split())
             raise PackError(f"TorchScript cannot {verb} {type(self._module).__name__}: {text[:600]}{other}") from error
 
+    def exported(self, export):
+        return export(self.reference())
+
     def state_names(self):
         return list(self._module.state_dict())
 
@@ -109,6 +120,9 @@ class ExportedProgram(Source):
         if trace_inputs is not None:
             raise UsageError("--trace is for Python modules; an exported program is a graph already")
         return exported.script(self._program)
+
+    def exported(self, export):
+        return self._program
 
     def state_names(self):
         return self.reference().names
@@ -150,6 +164,8 @@ def _kind(path):
         with zipfile.ZipFile(path) as archive:
             entries = archive.namelist()
         inside = {entry.partition("/")[2] for entry in entries} | set(entries)
+        if any("data/aotinductor/" in entry for entry in entries):
+            return "aoti"
         if "constants.pkl" in inside:
             return "torchscript"
         if any(entry.startswith("models/") for entry in inside) or "serialized_exported_program.json" in inside:
@@ -172,6 +188,9 @@ def open_source(text, options):
             raise UsageError("--checkpoint goes with MODULE:FACTORY; this file has its weights already")
         elif kind == "torchscript":
             return TorchScriptFile(path, options.dtype)
+        elif kind == "aoti":
+            raise UsageError(f"'{path}' is an AOTInductor package, compiled already; hearthd serves it as "
+                             "NAME/1/model.pt2")
         elif kind == "exported":
             return ExportedProgram(path, options.dtype)
         else:

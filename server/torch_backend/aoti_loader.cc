@@ -1,0 +1,176 @@
+#include "server/torch_backend/aoti_loader.h"
+
+#include <chrono>
+#include <utility>
+
+#include "server/base/cpu_features.h"
+#include "server/base/log.h"
+#include "server/model/phase_timer.h"
+#include "server/storage/aoti_package.h"
+#include "server/storage/weights_file.h"
+#include "server/torch_backend/aoti_model.h"
+#include "server/torch_backend/aoti_programs.h"
+#include "server/torch_backend/device.h"
+#include "server/torch_backend/host_bytes.h"
+#include "server/torch_backend/runtime.h"
+#include "server/torch_backend/warm_up.h"
+
+namespace hearth {
+namespace {
+
+// A container with its names and handles. LibTorch does not say: a guess.
+constexpr std::uint64_t kContainerBytes = 256 * 1024;
+
+// Opened and checked, nothing read but headers, and nothing run.
+struct AotiSource {
+  AotiPackage package;
+  Weights weights;
+  std::vector<SourceFile> files;  // of weights
+
+  std::vector<Extent> extents() const {
+    std::vector<Extent> extents;
+    for (const SourceFile& file : files) {
+      for (const Extent& extent : Extents(file)) extents.push_back(extent);
+    }
+    return extents;
+  }
+};
+
+absl::StatusOr<AotiSource> OpenSource(const ModelSpec& spec, const at::Device& device, MappedFiles& mapped,
+                                      MappedFiles::Own own) {
+  HEARTH_ASSIGN_OR_RETURN(AotiPackage package, AotiPackage::Open(spec.file));
+  if (package.has_metadata()) {
+    HEARTH_ASSIGN_OR_RETURN(const CpuFeatures features, ReadCpuFeatures());
+    if (const absl::Status fit = CheckMachine(package.metadata(), MachineName(), features); !fit.ok()) {
+      return AboutFile(spec.file, fit);
+    }
+  }
+  const std::string& compiled = package.metadata().device;
+  if (!compiled.empty() && compiled != c10::DeviceTypeName(device.type(), /*lower_case=*/true)) {
+    return AboutFile(spec.file, absl::FailedPreconditionError(StrCat(
+        "was compiled for the device '", compiled, "', and model.yaml asks for '", spec.options.device, "'")));
+  }
+  HEARTH_ASSIGN_OR_RETURN(Weights weights, ReadAllWeights(spec.weights, mapped));
+  mapped.Share(weights, own);
+  std::vector<SourceFile> files;
+  AddFilesOf(weights, files);
+  return AotiSource{std::move(package), std::move(weights), std::move(files)};
+}
+
+class AotiLoader final : public Loader {
+ public:
+  explicit AotiLoader(AotiOptions options)
+      : options_(std::move(options)),
+        files_(options_.mapped_files ? options_.mapped_files : std::make_shared<MappedFiles>()),
+        programs_(options_.temporary) {
+    InitialiseTorch();
+  }
+
+  absl::StatusOr<LoadEstimate> Estimate(const ModelSpec& spec) const override {
+    HEARTH_ASSIGN_OR_RETURN(const at::Device device, ParseDevice(spec.options.device));
+    HEARTH_ASSIGN_OR_RETURN(AotiSource source, OpenSource(spec, device, *files_, MappedFiles::Own::kKeep));
+    Footprint steady;
+    // Weights inside of the library are copied out of it; how many they are, only the library knows.
+    steady.host_bytes = kContainerBytes + source.package.library().size + source.weights.copied_bytes();
+    Footprint peak = steady;
+    peak.extents = source.extents();
+    if (device.is_cpu()) {
+      steady.extents = peak.extents;
+    } else {
+      steady.device_bytes = source.weights.mapped_bytes() + source.weights.copied_bytes() +
+                            source.package.library().size;
+      peak.device_bytes = steady.device_bytes;
+    }
+    return LoadEstimate{std::move(peak), std::move(steady), std::make_shared<const AotiSource>(std::move(source))};
+  }
+
+  absl::StatusOr<std::unique_ptr<Model>> Load(const ModelSpec& spec, std::stop_token stop) const override {
+    HostByteCounter host_bytes;
+    LoadReport report{.began = std::chrono::steady_clock::now()};
+    HEARTH_ASSIGN_OR_RETURN(const at::Device device, ParseDevice(spec.options.device));
+    HEARTH_ASSIGN_OR_RETURN(AotiSource source, Open(spec, device, report));
+    SourceUse use = Use(source, report);
+    if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
+    HEARTH_ASSIGN_OR_RETURN(std::unique_ptr<AotiContainer> container, Parse(spec, source, device, report));
+    HEARTH_ASSIGN_OR_RETURN(AotiSignature signature,
+                            AotiSignature::Make(source.package.metadata(), spec.options, container->inputs(),
+                                                container->outputs()));
+    HEARTH_RETURN_IF_ERROR(container->Bind(source.weights, source.package.metadata(), report));
+    if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
+    if (options_.populate && device.is_cpu()) {
+      PhaseTimer timer(report, LoadPhase::kPopulate);
+      timer.AddBytes(use.first_bytes());
+      HEARTH_RETURN_IF_ERROR(use.Populate(stop));
+    }
+    Footprint footprint = FootprintOf(source, device, *container);
+    auto model = std::make_unique<AotiModel>(std::move(container), std::move(source.files), std::move(use), device,
+                                             std::move(signature));
+    {
+      const PhaseTimer timer(report, LoadPhase::kAnalyse);
+      HEARTH_RETURN_IF_ERROR(model->Probe());
+    }
+    {
+      const PhaseTimer timer(report, LoadPhase::kWarmUp);
+      HEARTH_RETURN_IF_ERROR(
+          WarmUp(*model, spec, stop, [&model](const TensorList& outputs) { model->LearnOutputs(outputs); }));
+    }
+    footprint.host_bytes += host_bytes.held();
+    model->set_footprint(std::move(footprint));
+    model->set_report(report);
+    return model;
+  }
+
+ private:
+  absl::StatusOr<AotiSource> Open(const ModelSpec& spec, const at::Device& device, LoadReport& report) const {
+    PhaseTimer timer(report, LoadPhase::kMap);
+    HEARTH_ASSIGN_OR_RETURN(AotiSource source, OpenSource(spec, device, *files_, MappedFiles::Own::kOffer));
+    timer.AddBytes(MappedBytes(source.files));
+    return source;
+  }
+
+  static SourceUse Use(const AotiSource& source, LoadReport& report) {
+    const PhaseTimer timer(report, LoadPhase::kMap);
+    SourceUse use(source.files);
+    report.mapped_bytes = MappedBytes(source.files);
+    report.cached_bytes = use.cached_bytes();
+    report.shared_bytes = use.shared_bytes();
+    return use;
+  }
+
+  absl::StatusOr<std::unique_ptr<AotiContainer>> Parse(const ModelSpec& spec, const AotiSource& source,
+                                                       const at::Device& device, LoadReport& report) const {
+    const PhaseTimer timer(report, LoadPhase::kParse);
+    HEARTH_ASSIGN_OR_RETURN(AotiPrograms::Found found, programs_.Find(source.package));
+    report.kept_program = found.kept;
+    if (!source.package.has_metadata() && !found.kept) {
+      log::Warning("the package does not say what it was compiled for; if the CPU lacks an instruction, hearthd ends",
+                   {{"model", spec.id.name}});
+    }
+    const int runs = spec.options.instances > 0 ? spec.options.instances : options_.runs;
+    return AotiContainer::Make(std::move(found.program), device, runs);
+  }
+
+  static Footprint FootprintOf(const AotiSource& source, const at::Device& device, const AotiContainer& container) {
+    Footprint footprint;
+    footprint.host_bytes = kContainerBytes;
+    if (device.is_cpu()) {
+      footprint.host_bytes += container.own_bytes();
+      footprint.extents = source.extents();
+    } else {
+      footprint.device_bytes = container.own_bytes() + source.weights.mapped_bytes() + source.weights.copied_bytes();
+    }
+    return footprint;
+  }
+
+  const AotiOptions options_;
+  const std::shared_ptr<MappedFiles> files_;
+  mutable AotiPrograms programs_;
+};
+
+}  // namespace
+
+std::unique_ptr<Loader> MakeAotiLoader(AotiOptions options) {
+  return std::make_unique<AotiLoader>(std::move(options));
+}
+
+}  // namespace hearth

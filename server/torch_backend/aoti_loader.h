@@ -1,0 +1,23 @@
+// The loader of AOTInductor packages. No torch headers: app.cc includes this.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "server/model/loader.h"
+#include "server/storage/mapped_files.h"
+
+namespace hearth {
+
+struct AotiOptions {
+  bool populate = true;  // fault the weights' pages in on the load thread, before the model is ready
+  int runs = 1;          // of one model at the same time: as many as there are compute threads
+  std::filesystem::path temporary;  // where archives are unpacked; empty: TMPDIR, or /tmp
+  std::shared_ptr<MappedFiles> mapped_files;  // shared with other loaders; null: one of its own
+};
+
+// A package is native code and runs as the daemon itself: serve only what you trust. What it was
+// compiled for is compared with this machine before any of it runs.
+std::unique_ptr<Loader> MakeAotiLoader(AotiOptions options);
+
+}  // namespace hearth

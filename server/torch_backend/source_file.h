@@ -1,0 +1,55 @@
+// The files that a model is loaded from, and what of them is mapped.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <stop_token>
+#include <vector>
+
+#include "server/base/status.h"
+#include "server/model/footprint.h"
+#include "server/storage/mapped_file.h"
+#include "server/storage/weights.h"
+
+namespace hearth {
+
+// One file of a source, and the parts of it that are mapped as weights: ascending, with gaps of a page at
+// least between them.
+struct SourceFile {
+  std::shared_ptr<const MappedFile> file;
+  std::vector<ByteRange> ranges = {};
+
+  std::uint64_t mapped() const;
+};
+
+// Adds the files that hold `weights`, each once.
+void AddFilesOf(const Weights& weights, std::vector<SourceFile>& files);
+
+std::uint64_t MappedBytes(const std::vector<SourceFile>& files);
+std::vector<Extent> Extents(const SourceFile& file);
+// Whether all files are as they were opened: MappedFile::Intact().
+absl::Status Intact(const std::vector<SourceFile>& files);
+// Whether somebody has written to one of the mappings: MappedFile::written().
+bool Written(const std::vector<SourceFile>& files);
+
+// A model's use of its mapped weights: while it lasts their pages stay, with the last one they go, whoever
+// else keeps the mapping. Move-only.
+class SourceUse {
+ public:
+  SourceUse() = default;  // of nothing
+  explicit SourceUse(const std::vector<SourceFile>& files);
+
+  std::uint64_t shared_bytes() const { return shared_bytes_; }  // that others used already
+  // In the page cache when the use began; what others used counts.
+  std::uint64_t cached_bytes() const { return cached_bytes_; }
+  std::uint64_t first_bytes() const { return first_bytes_; }  // that nobody else used
+
+  // Brings in the pages that nobody else used: the others were brought in by whoever was first.
+  absl::Status Populate(const std::stop_token& stop) const;
+
+ private:
+  std::vector<MappedFile::Use> parts_;
+  std::uint64_t shared_bytes_ = 0, cached_bytes_ = 0, first_bytes_ = 0;
+};
+
+}  // namespace hearth

@@ -1,0 +1,88 @@
+#include "server/torch_backend/weight_tensors.h"
+
+#include <thread>
+#include <unordered_map>
+#include <utility>
+
+#include "server/base/parallel.h"
+#include "server/torch_backend/mapped_storage.h"
+
+namespace hearth {
+namespace {
+
+at::ScalarType ScalarTypeOf(const ElementType& type) {
+  static const auto by_name = [] {
+    std::unordered_map<std::string_view, at::ScalarType> types;
+    for (int i = 0; i < static_cast<int>(at::ScalarType::NumOptions); ++i) {
+      const auto scalar = static_cast<at::ScalarType>(i);
+      types.emplace(c10::toString(scalar), scalar);
+    }
+    return types;
+  }();
+  const auto found = by_name.find(type.name);
+  if (found != by_name.end()) return found->second;
+  throw std::runtime_error(StrCat("this LibTorch has no element type ", type.name));
+}
+
+absl::StatusOr<std::vector<at::Storage>> MakeStorages(const Weights& weights, LoadReport& report,
+                                                      PhaseTimer& binding) {
+  std::vector<at::Storage> storages(weights.storages.size());
+  std::vector<std::size_t> packed;
+  for (std::size_t i = 0; i < storages.size(); ++i) {
+    const WeightStorage& from = weights.storages[i];
+    report.weight_bytes += from.size;
+    at::DataPtr data;
+    if (from.mappable() && from.size > 0) {
+      data = MappedData(from.file, from.offset);
+    } else {
+      data = c10::GetAllocator(c10::DeviceType::CPU)->allocate(from.size);
+      report.copied_bytes += from.size;
+      if (from.size > 0) packed.push_back(i);
+    }
+    storages[i] = at::Storage(at::Storage::use_byte_size_t(), from.size, std::move(data));
+  }
+  const auto fill = [&](std::size_t index) -> absl::Status {
+    const WeightStorage& from = weights.storages[packed[index]];
+    const std::span out(static_cast<std::byte*>(storages[packed[index]].mutable_data()), from.size);
+    if (from.unpack) return from.unpack(out);
+    const auto bytes = from.file->bytes().subspan(from.offset, from.size);
+    std::copy(bytes.begin(), bytes.end(), out.begin());
+    return absl::OkStatus();
+  };
+  if (packed.empty()) return storages;
+  PhaseTimer timer(report, LoadPhase::kRead, &binding);
+  timer.AddBytes(weights.copied_bytes());
+  HEARTH_RETURN_IF_ERROR(ParallelFor(packed.size(), std::thread::hardware_concurrency(), fill));
+  return storages;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<at::Tensor>> MakeTensors(const Weights& weights, LoadReport& report,
+                                                    PhaseTimer& binding) {
+  HEARTH_ASSIGN_OR_RETURN(const std::vector<at::Storage> storages, MakeStorages(weights, report, binding));
+  std::vector<at::Tensor> tensors;
+  tensors.reserve(weights.tensors.size());
+  for (const WeightTensor& tensor : weights.tensors) {
+    at::Tensor& made = tensors.emplace_back(at::empty({0}, at::TensorOptions().dtype(ScalarTypeOf(*tensor.type))));
+    made.set_(storages[tensor.storage], tensor.offset, tensor.sizes, tensor.strides);
+  }
+  return tensors;
+}
+
+absl::Status WeightComplaints::status() const {
+  if (missing_.count + misfits_.count == 0) return absl::OkStatus();
+  std::string text = "the weights do not go with the program";
+  if (missing_.count > 0) absl::StrAppend(&text, "; missing: ", missing_.text);
+  if (misfits_.count > 0) absl::StrAppend(&text, "; not fitting: ", misfits_.text);
+  return absl::InvalidArgumentError(text);
+}
+
+void WeightComplaints::Add(List& list, std::string what) {
+  if (list.count++ == kNamesInMessage) list.text += " and more";
+  if (list.count > kNamesInMessage) return;
+  if (list.count > 1) list.text += ", ";
+  list.text += what;
+}
+
+}  // namespace hearth
