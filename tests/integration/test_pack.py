@@ -408,6 +408,15 @@ def test_a_checkpoint_of_another_module_is_refused_by_name(pack, root, tmp_path)
     assert not (root / "foreign").exists()
 
 
+def test_a_saved_buffer_that_the_module_computes_itself_has_to_agree(pack, root, tmp_path):
+    state = pack_nets.Net().state_dict()
+    torch.save({**state, "steps": torch.arange(4.0) + 1}, tmp_path / "weights.pt")
+    assert "unknown: 'steps'" in pack("pack_nets:Net", "computed", "--checkpoint", tmp_path / "weights.pt", code=1)
+    torch.save({**state, "steps": torch.arange(4.0)}, tmp_path / "weights.pt")
+    pack("pack_nets:Net", "computed", *EXAMPLE, "--checkpoint", tmp_path / "weights.pt")
+    assert (root / "computed" / "1" / "program.pt").exists()
+
+
 def test_comparisons_see_every_difference():
     def between(a, b):
         return compare({"y": torch.tensor(a)}, {"y": torch.tensor(b)})
@@ -479,7 +488,7 @@ def test_hearth_pack_runs_what_pip_installs(tmp_path, pack_server, root):
 AOTI = ["--format", "aoti", "--example", "x=3x16:FP32", "--example", "bias=3x12:FP32", "--batch"]
 
 
-def ask_aoti(server, name, *inputs):
+def answers_of(server, name, *inputs):
     """inputs: (name, datatype, array)"""
     message = request(name, *((key, kind, list(array.shape), array.tobytes()) for key, kind, array in inputs))
     answer = server.stub().ModelInfer(message, timeout=60)
@@ -506,7 +515,7 @@ def test_a_module_is_compiled_and_served(aoti_package, pack_server):
         x, bias = (random.normal(size=(batch, size)).astype(np.float32) for size in (16, 12))
         with torch.inference_mode():
             expected = module(torch.from_numpy(x), torch.from_numpy(bias))
-        got = ask_aoti(pack_server, "compiled", ("x", "FP32", x), ("bias", "FP32", bias))
+        got = answers_of(pack_server, "compiled", ("x", "FP32", x), ("bias", "FP32", bias))
         for mine, want in zip(got, expected, strict=True):
             np.testing.assert_allclose(mine, want.detach().numpy(), rtol=0, atol=1e-5)
     assert ready_event(pack_server, "compiled")["copied"] == "0 B"
@@ -534,7 +543,7 @@ def test_an_exported_program_is_compiled(pack, pack_server, tmp_path):
     ids = np.arange(10).reshape(2, 5)
     with torch.inference_mode():
         expected = aoti_nets.lookup()(torch.from_numpy(ids)).numpy()
-    got, = ask_aoti(pack_server, "looked_up", ("ids", "INT64", ids))
+    got, = answers_of(pack_server, "looked_up", ("ids", "INT64", ids))
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
@@ -545,9 +554,9 @@ def test_an_index_out_of_range_is_a_refused_request(pack, pack_server):
         client.load_model("indexed")
     for bad in (50, -51, 10**12):
         with pytest.raises(grpc.RpcError) as error:
-            ask_aoti(pack_server, "indexed", ("ids", "INT64", np.full((2, 300), bad)))
+            answers_of(pack_server, "indexed", ("ids", "INT64", np.full((2, 300), bad)))
         assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT, error.value.details()
-    assert ask_aoti(pack_server, "indexed", ("ids", "INT64", np.full((2, 300), 49)))[0].shape == (2, 64)
+    assert answers_of(pack_server, "indexed", ("ids", "INT64", np.full((2, 300), 49)))[0].shape == (2, 64)
 
 
 def test_weights_have_the_layout_that_the_code_counts_on(pack, pack_server, root):
@@ -566,7 +575,7 @@ def test_weights_have_the_layout_that_the_code_counts_on(pack, pack_server, root
     for name in ("leaning", "straight"):
         with pack_server.client() as client:
             client.load_model(name)
-        np.testing.assert_allclose(ask_aoti(pack_server, name, ("x", "FP32", x))[0], expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(answers_of(pack_server, name, ("x", "FP32", x))[0], expected, rtol=0, atol=1e-5)
 
 
 def test_what_aoti_cannot_serve_is_refused_with_the_way_out(pack, tmp_path):

@@ -9,9 +9,12 @@ import wave
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 import hearthd
+import speech_nets
+from hearth_pack import cli
 from test_protocol import request
 
 RATE = 16000
@@ -123,3 +126,50 @@ def test_a_mistake_in_the_model_is_reported_in_its_words(vad_server):
             "silero_vad", ("x", "FP32", [1, 512], samples.tobytes()),
             ("sr", "INT64", [1], np.int64(11025).tobytes())), timeout=100)
     assert "sampling rates" in error.value.details().lower(), error.value.details()
+
+
+@pytest.fixture(scope="module")
+def windows_server(tmp_path_factory):
+    """The package's safetensors, packed with the network they are for."""
+    root = tmp_path_factory.mktemp("windows")
+    source = f"{pathlib.Path(speech_nets.__file__)}:windows"
+    assert cli.main([source, "--checkpoint", str(silero_file().with_name("silero_vad_16k.safetensors")),
+                     "--repository", str(root), "--name", "windows",
+                     "--example", "x=1x576:FP32", "--example", "state=2x1x128:FP32"]) == 0
+    with hearthd.Hearthd(root, tmp_path_factory.mktemp("hearthd")) as running:
+        yield running
+
+
+def package_network(weights):
+    """The package's TorchScript with these weights: it ships them for a later training of the same network."""
+    names = {"stft.forward_basis_buffer": "stft_conv.weight", "decoder.decoder.2": "final_conv",
+             "decoder.rnn": "lstm_cell", **{f"encoder.{i}.reparam_conv": f"conv{i + 1}" for i in range(4)}}
+    model = torch.jit.load(str(silero_file()))
+    for name, tensor in model._model.state_dict().items():
+        old = next(prefix for prefix in names if name.startswith(prefix))
+        tensor.copy_(weights[name.replace(old, names[old])])
+    return model
+
+
+def test_its_safetensors_give_the_answers_of_the_packages_own_network(windows_server, recordings):
+    stub = windows_server.stub()
+    weights = safetensors.torch.load_file(silero_file().with_name("silero_vad_16k.safetensors"))
+    network = speech_nets.windows()
+    network.load_state_dict(weights)
+    samples = samples_of(recordings[0])
+    with torch.no_grad():
+        expected = package_network(weights).audio_forward(torch.from_numpy(samples), RATE).numpy().ravel()
+    assert expected.max() > 0.9 and expected.min() < 0.1
+    samples = np.pad(samples, ((0, 0), (64, -samples.shape[1] % 512)))
+    state = np.zeros((2, 1, 128), np.float32)
+    for number, probability_there in enumerate(expected):
+        window = np.ascontiguousarray(samples[:, 512 * number:512 * number + 576])
+        with torch.inference_mode():
+            eager = network(torch.from_numpy(window), torch.from_numpy(state))
+        answer = stub.ModelInfer(request("windows", ("x", "FP32", [1, 576], window.tobytes()),
+                                         ("state", "FP32", [2, 1, 128], state.tobytes())), timeout=100)
+        probability, after = (np.frombuffer(raw, np.float32) for raw in answer.raw_output_contents)
+        assert probability.tobytes() == eager[0].numpy().tobytes()
+        assert after.tobytes() == eager[1].numpy().tobytes()
+        assert abs(probability[0] - probability_there) <= 1e-5
+        state = after.reshape(2, 1, 128)

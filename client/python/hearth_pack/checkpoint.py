@@ -99,6 +99,10 @@ def apply(module, tensors, path):
         reasons = "; ".join(line.strip().rstrip(".") for line in str(error).splitlines()[1:] if line.strip())
         raise PackError(f"'{path}' does not go with the module: {reasons or first_line(error)}") from error
     missing = [name for name in missing if identities.get(name) not in given]
+    # Older versions of a module saved buffers that newer ones compute: fine, if they agree.
+    computed = dict(module.named_buffers())
+    unexpected = [name for name in unexpected
+                  if name not in computed or not torch.equal(computed[name], tensors[name].to(computed[name].dtype))]
     if missing or unexpected:
         complaints = {"missing": missing, "unknown": unexpected}
         reasons = [f"{word}: {_some(names)}" for word, names in complaints.items() if names]
