@@ -6,6 +6,8 @@
 #include "server/torch_backend/torch_headers.h"
 
 #include <ATen/DeviceAccelerator.h>
+#include <torch/csrc/jit/frontend/function_schema_parser.h>
+#include <torch/csrc/jit/runtime/symbolic_script.h>
 #include <torch/version.h>
 
 namespace hearth {
@@ -18,6 +20,9 @@ void InitialiseTorch() {
   static const bool once = [] {
     at::set_num_interop_threads(1);
     torch::jit::populate_upgraders_graph_map();
+    // The first program that is run has the JIT compile its library of derivatives, 25 ms for nothing:
+    // weights here need no gradients, but the executor asks what could be differentiated.
+    torch::jit::hasGradientInfoForSchema(torch::jit::parseSchema("aten::relu(Tensor self) -> Tensor"));
     return true;
   }();
   (void)once;

@@ -17,8 +17,8 @@ std::string TorchVersion();  // "2.13.0"
 // such thread owns an OpenMP team, so compute threads x intra_op_threads should not exceed the cores.
 void ConfigureTorchThread(int intra_op_threads);
 
-// Once, before the first model: inter-op pool size 1 (our own pool is the parallelism between models)
-// and the operator upgraders.
+// Once, before the first model: inter-op pool size 1 (our own pool is the parallelism between models),
+// the operator upgraders, and what the JIT would compile for itself during the first model's first run.
 void InitialiseTorch();
 
 // dlopens operator libraries (torchvision's `nms`, say), so that programs which use them can be
