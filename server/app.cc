@@ -164,7 +164,9 @@ absl::Status App::Parts::BuildCore(const ServerConfig& c, const MemoryLimit& lim
   if (const absl::Status scanned = catalog->Scan(); !scanned.ok()) {
     return absl::Status(scanned.code(), StrCat(FromAbsl(scanned.message()), kNoRepository));
   }
-  const auto mapped_files = std::make_shared<MappedFiles>();  // models of both kinds share weights
+  // Models of both kinds share weights.
+  const auto mapped_files = std::make_shared<MappedFiles>(
+      c.cache.drop_page_cache ? MappedFile::AfterUse::kDropCached : MappedFile::AfterUse::kLeaveCached);
   torchscript = MakeTorchScriptLoader({.populate = c.loading.populate,
                                        .kept_program_bytes = KeptProgramBytes(c.cache, limit),
                                        .mapped_files = mapped_files});

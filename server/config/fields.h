@@ -59,6 +59,7 @@ void VisitCacheFields(Visitor& v, Config& cache) {
     v.Size("mapped", cache.budget.mapped);
   });
   v.Bytes("kept_programs", cache.kept_programs, 0, std::uint64_t{1} << 40);
+  v.Flag("drop_page_cache", cache.drop_page_cache);
   v.Time("failure_backoff", cache.failure_backoff, kShortestTime);
   v.Time("max_failure_backoff", cache.max_failure_backoff, kShortestTime);
   v.Time("max_cold_wait", cache.max_cold_wait, kShortestTime);

@@ -41,6 +41,7 @@ struct ServerConfig {
     };
     Budget budget;
     std::uint64_t kept_programs = std::uint64_t{64} << 20;  // host bytes set aside; 0: keep none
+    bool drop_page_cache = false;
     Duration failure_backoff = std::chrono::seconds(5);
     Duration max_failure_backoff = std::chrono::minutes(2);
     Duration max_cold_wait = std::chrono::seconds(60);

@@ -11,10 +11,10 @@
 namespace hearth {
 
 // In the order they happen.
-//   map        open the files and check their structure
+//   map        open the files, check their structure and, where model.yaml asks for it, their checksums
 //   parse      compile the program; nothing but its lookup when it was kept
 //   bind       make tensors of the weights
-//   read       copy and unpack the weights that cannot be mapped
+//   read       copy and unpack the weights that cannot be mapped, or must not be: residency: sealed
 //   to_device  copy the weights to an accelerator
 //   populate   bring the mapped pages into memory
 //   analyse    find out what the program writes to
@@ -49,6 +49,7 @@ struct LoadReport {
   std::uint64_t mapped_bytes = 0;  // of the files' ranges that are mapped as weights
   std::uint64_t cached_bytes = 0;  // of those, in the page cache already when the load began
   std::uint64_t shared_bytes = 0;  // of those, mapped already by other models
+  std::uint64_t locked_bytes = 0;  // of those, locked in memory
   bool kept_program = false;       // an earlier load had parsed the program
 
   PhaseCost& operator[](LoadPhase phase) { return phases[static_cast<std::size_t>(phase)]; }

@@ -26,6 +26,16 @@ struct WarmUpSample {
   int count = 2;  // TorchScript's profiling executor settles after two runs of a shape
 };
 
+// Where a model's mapped weights are while it is resident.
+//   kMapped     wherever the kernel has them; a run waits for what it has to read
+//   kPopulated  brought into memory by the load; the kernel may take them when memory is short
+//   kLocked     the same, and the kernel may not
+//   kSealed     a copy in memory, which nothing that happens to the files can reach
+enum class Residency : std::uint8_t { kMapped, kPopulated, kLocked, kSealed };
+
+// Whether a load compares weights with the checksums that their files state.
+enum class Integrity : std::uint8_t { kOff, kOnLoad };
+
 // The optional <model>/model.yaml. Every field has the meaning of its key there (docs/models.md).
 struct ModelOptions {
   std::string method = "forward";
@@ -33,6 +43,8 @@ struct ModelOptions {
   std::vector<std::string> weights;  // names of files beside the program; empty: whatever is there
   std::int64_t max_batch_size = 0;
   int instances = 0;                 // runs of this model at the same time; 0: as many as compute threads
+  std::optional<Residency> residency = std::nullopt;  // none: as the configuration's loading.populate says
+  Integrity integrity = Integrity::kOff;
   std::vector<TensorInfo> inputs;    // empty: from the program's schema
   std::vector<TensorInfo> outputs;
   std::vector<WarmUpSample> warm_up;

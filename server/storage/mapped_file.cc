@@ -8,14 +8,19 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "server/base/bytes.h"
+#include "server/storage/sealed_copy.h"
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
+#endif
+#ifndef MLOCK_ONFAULT
+#define MLOCK_ONFAULT 1
 #endif
 
 namespace hearth {
@@ -98,28 +103,46 @@ absl::Status Lost(const std::filesystem::path& path, std::uint64_t offset) {
              "files by renaming a new one over them, never by writing into them"));
 }
 
+absl::StatusOr<OpenFile> OpenContent(const std::filesystem::path& path) {
+  HEARTH_ASSIGN_OR_RETURN(OpenFile file, OpenRegularFile(path));
+  if (file.st.st_size > 0) return file;
+  return absl::InvalidArgumentError(
+      StrCat("'", ShortName(path), "' is empty; was it copied before it was written?"));
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Open(
-    const std::filesystem::path& path) {
-  const std::string name = ShortName(path);
-  HEARTH_ASSIGN_OR_RETURN(OpenFile file, OpenRegularFile(path));
-  if (file.st.st_size <= 0) {
-    return absl::InvalidArgumentError(
-        StrCat("'", name, "' is empty; was it copied before it was written?"));
+    const std::filesystem::path& path, AfterUse after_use) {
+  HEARTH_ASSIGN_OR_RETURN(OpenFile file, OpenContent(path));
+  return Map(path, std::move(file.fd), IdOf(file.st), Access::kShared, after_use);
+}
+
+absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::OpenSealed(const std::filesystem::path& path,
+                                                                         std::stop_token stop) {
+  HEARTH_ASSIGN_OR_RETURN(OpenFile file, OpenContent(path));
+  HEARTH_ASSIGN_OR_RETURN(UniqueFd copy, SealedCopy(file.fd.get(), IdOf(file.st).size, path, stop));
+  struct stat after {}, copied {};
+  if (::fstat(file.fd.get(), &after) != 0 || ::fstat(copy.get(), &copied) != 0) {
+    return ErrnoStatus(errno, StrCat("'", ShortName(path), "' cannot be examined"));
   }
-  return Map(path, std::move(file.fd), IdOf(file.st), Access::kShared);
+  if (IdOf(after) != IdOf(file.st)) {
+    return absl::DataLossError(StrCat("'", ShortName(path),
+                                      "' was written to while it was copied; replace model files by renaming a "
+                                      "new one over them"));
+  }
+  return Map(path, std::move(copy), IdOf(copied), Access::kShared, AfterUse::kLeaveCached);
 }
 
 absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::MapAgain(Access access) const {
   const int fd = ::fcntl(fd_.get(), F_DUPFD_CLOEXEC, 0);
   if (fd < 0) return ErrnoStatus(errno, StrCat("'", ShortName(path_), "' cannot be mapped again"));
-  return Map(path_, UniqueFd(fd), id_, access);
+  return Map(path_, UniqueFd(fd), id_, access, after_use_);
 }
 
 absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Map(const std::filesystem::path& path,
-                                                                  UniqueFd fd, FileId id,
-                                                                  Access access) {
+                                                                  UniqueFd fd, FileId id, Access access,
+                                                                  AfterUse after_use) {
   const auto size = static_cast<std::size_t>(id.size);
   const bool own = access == Access::kOwn;
   void* data = ::mmap(nullptr, size, own ? PROT_READ | PROT_WRITE : PROT_READ,
@@ -130,7 +153,7 @@ absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Map(const std::fil
                                             ") cannot be mapped into memory"));
   }
   std::shared_ptr<MappedFile> file(
-      new MappedFile(path, std::move(fd), id, Mapping(static_cast<std::byte*>(data), Unmap{size})));
+      new MappedFile(path, std::move(fd), id, Mapping(static_cast<std::byte*>(data), Unmap{size}), after_use));
   HEARTH_RETURN_IF_ERROR(file->guard_.Protect(
       data, size, own ? MappingGuard::Writes::kFree : MappingGuard::Writes::kNoted));
   return std::shared_ptr<const MappedFile>(std::move(file));
@@ -138,13 +161,14 @@ absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Map(const std::fil
 
 void MappedFile::Unmap::operator()(std::byte* data) const { ::munmap(data, size); }
 
-MappedFile::MappedFile(std::filesystem::path path, UniqueFd fd, FileId id, Mapping mapping)
+MappedFile::MappedFile(std::filesystem::path path, UniqueFd fd, FileId id, Mapping mapping, AfterUse after_use)
     : path_(std::move(path)),
       fd_(std::move(fd)),
       id_(id),
       size_(static_cast<std::size_t>(id.size)),
       mapping_(std::move(mapping)),
-      data_(mapping_.get()) {}
+      data_(mapping_.get()),
+      after_use_(after_use) {}
 
 MappedFile::Use::Use(std::shared_ptr<const MappedFile> file, std::vector<ByteRange> ranges)
     : file_(std::move(file)), ranges_(std::move(ranges)) {
@@ -158,22 +182,70 @@ MappedFile::Use& MappedFile::Use::operator=(Use&& other) noexcept {
   file_ = std::move(other.file_);
   ranges_ = std::move(other.ranges_);
   first_ = std::move(other.first_);
+  locked_ = std::move(other.locked_);
   return *this;
 }
 
 void MappedFile::Use::Release() {
   if (file_ == nullptr) return;  // moved from
+  Unlock();  // what is locked cannot be dropped
   std::vector<ByteRange> last;
   {
     MutexLock lock(file_->mu_);
     for (const ByteRange& range : ranges_) file_->uses_.Remove(range, last);
   }
   for (const ByteRange& range : last) file_->Drop(range);
+  if (!last.empty() && file_->after_use_ == AfterUse::kDropCached) {
+    // Of the whole file: the page cache holds many pages as one, and gives them back only together. What
+    // somebody has mapped stays.
+    ::posix_fadvise(file_->fd_.get(), 0, 0, POSIX_FADV_DONTNEED);
+  }
   file_.reset();
 }
 
+absl::Status MappedFile::Use::Lock() {
+  const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  std::vector<ByteRange> pages;
+  for (const ByteRange& range : ranges_) {
+    if (range.size() > 0) pages.push_back({range.begin / page * page, (range.end + page - 1) / page * page});
+  }
+  HEARTH_RETURN_IF_ERROR(file_->LockPages(pages));
+  locked_ = std::move(pages);
+  return absl::OkStatus();
+}
+
+void MappedFile::Use::Unlock() {
+  if (locked_.empty()) return;
+  MutexLock lock(file_->mu_);
+  file_->UnlockPages(std::exchange(locked_, {}));
+}
+
+// On fault: an ordinary lock would copy every page of a mapping that is writable, or becomes so. It reads
+// nothing, so it may happen under the lock, and has to: the pages must not be unlocked by another in between.
+absl::Status MappedFile::LockPages(const std::vector<ByteRange>& pages) const {
+  MutexLock lock(mu_);
+  std::vector<ByteRange> first;
+  for (const ByteRange& range : pages) locks_.Add(range, first);
+  for (const ByteRange& range : first) {
+    if (::syscall(SYS_mlock2, data_ + range.begin, range.size(), MLOCK_ONFAULT) == 0) continue;
+    const int error_number = errno;
+    UnlockPages(pages);
+    return absl::ResourceExhaustedError(
+        StrCat("'", ShortName(path_), "' cannot be locked in memory (", std::strerror(error_number),
+               "); raise the limit of locked memory: LimitMEMLOCK= of a systemd unit, --ulimit memlock= of a "
+               "container, ulimit -l of a shell, or give hearthd CAP_IPC_LOCK"));
+  }
+  return absl::OkStatus();
+}
+
+void MappedFile::UnlockPages(const std::vector<ByteRange>& pages) const {
+  std::vector<ByteRange> last;
+  for (const ByteRange& range : pages) locks_.Remove(range, last);
+  for (const ByteRange& range : last) ::munlock(data_ + range.begin, range.size());
+}
+
 // Whole pages alone: others may use the ones at the ends. Whoever comes to use them again meanwhile
-// finds them in the page cache.
+// finds them in the page cache, or reads them anew.
 void MappedFile::Drop(const ByteRange& range) const {
   const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
   const std::uint64_t begin = (range.begin + page - 1) / page * page;

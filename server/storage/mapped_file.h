@@ -42,9 +42,19 @@ class MappedFile {
   // kOwn: for one model, which may write as it likes.
   enum class Access : std::uint8_t { kShared, kOwn };
 
+  // What becomes of pages in the page cache whose last use ends: see Use.
+  enum class AfterUse : std::uint8_t { kLeaveCached, kDropCached };
+
   // For kShared use. Follows symbolic links. NOT_FOUND, PERMISSION_DENIED; INVALID_ARGUMENT for an
   // empty file and for what is not a regular file (a FIFO does not block).
-  static absl::StatusOr<std::shared_ptr<const MappedFile>> Open(const std::filesystem::path& path);
+  static absl::StatusOr<std::shared_ptr<const MappedFile>> Open(const std::filesystem::path& path,
+                                                                AfterUse after_use = AfterUse::kLeaveCached);
+
+  // A copy of the file in memory that nothing can change, not even this process: what happens to the
+  // file, or to where it lies, does not matter any more. Its id() is of its own. The refusals of Open();
+  // CANCELLED; DATA_LOSS when the file changes meanwhile; RESOURCE_EXHAUSTED.
+  static absl::StatusOr<std::shared_ptr<const MappedFile>> OpenSealed(const std::filesystem::path& path,
+                                                                      std::stop_token stop);
 
   // The same bytes at another address, with none of the writes made to this mapping.
   absl::StatusOr<std::shared_ptr<const MappedFile>> MapAgain(Access access) const;
@@ -96,7 +106,8 @@ class MappedFile {
   bool written() const { return guard_.written(); }
 
   // A model's use of parts of a mapping. Parts that nobody uses any more leave this process's memory
-  // with the last use, though the rest of the mapping may stay. Move-only; keeps the mapping alive.
+  // with the last use, though the rest of the mapping may stay. With kDropCached, what nobody has mapped of
+  // the file then leaves the page cache, too. Move-only; keeps the mapping alive.
   class Use {
    public:
     Use() = default;  // of nothing
@@ -109,10 +120,17 @@ class MappedFile {
     // Of the ranges, what nobody used when this use began: theirs to populate who came first.
     const std::vector<ByteRange>& first() const { return first_; }
 
+    // Pages of the ranges that are in memory, or come there, stay there as long as this does.
+    // RESOURCE_EXHAUSTED when this process may not lock so much; nothing is locked then.
+    // REQUIRES: is not locked.
+    absl::Status Lock();
+    void Unlock();  // may always be called
+
    private:
     void Release();
     std::shared_ptr<const MappedFile> file_;
     std::vector<ByteRange> ranges_, first_;
+    std::vector<ByteRange> locked_;  // whole pages
   };
 
  private:
@@ -122,10 +140,13 @@ class MappedFile {
   };
   using Mapping = std::unique_ptr<std::byte, Unmap>;
 
-  MappedFile(std::filesystem::path path, UniqueFd fd, FileId id, Mapping mapping);
+  MappedFile(std::filesystem::path path, UniqueFd fd, FileId id, Mapping mapping, AfterUse after_use);
   static absl::StatusOr<std::shared_ptr<const MappedFile>> Map(const std::filesystem::path& path,
-                                                               UniqueFd fd, FileId id, Access access);
+                                                               UniqueFd fd, FileId id, Access access,
+                                                               AfterUse after_use);
   void Drop(const ByteRange& range) const;
+  absl::Status LockPages(const std::vector<ByteRange>& pages) const ABSL_LOCKS_EXCLUDED(mu_);
+  void UnlockPages(const std::vector<ByteRange>& pages) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // Constant after construction.
   const std::filesystem::path path_;
@@ -134,8 +155,10 @@ class MappedFile {
   const std::size_t size_;
   const Mapping mapping_;
   std::byte* const data_;
+  const AfterUse after_use_;
   mutable Mutex mu_;
   mutable RangeUses uses_ ABSL_GUARDED_BY(mu_);
+  mutable RangeUses locks_ ABSL_GUARDED_BY(mu_);  // the kernel does not count them
   MappingGuard
       guard_;  // last: it lets go of the addresses before they are unmapped and given to others
 };

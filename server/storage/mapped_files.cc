@@ -15,7 +15,7 @@ bool CanBeShared(const WeightStorage& storage) {
 
 absl::StatusOr<MappedFiles::FilePtr> MappedFiles::Open(const std::filesystem::path& path) {
   // Only an open file says which one it is. To map it and to let go of that again costs microseconds.
-  HEARTH_ASSIGN_OR_RETURN(FilePtr fresh, MappedFile::Open(path));
+  HEARTH_ASSIGN_OR_RETURN(FilePtr fresh, MappedFile::Open(path, after_use_));
   return Unite(std::move(fresh));
 }
 

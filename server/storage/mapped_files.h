@@ -28,6 +28,9 @@ class MappedFiles {
  public:
   using FilePtr = std::shared_ptr<const MappedFile>;
 
+  explicit MappedFiles(MappedFile::AfterUse after_use = MappedFile::AfterUse::kLeaveCached)
+      : after_use_(after_use) {}
+
   // As MappedFile::Open(), but of a file that is mapped already the mapping that there is.
   absl::StatusOr<FilePtr> Open(const std::filesystem::path& path) ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -65,6 +68,7 @@ class MappedFiles {
   void OfferPlaces(const std::vector<WeightStorage>& storages) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ForgetUnmapped() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
+  const MappedFile::AfterUse after_use_;
   Mutex mu_;
   std::map<FileId, std::weak_ptr<const MappedFile>> files_ ABSL_GUARDED_BY(mu_);
   std::map<Content, std::vector<Place>> places_ ABSL_GUARDED_BY(mu_);

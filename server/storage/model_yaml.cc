@@ -135,6 +135,17 @@ void ReadWeightNames(const YamlNode& list, std::vector<std::string>& out) {
   }
 }
 
+void ReadPlacement(YamlMap& map, ModelOptions& options) {
+  Residency residency{};
+  if (map["residency"].ReadEnum(residency, {{"mapped", Residency::kMapped},
+                                            {"populated", Residency::kPopulated},
+                                            {"locked", Residency::kLocked},
+                                            {"sealed", Residency::kSealed}})) {
+    options.residency = residency;
+  }
+  map["integrity"].ReadEnum(options.integrity, {{"off", Integrity::kOff}, {"on-load", Integrity::kOnLoad}});
+}
+
 void ReadOptions(YamlMap& map, ModelOptions& options) {
   if (map["method"].Read(options.method) && !IsWord(options.method)) {
     map["method"].Error(StrCat("'", options.method, "' is not the name of a method"));
@@ -146,6 +157,7 @@ void ReadOptions(YamlMap& map, ModelOptions& options) {
   ReadWeightNames(map["weights"], options.weights);
   map["max_batch_size"].Read(options.max_batch_size, 0, 1 << 20);
   map["instances"].Read(options.instances, 0, 1024);
+  ReadPlacement(map, options);
   ReadTensorInfos(map["inputs"], true, options.max_batch_size, options.inputs);
   ReadTensorInfos(map["outputs"], false, options.max_batch_size, options.outputs);
   ReadWarmUp(map["warm_up"], options.warm_up);

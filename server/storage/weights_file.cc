@@ -146,7 +146,7 @@ absl::StatusOr<Weights> JoinWeights(std::vector<Weights> shards) {
   return all;
 }
 
-absl::StatusOr<Weights> ReadAllWeights(const std::vector<fs::path>& paths, MappedFiles& mapped) {
+absl::StatusOr<Weights> ReadAllWeights(const std::vector<fs::path>& paths, const OpenWeights& open) {
   std::vector<fs::path> files;
   for (const fs::path& path : paths) {
     HEARTH_ASSIGN_OR_RETURN(const std::vector<fs::path> shards, WeightFiles(path));
@@ -155,7 +155,7 @@ absl::StatusOr<Weights> ReadAllWeights(const std::vector<fs::path>& paths, Mappe
   std::vector<Weights> shards(files.size());
   HEARTH_RETURN_IF_ERROR(
       ParallelFor(files.size(), std::thread::hardware_concurrency(), [&](std::size_t i) -> absl::Status {
-        HEARTH_ASSIGN_OR_RETURN(const auto file, mapped.Open(files[i]));
+        HEARTH_ASSIGN_OR_RETURN(const auto file, open(files[i]));
         HEARTH_ASSIGN_OR_RETURN(shards[i], ReadWeights(file));
         return absl::OkStatus();
       }));

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <vector>
 
 #include "server/base/status.h"
@@ -30,9 +31,9 @@ absl::StatusOr<Weights> ReadWeights(const std::shared_ptr<const MappedFile>& fil
 // The shards as one. INVALID_ARGUMENT when two of them have a tensor of the same name.
 absl::StatusOr<Weights> JoinWeights(std::vector<Weights> shards);
 
-// Everything that several paths name, indexes among them, as one; files are opened in parallel, and those
-// that `mapped` has are not mapped again.
-absl::StatusOr<Weights> ReadAllWeights(const std::vector<std::filesystem::path>& paths, MappedFiles& mapped);
+// Everything that several paths name, indexes among them, as one. `open` opens the files, several at a time.
+using OpenWeights = std::function<absl::StatusOr<std::shared_ptr<const MappedFile>>(const std::filesystem::path&)>;
+absl::StatusOr<Weights> ReadAllWeights(const std::vector<std::filesystem::path>& paths, const OpenWeights& open);
 
 namespace weights_internal {
 // The file names in an index: {"weight_map": {"tensor": "file", ...}}. For tests and fuzzing.

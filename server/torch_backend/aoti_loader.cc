@@ -12,6 +12,7 @@
 #include "server/torch_backend/aoti_programs.h"
 #include "server/torch_backend/device.h"
 #include "server/torch_backend/host_bytes.h"
+#include "server/torch_backend/integrity.h"
 #include "server/torch_backend/runtime.h"
 #include "server/torch_backend/warm_up.h"
 
@@ -26,9 +27,12 @@ struct AotiSource {
   AotiPackage package;
   Weights weights;
   std::vector<SourceFile> files;  // of weights
+  bool sealed = false;            // or to be: copies of those files in memory, and no extents of them
 
+  std::uint64_t sealed_bytes() const { return sealed ? FileBytes(files) : 0; }
   std::vector<Extent> extents() const {
     std::vector<Extent> extents;
+    if (sealed) return extents;
     for (const SourceFile& file : files) {
       for (const Extent& extent : Extents(file)) extents.push_back(extent);
     }
@@ -36,8 +40,9 @@ struct AotiSource {
   }
 };
 
+// With residency: sealed nothing is shared, and weights are copied, but not for an estimate (kKeep).
 absl::StatusOr<AotiSource> OpenSource(const ModelSpec& spec, const at::Device& device, MappedFiles& mapped,
-                                      MappedFiles::Own own) {
+                                      MappedFiles::Own own, std::stop_token stop = {}) {
   HEARTH_ASSIGN_OR_RETURN(AotiPackage package, AotiPackage::Open(spec.file));
   if (package.has_metadata()) {
     HEARTH_ASSIGN_OR_RETURN(const CpuFeatures features, ReadCpuFeatures());
@@ -50,11 +55,13 @@ absl::StatusOr<AotiSource> OpenSource(const ModelSpec& spec, const at::Device& d
     return AboutFile(spec.file, absl::FailedPreconditionError(StrCat(
         "was compiled for the device '", compiled, "', and model.yaml asks for '", spec.options.device, "'")));
   }
-  HEARTH_ASSIGN_OR_RETURN(Weights weights, ReadAllWeights(spec.weights, mapped));
-  mapped.Share(weights, own);
+  const bool sealed = spec.options.residency == Residency::kSealed;
+  const OpenWeights open = Opener(mapped, sealed && own == MappedFiles::Own::kOffer, std::move(stop));
+  HEARTH_ASSIGN_OR_RETURN(Weights weights, ReadAllWeights(spec.weights, open));
+  if (!sealed) mapped.Share(weights, own);
   std::vector<SourceFile> files;
   AddFilesOf(weights, files);
-  return AotiSource{std::move(package), std::move(weights), std::move(files)};
+  return AotiSource{std::move(package), std::move(weights), std::move(files), sealed};
 }
 
 class AotiLoader final : public Loader {
@@ -71,7 +78,8 @@ class AotiLoader final : public Loader {
     HEARTH_ASSIGN_OR_RETURN(AotiSource source, OpenSource(spec, device, *files_, MappedFiles::Own::kKeep));
     Footprint steady;
     // Weights inside of the library are copied out of it; how many they are, only the library knows.
-    steady.host_bytes = kContainerBytes + source.package.library().size + source.weights.copied_bytes();
+    steady.host_bytes = kContainerBytes + source.package.library().size + source.weights.copied_bytes() +
+                        source.sealed_bytes();
     Footprint peak = steady;
     peak.extents = source.extents();
     if (device.is_cpu()) {
@@ -88,8 +96,9 @@ class AotiLoader final : public Loader {
     HostByteCounter host_bytes;
     LoadReport report{.began = std::chrono::steady_clock::now()};
     HEARTH_ASSIGN_OR_RETURN(const at::Device device, ParseDevice(spec.options.device));
-    HEARTH_ASSIGN_OR_RETURN(AotiSource source, Open(spec, device, report));
-    SourceUse use = Use(source, report);
+    HEARTH_ASSIGN_OR_RETURN(AotiSource source, OpenAndVerify(spec, device, stop, report));
+    SourceUse use(source.files);
+    use.Report(source.sealed, report);
     if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
     HEARTH_ASSIGN_OR_RETURN(std::unique_ptr<AotiContainer> container, Parse(spec, source, device, report));
     HEARTH_ASSIGN_OR_RETURN(AotiSignature signature,
@@ -97,10 +106,9 @@ class AotiLoader final : public Loader {
                                                 container->outputs()));
     HEARTH_RETURN_IF_ERROR(container->Bind(source.weights, source.package.metadata(), report));
     if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
-    if (options_.populate && device.is_cpu()) {
-      PhaseTimer timer(report, LoadPhase::kPopulate);
-      timer.AddBytes(use.first_bytes());
-      HEARTH_RETURN_IF_ERROR(use.Populate(stop));
+    if (device.is_cpu()) {
+      const Residency residency = ResidencyOf(spec.options, options_.populate);
+      HEARTH_RETURN_IF_ERROR(MakeResident(use, residency, stop, report));
     }
     Footprint footprint = FootprintOf(source, device, *container);
     auto model = std::make_unique<AotiModel>(std::move(container), std::move(source.files), std::move(use), device,
@@ -121,20 +129,26 @@ class AotiLoader final : public Loader {
   }
 
  private:
-  absl::StatusOr<AotiSource> Open(const ModelSpec& spec, const at::Device& device, LoadReport& report) const {
-    PhaseTimer timer(report, LoadPhase::kMap);
-    HEARTH_ASSIGN_OR_RETURN(AotiSource source, OpenSource(spec, device, *files_, MappedFiles::Own::kOffer));
-    timer.AddBytes(MappedBytes(source.files));
-    return source;
+  // Others may write to what is shared while it is verified: then it is done again with a mapping that nobody
+  // has written to.
+  absl::StatusOr<AotiSource> OpenAndVerify(const ModelSpec& spec, const at::Device& device, const std::stop_token& stop,
+                                           LoadReport& report) const {
+    while (true) {
+      HEARTH_ASSIGN_OR_RETURN(AotiSource source, Open(spec, device, stop, report));
+      if (spec.options.integrity == Integrity::kOff) return source;
+      const PhaseTimer timer(report, LoadPhase::kMap);
+      const absl::Status verified = VerifyChecksums(source.weights, stop);
+      if (verified.ok()) return source;
+      if (!Written(source.files)) return verified;
+    }
   }
 
-  static SourceUse Use(const AotiSource& source, LoadReport& report) {
-    const PhaseTimer timer(report, LoadPhase::kMap);
-    SourceUse use(source.files);
-    report.mapped_bytes = MappedBytes(source.files);
-    report.cached_bytes = use.cached_bytes();
-    report.shared_bytes = use.shared_bytes();
-    return use;
+  absl::StatusOr<AotiSource> Open(const ModelSpec& spec, const at::Device& device, const std::stop_token& stop,
+                                  LoadReport& report) const {
+    PhaseTimer timer(report, spec.options.residency == Residency::kSealed ? LoadPhase::kRead : LoadPhase::kMap);
+    HEARTH_ASSIGN_OR_RETURN(AotiSource source, OpenSource(spec, device, *files_, MappedFiles::Own::kOffer, stop));
+    timer.AddBytes(source.sealed ? source.sealed_bytes() : MappedBytes(source.files));
+    return source;
   }
 
   absl::StatusOr<std::unique_ptr<AotiContainer>> Parse(const ModelSpec& spec, const AotiSource& source,
@@ -152,7 +166,7 @@ class AotiLoader final : public Loader {
 
   static Footprint FootprintOf(const AotiSource& source, const at::Device& device, const AotiContainer& container) {
     Footprint footprint;
-    footprint.host_bytes = kContainerBytes;
+    footprint.host_bytes = kContainerBytes + source.sealed_bytes();
     if (device.is_cpu()) {
       footprint.host_bytes += container.own_bytes();
       footprint.extents = source.extents();

@@ -10,7 +10,7 @@
 namespace hearth {
 
 struct AotiOptions {
-  bool populate = true;  // fault the weights' pages in on the load thread, before the model is ready
+  bool populate = true;  // fault in the weights' pages on the load thread, if model.yaml does not say (residency)
   int runs = 1;          // of one model at the same time: as many as there are compute threads
   std::filesystem::path temporary;  // where archives are unpacked; empty: TMPDIR, or /tmp
   std::shared_ptr<MappedFiles> mapped_files;  // shared with other loaders; null: one of its own

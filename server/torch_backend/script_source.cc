@@ -30,7 +30,10 @@ std::uint64_t ScriptSource::weight_bytes() const {
 
 std::uint64_t ScriptSource::copied_bytes() const { return program.copied_bytes + weights.copied_bytes(); }
 
+std::uint64_t ScriptSource::sealed_bytes() const { return sealed ? FileBytes(files) : 0; }
+
 std::vector<Extent> ScriptSource::extents() const {
+  if (sealed) return {};
   std::vector<Extent> extents = {program.file->extent(0, program.file->size())};
   for (const SourceFile& file : files) {
     if (file.file == program.file) continue;
@@ -39,13 +42,16 @@ std::vector<Extent> ScriptSource::extents() const {
   return extents;
 }
 
-absl::StatusOr<ScriptSource> OpenScriptSource(const ModelSpec& spec, MappedFiles& files, MappedFiles::Own own) {
-  HEARTH_ASSIGN_OR_RETURN(FilePtr file, files.Open(spec.file));
+absl::StatusOr<ScriptSource> OpenScriptSource(const ModelSpec& spec, MappedFiles& files, MappedFiles::Own own,
+                                              std::stop_token stop) {
+  const bool sealed = spec.options.residency == Residency::kSealed;
+  const OpenWeights open = Opener(files, sealed && own == MappedFiles::Own::kOffer, std::move(stop));
+  HEARTH_ASSIGN_OR_RETURN(FilePtr file, open(spec.file));
   HEARTH_ASSIGN_OR_RETURN(ScriptArchive program, OpenScriptArchive(std::move(file)));
-  HEARTH_ASSIGN_OR_RETURN(Weights weights, ReadAllWeights(spec.weights, files));
-  files.Share(weights, own);
+  HEARTH_ASSIGN_OR_RETURN(Weights weights, ReadAllWeights(spec.weights, open));
+  if (!sealed) files.Share(weights, own);
   std::vector<SourceFile> parts = FilesOf(program, weights);
-  return ScriptSource{std::move(program), std::move(weights), std::move(parts)};
+  return ScriptSource{std::move(program), std::move(weights), std::move(parts), sealed};
 }
 
 absl::StatusOr<ScriptSource> MapAgain(const ScriptSource& source, MappedFiles* files) {
@@ -55,7 +61,7 @@ absl::StatusOr<ScriptSource> MapAgain(const ScriptSource& source, MappedFiles* f
                                                               : old.file->MapAgain(MappedFile::Access::kOwn));
   }
   HEARTH_ASSIGN_OR_RETURN(ScriptArchive archive, OpenScriptArchive(fresh[source.program.file]));
-  ScriptSource again{std::move(archive), source.weights, {}};
+  ScriptSource again{std::move(archive), source.weights, {}, source.sealed};
   for (WeightStorage& storage : again.weights.storages) {
     storage.file = fresh[storage.file];  // what is packed is still unpacked from where it was: no tensor is there
   }

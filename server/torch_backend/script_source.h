@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <stop_token>
 #include <vector>
 
 #include "server/base/status.h"
@@ -21,19 +22,23 @@ struct ScriptSource {
   ScriptArchive program;
   Weights weights;                // empty: all of them are in the program's archive
   std::vector<SourceFile> files;  // each once, the program's first; not those whose weights are all elsewhere
+  bool sealed = false;            // or to be: copies of the files in memory, and no extents of them
 
   bool has_weights() const { return !weights.tensors.empty(); }
   std::uint64_t weight_bytes() const;   // of all tensors
   std::uint64_t copied_bytes() const;   // of those, in private memory
   std::uint64_t mapped_bytes() const { return MappedBytes(files); }  // of the parts of files that hold the others
+  std::uint64_t sealed_bytes() const;   // of whole files
   std::vector<Extent> extents() const;  // the program's file, and those parts of others
   absl::Status Intact() const { return hearth::Intact(files); }
   bool written() const { return Written(files); }
 };
 
 // Shards are opened in parallel. What `files` has mapped already is used where it lies, be it the same
-// file or weights of the same checksum.
-absl::StatusOr<ScriptSource> OpenScriptSource(const ModelSpec& spec, MappedFiles& files, MappedFiles::Own own);
+// file or weights of the same checksum. With residency: sealed nothing is shared, and the files are copied,
+// but not for an estimate (kKeep).
+absl::StatusOr<ScriptSource> OpenScriptSource(const ModelSpec& spec, MappedFiles& files, MappedFiles::Own own,
+                                              std::stop_token stop = {});
 
 // The same files with none of the writes made to these mappings: shared ones of `files`, or with null
 // ones of one's own.

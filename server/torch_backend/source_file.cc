@@ -2,6 +2,10 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
+
+#include "server/base/log.h"
+#include "server/model/phase_timer.h"
 
 namespace hearth {
 namespace {
@@ -48,6 +52,12 @@ std::uint64_t MappedBytes(const std::vector<SourceFile>& files) {
   return sum;
 }
 
+std::uint64_t FileBytes(const std::vector<SourceFile>& files) {
+  std::uint64_t sum = 0;
+  for (const SourceFile& file : files) sum += file.file->size();
+  return sum;
+}
+
 std::vector<Extent> Extents(const SourceFile& file) {
   std::vector<Extent> extents;
   for (const ByteRange& range : file.ranges) extents.push_back(file.file->extent(range.begin, range.size()));
@@ -75,6 +85,12 @@ SourceUse::SourceUse(const std::vector<SourceFile>& files) {
   cached_bytes_ += shared_bytes_;
 }
 
+void SourceUse::Report(bool sealed, LoadReport& report) const {
+  report.mapped_bytes = sealed ? 0 : first_bytes_ + shared_bytes_;
+  report.cached_bytes = sealed ? 0 : cached_bytes_;
+  report.shared_bytes = sealed ? 0 : shared_bytes_;
+}
+
 absl::Status SourceUse::Populate(const std::stop_token& stop) const {
   const auto ahead = cached_bytes_ < first_bytes_ + shared_bytes_ ? MappedFile::ReadAhead::kYes
                                                                   : MappedFile::ReadAhead::kNo;
@@ -83,6 +99,39 @@ absl::Status SourceUse::Populate(const std::stop_token& stop) const {
       HEARTH_RETURN_IF_ERROR(part.file().Populate(range.begin, range.size(), stop, ahead));
     }
   }
+  return absl::OkStatus();
+}
+
+void SourceUse::Lock() {
+  for (MappedFile::Use& part : parts_) {
+    const absl::Status locked = part.Lock();
+    if (locked.ok()) continue;
+    for (MappedFile::Use& other : parts_) other.Unlock();
+    log::Warning("residency: locked is not possible; served as populated", {{"error", FromAbsl(locked.message())}});
+    return;
+  }
+  locked_ = true;
+}
+
+Residency ResidencyOf(const ModelOptions& options, bool populate) {
+  return options.residency.value_or(populate ? Residency::kPopulated : Residency::kMapped);
+}
+
+OpenWeights Opener(MappedFiles& files, bool sealed, std::stop_token stop) {
+  if (!sealed) return [&files](const std::filesystem::path& path) { return files.Open(path); };
+  return [stop = std::move(stop)](const std::filesystem::path& path) { return MappedFile::OpenSealed(path, stop); };
+}
+
+absl::Status MakeResident(SourceUse& use, Residency residency, const std::stop_token& stop, LoadReport& report) {
+  if (residency == Residency::kMapped) return absl::OkStatus();
+  {
+    PhaseTimer timer(report, LoadPhase::kPopulate);
+    timer.AddBytes(use.first_bytes());
+    HEARTH_RETURN_IF_ERROR(use.Populate(stop));
+  }
+  if (residency != Residency::kLocked) return absl::OkStatus();
+  use.Lock();
+  if (use.locked()) report.locked_bytes = use.first_bytes() + use.shared_bytes();
   return absl::OkStatus();
 }
 

@@ -8,8 +8,12 @@
 
 #include "server/base/status.h"
 #include "server/model/footprint.h"
+#include "server/model/load_report.h"
+#include "server/model/model_spec.h"
 #include "server/storage/mapped_file.h"
+#include "server/storage/mapped_files.h"
 #include "server/storage/weights.h"
+#include "server/storage/weights_file.h"
 
 namespace hearth {
 
@@ -26,6 +30,7 @@ struct SourceFile {
 void AddFilesOf(const Weights& weights, std::vector<SourceFile>& files);
 
 std::uint64_t MappedBytes(const std::vector<SourceFile>& files);
+std::uint64_t FileBytes(const std::vector<SourceFile>& files);  // of whole files
 std::vector<Extent> Extents(const SourceFile& file);
 // Whether all files are as they were opened: MappedFile::Intact().
 absl::Status Intact(const std::vector<SourceFile>& files);
@@ -44,12 +49,29 @@ class SourceUse {
   std::uint64_t cached_bytes() const { return cached_bytes_; }
   std::uint64_t first_bytes() const { return first_bytes_; }  // that nobody else used
 
+  // What was found when the use began. Of sealed copies nothing is the page cache's or others'.
+  void Report(bool sealed, LoadReport& report) const;
+
   // Brings in the pages that nobody else used: the others were brought in by whoever was first.
   absl::Status Populate(const std::stop_token& stop) const;
+
+  // Keeps in memory what is there and what comes there: all of it or, with a warning in the log, nothing.
+  void Lock();
+  bool locked() const { return locked_; }
 
  private:
   std::vector<MappedFile::Use> parts_;
   std::uint64_t shared_bytes_ = 0, cached_bytes_ = 0, first_bytes_ = 0;
+  bool locked_ = false;
 };
+
+// Where a model's weights are to be. `populate`: what is to be done for those that do not say.
+Residency ResidencyOf(const ModelOptions& options, bool populate);
+
+// Opens a model's files: for all who have them mapped or, sealed, as copies of its own.
+OpenWeights Opener(MappedFiles& files, bool sealed, std::stop_token stop);
+
+// Puts mapped weights where they are to be; fills the populate phase of `report`, and its locked_bytes.
+absl::Status MakeResident(SourceUse& use, Residency residency, const std::stop_token& stop, LoadReport& report);
 
 }  // namespace hearth

@@ -5,6 +5,7 @@
 #include "server/model/phase_timer.h"
 #include "server/torch_backend/device.h"
 #include "server/torch_backend/host_bytes.h"
+#include "server/torch_backend/integrity.h"
 #include "server/torch_backend/program_cache.h"
 #include "server/torch_backend/runtime.h"
 #include "server/torch_backend/script_source.h"
@@ -22,7 +23,7 @@ std::uint64_t ProgramBytes(std::uint64_t code_bytes) { return 256 * 1024 + 48 * 
 
 Footprint FootprintOf(const ScriptSource& source, const at::Device& device, std::uint64_t host_bytes) {
   Footprint footprint;
-  footprint.host_bytes = host_bytes;
+  footprint.host_bytes = host_bytes + source.sealed_bytes();
   if (device.is_cpu()) {
     footprint.extents = source.extents();
   } else {
@@ -98,7 +99,10 @@ class TorchScriptLoader final : public Loader {
       HEARTH_ASSIGN_OR_RETURN(program, ReadSignature(method->function().getSchema(), spec.options));
     }
     Footprint footprint = FootprintOf(source, device, 0);
-    if (options_.populate && device.is_cpu()) HEARTH_RETURN_IF_ERROR(PopulateAll(use, stop, report));
+    if (device.is_cpu()) {
+      const Residency residency = ResidencyOf(spec.options, options_.populate);
+      HEARTH_RETURN_IF_ERROR(MakeResident(use, residency, stop, report));
+    }
 
     absl::StatusOr<std::unique_ptr<TorchScriptModel>> made;
     {
@@ -108,7 +112,7 @@ class TorchScriptLoader final : public Loader {
     }
     HEARTH_ASSIGN_OR_RETURN(std::unique_ptr<TorchScriptModel> model, std::move(made));
     HEARTH_RETURN_IF_ERROR(WarmUpOnce(*program_found.program, warm_up, *model, spec, stop, report));
-    footprint.host_bytes = ProgramBytes(code_bytes) + host_bytes.held() + model->session_bytes();
+    footprint.host_bytes += ProgramBytes(code_bytes) + host_bytes.held() + model->session_bytes();
     model->set_footprint(std::move(footprint));
     model->set_report(report);
     return model;
@@ -128,7 +132,10 @@ class TorchScriptLoader final : public Loader {
                                           LoadReport& report) const {
     while (true) {
       report = LoadReport{.began = report.began};
-      HEARTH_ASSIGN_OR_RETURN(BoundSource made, Open(spec, report));
+      HEARTH_ASSIGN_OR_RETURN(BoundSource made, Open(spec, stop, report));
+      const absl::Status verified = Verify(spec, made.source, stop, report);
+      if (made.source.written()) continue;
+      HEARTH_RETURN_IF_ERROR(verified);
       if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
       made.program = FindProgram(made.source, report);
       auto bound = BindSource(*made.program.program, made.source, report);
@@ -139,15 +146,21 @@ class TorchScriptLoader final : public Loader {
     }
   }
 
-  absl::StatusOr<BoundSource> Open(const ModelSpec& spec, LoadReport& report) const {
-    PhaseTimer timer(report, LoadPhase::kMap);
-    HEARTH_ASSIGN_OR_RETURN(ScriptSource source, OpenScriptSource(spec, *files_, MappedFiles::Own::kOffer));
+  absl::StatusOr<BoundSource> Open(const ModelSpec& spec, const std::stop_token& stop, LoadReport& report) const {
+    PhaseTimer timer(report, spec.options.residency == Residency::kSealed ? LoadPhase::kRead : LoadPhase::kMap);
+    HEARTH_ASSIGN_OR_RETURN(ScriptSource source, OpenScriptSource(spec, *files_, MappedFiles::Own::kOffer, stop));
     SourceUse use(source.files);
-    report.mapped_bytes = source.mapped_bytes();
-    report.cached_bytes = use.cached_bytes();
-    report.shared_bytes = use.shared_bytes();
-    timer.AddBytes(report.mapped_bytes);
+    use.Report(source.sealed, report);
+    timer.AddBytes(source.sealed ? source.sealed_bytes() : report.mapped_bytes);
     return BoundSource{std::move(source), std::move(use), {}, {}};
+  }
+
+  static absl::Status Verify(const ModelSpec& spec, const ScriptSource& source, const std::stop_token& stop,
+                             LoadReport& report) {
+    if (spec.options.integrity == Integrity::kOff) return absl::OkStatus();
+    const PhaseTimer timer(report, LoadPhase::kMap);
+    HEARTH_RETURN_IF_ERROR(VerifyChecksums(source.program, stop));
+    return VerifyChecksums(source.weights, stop);
   }
 
   static absl::Status ToDevice(BoundModule& bound, const at::Device& device, LoadReport& report) {
@@ -157,12 +170,6 @@ class TorchScriptLoader final : public Loader {
              bound.module.to(device);
              return true;
            }).status();
-  }
-
-  static absl::Status PopulateAll(const SourceUse& use, const std::stop_token& stop, LoadReport& report) {
-    PhaseTimer timer(report, LoadPhase::kPopulate);
-    timer.AddBytes(use.first_bytes());
-    return use.Populate(stop);
   }
 
   ProgramCache::Found FindProgram(const ScriptSource& source, LoadReport& report) const {

@@ -9,7 +9,7 @@
 namespace hearth {
 
 struct TorchScriptOptions {
-  bool populate = true;  // fault the weights' pages in on the load thread, before the model is ready
+  bool populate = true;  // fault in the weights' pages on the load thread, if model.yaml does not say (residency)
   std::uint64_t kept_program_bytes = 0;  // for programs that outlive their models (program_cache.h)
   // What models share; null: of this loader alone.
   std::shared_ptr<MappedFiles> mapped_files = nullptr;

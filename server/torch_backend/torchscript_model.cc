@@ -179,6 +179,7 @@ absl::Status TorchScriptModel::Rebind(const std::shared_ptr<const Binding>& spoi
                 {"own_mapping", own_mapping_}});
   HEARTH_ASSIGN_OR_RETURN(ScriptSource fresh, MapAgain(spoilt->source, own_mapping_ ? nullptr : files_.get()));
   SourceUse use(fresh.files);
+  if (spoilt->use.locked()) use.Lock();
   // Constants that are no copies lie in the old mapping: only a program of its own reads them anew.
   std::shared_ptr<ScriptProgram> program = spoilt->bound.program;
   if (!program->keeps()) program = std::make_shared<ScriptProgram>(fresh.program.contents.version, false);

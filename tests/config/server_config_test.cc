@@ -38,6 +38,7 @@ models:
 cache:
   budget: {device: 1GiB, host: 33.3%, mapped: 1234567}
   kept_programs: 8MiB
+  drop_page_cache: true
   failure_backoff: 1s
   max_failure_backoff: 90s
   max_cold_wait: 1500ms
@@ -100,6 +101,7 @@ TEST(ServerConfig, ReadsEveryKey) {
   EXPECT_EQ(config->cache.max_cold_wait, 1500ms);
   EXPECT_EQ(config->loading.threads, 3);
   EXPECT_FALSE(config->loading.populate);
+  EXPECT_TRUE(config->cache.drop_page_cache);
   EXPECT_EQ(config->compute.threads, 5);
   EXPECT_EQ(config->compute.intra_op_threads, 2);
   EXPECT_EQ(config->grpc.host, "[::1]");

@@ -3,13 +3,19 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/magic.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -171,6 +177,118 @@ TEST(MappedFile, PagesGoWithTheirLastUseThoughTheMappingStays) {
   one = {};
   EXPECT_EQ(PresentPages(*file), 0u);
   EXPECT_EQ(file->bytes()[99999], std::byte{'a' + 99999 % 23}) << "they come back when they are wanted";
+}
+
+// Of address space, in bytes.
+std::uint64_t Locked() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmLck:")) return std::stoull(line.substr(6)) * 1024;
+  }
+  ADD_FAILURE() << "no VmLck";
+  return 0;
+}
+
+TEST(MappedFile, PagesAreLockedOnceAndUntilTheLastWhoAskedForIt) {
+  TempDir dir;
+  const auto file = *MappedFile::Open(dir.Write("a", Content(100 * 4096)));
+  const std::uint64_t before = Locked();
+  const auto locked = [before] { return Locked() - before; };
+  MappedFile::Use one(file, {{100, 10 * 4096}});
+  ASSERT_TRUE(one.Lock().ok());
+  EXPECT_EQ(locked(), 10u * 4096);
+  {
+    MappedFile::Use two(file, {{5 * 4096, 20 * 4096}});
+    const MappedFile::Use unlocked(file, {{30 * 4096, 40 * 4096}});
+    ASSERT_TRUE(two.Lock().ok());
+    EXPECT_EQ(locked(), 20u * 4096);
+  }
+  EXPECT_EQ(locked(), 10u * 4096);
+  one.Unlock();
+  EXPECT_EQ(locked(), 0u);
+  ASSERT_TRUE(one.Lock().ok());
+  MappedFile::Use moved;
+  moved = std::move(one);
+  EXPECT_EQ(locked(), 10u * 4096);
+  moved = {};
+  EXPECT_EQ(locked(), 0u);
+  EXPECT_EQ(PresentPages(*file), 0u) << "what was locked could be dropped";
+}
+
+TEST(MappedFileDeathTest, WhereTooLittleMayBeLockedNothingIsAndTheRefusalSaysWhatToRaise) {
+  TempDir dir;
+  const auto file = *MappedFile::Open(dir.Write("a", Content(100 * 4096)));
+  const auto attempt = [&file] {
+    const struct rlimit limit{16 * 4096, 16 * 4096};
+    if (::setrlimit(RLIMIT_MEMLOCK, &limit) != 0) std::exit(1);
+    if (::getuid() == 0 && ::setresuid(65534, 65534, 65534) != 0) std::exit(2);
+    MappedFile::Use use(file, {{0, 8 * 4096}, {10 * 4096, 30 * 4096}});
+    const absl::Status status = use.Lock();
+    if (status.code() != absl::StatusCode::kResourceExhausted) std::exit(3);
+    if (status.message().find("LimitMEMLOCK=") == status.message().npos) std::exit(4);
+    if (Locked() != 0) std::exit(5);
+    std::exit(0);
+  };
+  EXPECT_EXIT(attempt(), testing::ExitedWithCode(0), "");
+}
+
+TEST(MappedFile, PagesLeaveThePageCacheWithTheirLastUseOnlyWhereAskedFor) {
+  TempDir dir;
+  const fs::path path = dir.Write("a", Content(100 * 4096));
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY));
+  ASSERT_EQ(::fsync(fd.get()), 0);
+  struct statfs where {};
+  ASSERT_EQ(::fstatfs(fd.get(), &where), 0);
+  if (where.f_type == TMPFS_MAGIC) GTEST_SKIP() << "nothing can leave the page cache of a tmpfs";
+  const auto cached_after = [&path](MappedFile::AfterUse after_use) {
+    const auto file = *MappedFile::Open(path, after_use);
+    {
+      const MappedFile::Use stays(file, {{0, 50 * 4096}});
+      {
+        const MappedFile::Use goes(file, {{0, file->size()}});
+        EXPECT_TRUE(file->Populate(0, file->size(), {}).ok());
+      }
+      EXPECT_EQ(file->CachedBytes(0, 50 * 4096), 50u * 4096) << "still in use";
+    }
+    return file->CachedBytes(0, file->size());
+  };
+  EXPECT_EQ(cached_after(MappedFile::AfterUse::kLeaveCached), 100u * 4096);
+  EXPECT_EQ(cached_after(MappedFile::AfterUse::kDropCached), 0u);
+}
+
+TEST(MappedFile, NothingReachesASealedCopy) {
+  TempDir dir;
+  const std::string text = Content(100000);
+  const fs::path path = dir.Write("a", text);
+  const auto copy = MappedFile::OpenSealed(path, {});
+  ASSERT_TRUE(copy.ok()) << copy.status();
+  const FileId original = (*MappedFile::Open(path))->id();
+  EXPECT_NE((*copy)->id(), original);
+  EXPECT_EQ((*copy)->size(), text.size());
+  { std::ofstream(path, std::ios::binary) << "short"; }
+  fs::remove(path);
+  EXPECT_EQ(std::memcmp((*copy)->bytes().data(), text.data(), text.size()), 0);
+  EXPECT_TRUE((*copy)->Intact().ok());
+  // Not through a descriptor of one's own either.
+  const UniqueFd again(::open(StrCat("/proc/self/fd/", (*copy)->descriptor()).c_str(), O_RDWR));
+  ASSERT_TRUE(again);
+  EXPECT_EQ(::pwrite(again.get(), "x", 1, 0), -1);
+  EXPECT_EQ(::ftruncate(again.get(), 0), -1);
+  EXPECT_EQ(::ftruncate(again.get(), 1 << 20), -1);
+  // What a program writes is told, as of any mapping that is shared.
+  (*copy)->mutable_data()[0] = std::byte{'!'};
+  EXPECT_TRUE((*copy)->written());
+  EXPECT_EQ((*(*copy)->MapAgain(MappedFile::Access::kShared))->bytes()[0], std::byte{'a'});
+}
+
+TEST(MappedFile, ASealedCopyStopsWhenAskedAndRefusesWhatOpenRefuses) {
+  TempDir dir;
+  std::stop_source stop;
+  stop.request_stop();
+  EXPECT_EQ(MappedFile::OpenSealed(dir.Write("a", "text"), stop.get_token()).status().code(),
+            absl::StatusCode::kCancelled);
+  EXPECT_EQ(MappedFile::OpenSealed(dir.Write("b", ""), {}).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(MappedFile::OpenSealed(dir.path() / "none", {}).status().code(), absl::StatusCode::kNotFound);
 }
 
 TEST(MappedFile, MapsFilesLargerThanMemory) {

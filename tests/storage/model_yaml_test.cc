@@ -29,6 +29,8 @@ TEST(ModelYaml, AnEmptyFileMeansTheDefaults) {
   EXPECT_EQ(options->device, "cpu");
   EXPECT_EQ(options->max_batch_size, 0);
   EXPECT_EQ(options->instances, 0);
+  EXPECT_FALSE(options->residency.has_value());
+  EXPECT_EQ(options->integrity, Integrity::kOff);
   EXPECT_THAT(options->inputs, IsEmpty());
   EXPECT_THAT(options->warm_up, IsEmpty());
 }
@@ -39,6 +41,8 @@ method: audio_forward
 device: cuda:1
 max_batch_size: 8
 instances: 3
+residency: sealed
+integrity: on-load
 inputs:
   - {name: x, datatype: FP32, shape: [-1, 16]}
   - {name: sr, datatype: INT64, optional: true}
@@ -57,6 +61,8 @@ warm_up:
   EXPECT_EQ(options->device, "cuda:1");
   EXPECT_EQ(options->max_batch_size, 8);
   EXPECT_EQ(options->instances, 3);
+  EXPECT_EQ(options->residency, Residency::kSealed);
+  EXPECT_EQ(options->integrity, Integrity::kOnLoad);
   ASSERT_EQ(options->inputs.size(), 2u);
   EXPECT_EQ(options->inputs[0].name, "x");
   EXPECT_EQ(options->inputs[0].dtype, DType::kFp32);
@@ -94,6 +100,16 @@ TEST(ModelYaml, ReportsEveryMistakeAtOnceWithItsLine) {
   EXPECT_THAT(errors, HasSubstr("another one named 'x'"));
   EXPECT_THAT(errors, HasSubstr("shape"));
   EXPECT_THAT(errors, HasSubstr("is required"));
+}
+
+TEST(ModelYaml, ResidencyAndIntegrityAreOneOfTheirWords) {
+  for (const char* word : {"mapped", "populated", "locked", "sealed"}) {
+    EXPECT_EQ(Errors(StrCat("residency: ", word, "\n")), "");
+  }
+  const std::string residency = Errors("residency: pinned\n");
+  for (const char* word : {"mapped", "populated", "locked", "sealed"}) EXPECT_THAT(residency, HasSubstr(word));
+  EXPECT_EQ(Errors("integrity: 'off'\n") + Errors("integrity: off\n"), "");
+  EXPECT_THAT(Errors("integrity: always\n"), HasSubstr("on-load"));
 }
 
 TEST(ModelYaml, BatchingNeedsABatchDimension) {
