@@ -12,7 +12,7 @@ import torch
 import models
 from hearth_pack import safetensors
 from test_formats import write_program
-from test_protocol import floats, infer_floats, request
+from test_protocol import floats, infer_floats, refusal, request
 
 MIB = 1 << 20
 
@@ -149,6 +149,59 @@ def test_ten_heads_on_one_base_take_the_memory_of_one(start, heads):
             client.unload_model(f"head{i}")
         assert server.metric("hearth_resident_bytes", dimension="mapped") == 0
         assert alone - server.memory("RssFile") > 0.9 * base
+    assert server.terminate() == 0
+
+
+@pytest.fixture
+def one_head(tmp_path):
+    """A model in a folder of its own, its file of weights, a question and PyTorch's answer."""
+    folder = tmp_path / "repository" / "head" / "1"
+    module = Headed(0).eval()
+    write_program(folder, Headed(0).eval(), keep=())
+    weights = folder / "model.safetensors"
+    safetensors.write(weights, dict(module.named_parameters()), Quiet())
+    x = torch.linspace(-1, 1, Headed.WIDTH)[None, :]
+    yield tmp_path / "repository", weights, x.numpy(), module(x).detach().numpy()
+    weights.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("residency", ["mapped", "populated", "locked", "sealed"])
+def test_wherever_the_weights_are_the_answer_is_the_same(start, one_head, residency):
+    root, weights, values, expected = one_head
+    size = weights.stat().st_size
+    (root / "head" / "model.yaml").write_text(f"residency: {residency}\nintegrity: on-load\n")
+    server = start(root, config={"cache": {"drop_page_cache": True}})
+    with server.client() as client:
+        assert infer_floats(client, "head", values=values).tobytes() == expected.tobytes()
+        on_files, private = (server.metric("hearth_resident_bytes", dimension=d) for d in ("mapped", "host"))
+        if residency == "sealed":
+            assert on_files == 0 and private >= size
+            with open(weights, "r+b") as file:
+                file.write(b"\x55" * size)
+                file.truncate(4096)
+            assert infer_floats(client, "head", values=values).tobytes() == expected.tobytes()
+        else:
+            assert on_files >= size - 8192 and private < size
+        locked = server.memory("VmLck")
+        told = any("residency: locked" in event.get("msg", "") for event in map(json.loads, server.lines))
+        assert (locked >= size - 8192 or told) if residency == "locked" else (locked == 0 and not told)
+        client.unload_model("head")
+        assert server.metric("hearth_resident_bytes", dimension="mapped") == 0
+        assert server.memory("VmLck") == 0
+    assert server.terminate() == 0
+
+
+def test_weights_that_differ_from_their_checksum_are_refused_where_asked_for(start, one_head):
+    root, weights, values, expected = one_head
+    (root / "head" / "model.yaml").write_text("integrity: on-load\n")
+    with open(weights, "r+b") as file:
+        file.seek(weights.stat().st_size - 1)  # of the head: it is the last tensor
+        last = file.read(1)[0]
+        file.seek(-1, 1)
+        file.write(bytes([last ^ 1]))
+    server = start(root)
+    code, text = refusal(server, request("head", floats(values=values)))
+    assert code == "DATA_LOSS" and "'head'" in text and "model.safetensors" in text, (code, text)
     assert server.terminate() == 0
 
 
