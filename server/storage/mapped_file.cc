@@ -287,6 +287,13 @@ absl::Status MappedFile::Populate(std::uint64_t offset, std::uint64_t length,
   return absl::OkStatus();
 }
 
+// Only advice: that a kernel may not take it changes nothing but time.
+MappedFile::Scattered::Scattered(const MappedFile& file) : file_(file) {
+  ::madvise(file_.data_, file_.size_, MADV_RANDOM);
+}
+
+MappedFile::Scattered::~Scattered() { ::madvise(file_.data_, file_.size_, MADV_NORMAL); }
+
 std::uint64_t MappedFile::CachedBytes(std::uint64_t offset, std::uint64_t length) const {
   if (offset >= size_ || length == 0) return 0;
   length = std::min<std::uint64_t>(length, size_ - offset);

@@ -82,6 +82,19 @@ class MappedFile {
   absl::Status Populate(std::uint64_t offset, std::uint64_t length, std::stop_token stop,
                         ReadAhead read_ahead = ReadAhead::kNo) const;
 
+  // While it lasts, a page that is not in the page cache is read alone, without those around it. For looks at
+  // many places far apart, like the headers of an archive's records: each would otherwise read megabytes.
+  class Scattered {
+   public:
+    explicit Scattered(const MappedFile& file);
+    ~Scattered();
+    Scattered(const Scattered&) = delete;
+    Scattered& operator=(const Scattered&) = delete;
+
+   private:
+    const MappedFile& file_;
+  };
+
   // How much of a range is in the page cache: cold or warm, to within a page at its ends. 0 where the
   // kernel does not say.
   std::uint64_t CachedBytes(std::uint64_t offset, std::uint64_t length) const;

@@ -29,6 +29,7 @@ absl::StatusOr<ScriptArchive> OpenScriptArchive(const std::filesystem::path& pat
 }
 
 absl::StatusOr<ScriptArchive> OpenScriptArchive(std::shared_ptr<const MappedFile> file) {
+  const MappedFile::Scattered scattered(*file);
   absl::StatusOr<Archive> opened = Archive::Open(file->bytes());
   if (!opened.ok()) return AboutFile(file->path(), opened.status());
   absl::StatusOr<TorchScriptContents> contents = ReadTorchScript(*opened);
