@@ -1,138 +1,205 @@
-"""How long until a model of about 2 GiB is bound, and until it has answered.
+"""Loads of one model by hearth and by everybody else, until it is bound and until it has answered.
 
-Three ways, each in a fresh process, in turn, with warm page caches and one thread:
-  hearth  the daemon's own loader, mapping the TorchScript archive
-  jit     torch::jit::load of the same archive
-  python  torch.load(mmap=True) of the same weights, load_state_dict(assign=True) into a meta module
-Interpreter start and `import torch` are nobody's load and are not counted.
+Every sample is a process of its own, one thread; samples take turns within a round, and each ratio is taken within
+its round. Interpreter start and imports are nobody's load. Warm: all pages in the page cache. Cold: none of this
+machine's (the host may have them). Writes a table to standard error, and everything as JSON to standard output.
+
+Sections: warm and cold loads at three sizes; a second set of weights for a program that is there; a model that was
+evicted; ten heads on one base.
 """
 
-import argparse
-import json
-import subprocess
+import random
+import statistics
 import sys
-import time
-
-import torch
 
 import common
+import loading_files
+import page_cache
 
-WIDTH = 4096
-
-
-class Wide(torch.nn.Module):
-    def __init__(self, layers: int):
-        super().__init__()
-        self.layers = torch.nn.ModuleList(
-            [torch.nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(layers)])
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for layer in self.layers:
-            x = torch.relu(layer(x)) + x
-        return x
+CANARY_BYTES = 256 << 20
+RAW_READS = [(1, "buffered"), (2, "buffered"), (4, "buffered"), (1, "direct"), (4, "direct"), (8, "direct")]
+HEADS = 10
 
 
-def fnv1a(data):
-    """As load_bench.cc computes it."""
-    value = 1469598103934665603
-    for byte in data:
-        value = ((value ^ byte) * 1099511628211) & 0xFFFFFFFFFFFFFFFF
-    return f"{value:016x}"
+class Bench:
+    def __init__(self, build):
+        self._bench = build / "tests" / "bench" / "load_bench"
+
+    def native(self, *words):
+        return common.run_json(self._bench, *words)
+
+    def peer(self, loader, size, file):
+        return common.run_json(sys.executable, "-W", "ignore", common.ROOT / "tests/bench/loading_peers.py",
+                               loader, size, file)
+
+    def ways(self, name, files):
+        """What loads this size: {way: (files it reads, a function that takes one sample)}."""
+        dims = loading_files.SIZES[name].dims
+        ways = {
+            "hearth, TorchScript": ([files.torchscript],
+                                    lambda: self.native("hearth", dims, files.torchscript)),
+            "hearth, packed safetensors": (files.packed.split(","),
+                                           lambda: self.native("hearth", dims, files.packed)),
+            "hearth, safetensors as written": (
+                [files.packed.split(",")[0], files.safetensors],
+                lambda: self.native("hearth", dims, f"{files.packed.split(',')[0]},{files.safetensors}")),
+            "torch.jit.load": ([files.torchscript], lambda: self.native("jit", dims, files.torchscript)),
+        }
+        for way, loader, file in (("torch.load", "torch_load", files.pickled),
+                                  ("torch.load, mmap", "torch_load_mmap", files.pickled),
+                                  ("safetensors", "safetensors_mmap", files.safetensors),
+                                  ("fastsafetensors", "fast_safetensors", files.safetensors),
+                                  ("Run:ai streamer", "runai_streamer", files.safetensors)):
+            ways[way] = ([file], lambda loader=loader, file=file: self.peer(loader, name, file))
+        return ways
 
 
-def make_files(layers):
-    """The archive and the state dictionary, made once."""
-    archive = common.CACHE / f"wide{layers}.pt"
-    weights = common.CACHE / f"wide{layers}.weights"
-    if not (archive.exists() and weights.exists()):
-        common.say(f"writing {archive} and {weights.name}")
-        common.CACHE.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(7)
-        module = Wide(layers).eval()
-        for parameter in module.parameters():
-            parameter.requires_grad_(False)
-        for target, save in ((archive, lambda f: torch.jit.script(module).save(f)),
-                             (weights, lambda f: torch.save(module.state_dict(), f))):
-            part = target.with_suffix(".part")
-            save(str(part))
-            part.rename(target)
-    return archive, weights
+def in_turn(ways, before):
+    """One sample of each way, in an order of its own; before(files) prepares each."""
+    order = list(ways)
+    random.shuffle(order)
+    samples = {}
+    for way in order:
+        files, sample = ways[way]
+        before(files)
+        samples[way] = sample()["loads"][0]
+    return samples
 
 
-def python_side(weights, layers):
-    """Runs in a process of its own: the child of python_load()."""
-    torch.set_num_threads(1)
-    torch.ones(8, 8).matmul(torch.ones(8, 8))
-    x = torch.ones(1, WIDTH)
-    before = anon_kb()
-    start = time.perf_counter()
-    state = torch.load(weights, mmap=True, weights_only=True)
-    with torch.device("meta"):
-        module = Wide(layers)
-    module.load_state_dict(state, assign=True)
-    module.eval()
-    bound = time.perf_counter()
-    anon = anon_kb() - before
-    with torch.inference_mode():
-        answer = module(x)
-    first = time.perf_counter()
-    print(json.dumps({"bound_ms": (bound - start) * 1e3, "first_answer_ms": (first - start) * 1e3,
-                      "anon_kb": anon, "hash": fnv1a(answer.contiguous().numpy().tobytes())}))
+def spread(values):
+    values = list(values)
+    return {"median": common.median(values), "min": round(min(values), 4), "max": round(max(values), 4)}
 
 
-def anon_kb():
-    with open("/proc/self/status", encoding="ascii") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("RssAnon:"))
+def ratios(rounds, numerator, denominator, key):
+    return spread(one[numerator][key] / one[denominator][key] for one in rounds)
 
 
-def warm(*files):
-    for file in files:
-        subprocess.run(["cat", str(file)], stdout=subprocess.DEVNULL, check=True)
+def loads(bench, name, rounds, cold):
+    """All ways at one size. `best_read_ms` is the best of the raw reads of the same round, where it is cold."""
+    files = loading_files.files_of(name)
+    ways = bench.ways(name, files)
+    fresh = max(loading_files.SIZES[name].bytes * 5 // 4, CANARY_BYTES)
+    canary, samples, reads = [], [], []
+    for number in range(rounds):
+        canary.append(page_cache.touch_fresh_memory(fresh))
+        samples.append(in_turn(ways, lambda paths: (page_cache.chill if cold else page_cache.warm)(*paths)))
+        if cold:
+            reads.append({})
+            for threads, how in RAW_READS:
+                page_cache.chill(files.torchscript)
+                reads[-1][f"{how} x{threads}"] = bench.native("read", files.torchscript, threads, how)["ms"]
+        common.say(f"  {name} {'cold' if cold else 'warm'} {number + 1}/{rounds}")
+    hashes = {way: {one[way]["hash"] for one in samples} for way in ways}
+    result = {
+        "median_ms": {way: {key: common.median(one[way][key] for one in samples)
+                            for key in ("bound_ms", "loaded_ms", "first_answer_ms")} for way in ways},
+        "first_answer_range_ms": {way: spread(one[way]["first_answer_ms"] for one in samples) for way in ways},
+        "private_kb": {way: max(one[way]["anon_kb"] for one in samples) for way in ways},
+        "same_bits_as_jit": {way: hashes[way] == hashes["torch.jit.load"] for way in ways},
+        "fresh_memory_ms_per_256MB": spread(canary),
+        "bound_times_faster_than_jit": ratios(samples, "torch.jit.load", "hearth, TorchScript", "bound_ms"),
+        "hearth_bound_beyond_map_ms": spread(one["hearth, TorchScript"]["bound_ms"] -
+                                             one["hearth, TorchScript"]["map_ms"] for one in samples),
+        "first_answer_times_faster_than": {
+            way: ratios(samples, way, "hearth, TorchScript", "first_answer_ms")
+            for way in ways if not way.startswith("hearth")},
+    }
+    if cold:
+        best = [min(one.values()) for one in reads]
+        result["raw_read_ms"] = {way: common.median(one[way] for one in reads) for way in reads[0]}
+        result["share_of_best_raw_read"] = spread(
+            read / one["hearth, TorchScript"]["loaded_ms"] for read, one in zip(best, samples))
+    return result
+
+
+def variants(bench, name, rounds):
+    """A second set of weights for the same program, in the same process."""
+    dims = loading_files.SIZES[name].dims
+    base, variant = loading_files.files_of(name).packed, loading_files.variant_of(name)
+    seconds = []
+    for _ in range(rounds):
+        page_cache.warm(*base.split(","), variant.split(",")[1])
+        seconds.append(bench.native("hearth", dims, base, variant)["loads"][1])
+    return {"loaded_ms": spread(one["loaded_ms"] for one in seconds),
+            "beyond_its_own_bytes_ms": spread(one["loaded_ms"] - one["populate_ms"] - one["read_ms"]
+                                              for one in seconds),
+            "first_run_over_steady": spread(one["first_run_ms"] / one["steady_ms"] for one in seconds)}
+
+
+def reload(bench, name, rounds):
+    """Loaded, evicted, loaded again, pages still in the cache."""
+    dims, file = loading_files.SIZES[name].dims, loading_files.files_of(name).torchscript
+    done = []
+    for _ in range(rounds):
+        page_cache.warm(file)
+        done.append(bench.native("reload", dims, file))
+    return {"loaded_ms": spread(one["loads"][1]["loaded_ms"] for one in done),
+            "populate_alone_ms": spread(one["populate_alone_ms"] for one in done),
+            "beyond_populate_ms": spread(one["loads"][1]["loaded_ms"] - one["populate_alone_ms"] for one in done),
+            "first_run_over_steady": spread(one["loads"][1]["first_run_ms"] / one["loads"][1]["steady_ms"]
+                                            for one in done)}
+
+
+def heads(bench, rounds):
+    """Models that differ in their last layer: what the process holds with one of them and with ten."""
+    size, models = loading_files.heads_on_one_base(HEADS)
+    page_cache.warm(*{file for model in models for file in model.split(",")})
+    growth, extra = [], []
+    for _ in range(rounds):
+        nothing = bench.native("hearth", size.dims, models[0])["loads"][0]
+        all_of_them = bench.native("hearth", size.dims, *models)["loads"]
+        weights_kb = size.bytes // 1024
+        growth.append((weights_kb + all_of_them[-1]["rss_kb"] - nothing["rss_kb"]) / weights_kb)
+        extra.append(statistics.median(one["loaded_ms"] for one in all_of_them[1:]))
+    return {"memory_of_ten_over_one": spread(growth), "next_head_loaded_ms": spread(extra)}
+
+
+def table(result):
+    lines = []
+    for kind in ("warm", "cold"):
+        for name, one in result.get(kind, {}).items():
+            lines += ["", f"{name}, {kind}: bound / first answer, ms (median; range of the first answer)"]
+            for way, ms in one["median_ms"].items():
+                span = one["first_answer_range_ms"][way]
+                note = "" if one["same_bits_as_jit"][way] else "   last bits differ"
+                lines.append(f"  {way:32}{ms['bound_ms']:10.1f}{ms['first_answer_ms']:10.1f}"
+                             f"   {span['min']:.0f}-{span['max']:.0f}{note}")
+            if kind == "cold":
+                share = one["share_of_best_raw_read"]
+                lines.append(f"  loaded and populated at {share['median']:.0%} of the best raw read "
+                             f"({share['min']:.0%}-{share['max']:.0%})")
+    for section in ("variant", "reload"):
+        for name, one in result.get(section, {}).items():
+            lines.append(f"{section} {name}: " + ", ".join(f"{key} {value['median']}" for key, value in one.items()))
+    if "heads" in result:
+        lines.append("ten heads: " + ", ".join(f"{key} {value['median']}" for key, value in result["heads"].items()))
+    return "\n".join(lines)
 
 
 def main():
     parser = common.parser(__doc__.split("\n\n", maxsplit=1)[0], rounds=7)
-    parser.add_argument("--layers", type=int, default=32, help="of 64 MiB each; default 32")
-    parser.add_argument("--python-side", metavar="FILE", help=argparse.SUPPRESS)
+    parser.add_argument("--sizes", default="8MB,400MB,2GB", help="some of them; default all")
+    parser.add_argument("--sections", default="warm,cold,variant,reload,heads", help="some of them; default all")
     arguments = parser.parse_args()
-    if arguments.python_side:
-        python_side(arguments.python_side, arguments.layers)
-        return
-    archive, weights = make_files(arguments.layers)
-    bench = arguments.build / "tests" / "bench" / "load_bench"
-    ways = {
-        "hearth": [bench, "hearth", archive, f"1,{WIDTH}"],
-        "jit": [bench, "jit", archive, f"1,{WIDTH}"],
-        "python": [sys.executable, "-W", "ignore", __file__, "--layers", arguments.layers,
-                   "--python-side", weights],
-    }
-    rounds = []
-    for number in range(arguments.rounds):
-        warm(archive, weights)
-        rounds.append({way: common.run_json(*command) for way, command in ways.items()})
-        common.say(f"round {number + 1}: " + ", ".join(
-            f"{way} {r['bound_ms']:.1f} / {r['first_answer_ms']:.1f} ms" for way, r in rounds[-1].items()))
-    answers = {r["hash"] for one in rounds for r in one.values()}
-    size = archive.stat().st_size
-    common.report("loading", {
-        "file_bytes": size,
-        "rounds": arguments.rounds,
-        "answers_equal": len(answers) == 1,
-        "median_ms": {way: {key: common.median(one[way][key] for one in rounds)
-                            for key in ("bound_ms", "first_answer_ms")} for way in ways},
-        "bound_times_faster_than_jit_load": ratio(rounds, "jit", "hearth", "bound_ms"),
-        "first_answer_times_faster_than_jit_load": ratio(rounds, "jit", "hearth", "first_answer_ms"),
-        "first_answer_times_faster_than_python_mmap": ratio(rounds, "python", "hearth",
-                                                            "first_answer_ms"),
-        "private_bytes": max(one["hearth"]["anon_kb"] for one in rounds) * 1024,
-        "private_bytes_allowed": size // 50 + (5 << 20),
-    })
-    if len(answers) != 1:
-        sys.exit("the answers differ")
-
-
-def ratio(rounds, numerator, denominator, key):
-    return common.median(one[numerator][key] / one[denominator][key] for one in rounds)
+    sizes, sections = arguments.sizes.split(","), arguments.sections.split(",")
+    bench, rounds = Bench(arguments.build), arguments.rounds
+    random.seed(0)
+    result = {"rounds": rounds}
+    for kind in ("warm", "cold"):
+        if kind in sections:
+            result[kind] = {name: loads(bench, name, rounds, kind == "cold") for name in sizes}
+    for section, function in (("variant", variants), ("reload", reload)):
+        if section in sections:
+            result[section] = {name: function(bench, name, rounds) for name in sizes if name != "2GB" or
+                               section == "reload"}
+    if "heads" in sections:
+        result["heads"] = heads(bench, rounds)
+    common.say(table(result))
+    common.report("loading", result)
+    if not all(one["same_bits_as_jit"]["hearth, TorchScript"] for kind in ("warm", "cold")
+               for one in result.get(kind, {}).values()):
+        sys.exit("hearth's answers differ from torch.jit.load's")
 
 
 if __name__ == "__main__":
