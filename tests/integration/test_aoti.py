@@ -1,7 +1,7 @@
 """AOTInductor packages, against Python's own loader of them and against eager PyTorch."""
 
-import contextlib
 import concurrent.futures
+import contextlib
 import json
 import os
 import pathlib
