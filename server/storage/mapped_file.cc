@@ -241,7 +241,8 @@ absl::Status MappedFile::LockPages(const std::vector<ByteRange>& pages) const {
 void MappedFile::UnlockPages(const std::vector<ByteRange>& pages) const {
   std::vector<ByteRange> last;
   for (const ByteRange& range : pages) locks_.Remove(range, last);
-  for (const ByteRange& range : last) ::munlock(data_ + range.begin, range.size());
+  // As system calls both, for sanitizers take the functions out.
+  for (const ByteRange& range : last) ::syscall(SYS_munlock, data_ + range.begin, range.size());
 }
 
 // Whole pages alone: others may use the ones at the ends. Whoever comes to use them again meanwhile
