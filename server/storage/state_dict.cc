@@ -26,6 +26,7 @@ WeightStorage ToStorage(const std::shared_ptr<const MappedFile>& file,
 }  // namespace
 
 absl::StatusOr<Weights> ReadStateDict(const std::shared_ptr<const MappedFile>& file) {
+  const MappedFile::Scattered scattered(*file);
   HEARTH_ASSIGN_OR_RETURN(Archive opened, Archive::Open(file->bytes()));
   HEARTH_RETURN_IF_ERROR(RequireTorchSave(opened));
   const auto archive = std::make_shared<const Archive>(std::move(opened));
