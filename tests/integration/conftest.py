@@ -8,6 +8,7 @@ import pytest
 
 import hearthd as daemon_module
 import models
+from hearth_pack import cli
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +84,26 @@ def recordings():
     files = [folder / f"{name}.wav" for name in names]
     assert all(file.exists() for file in files), "install alsa-utils"
     return files
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("packed")
+
+
+@pytest.fixture(scope="module")
+def pack_server(root, tmp_path_factory):
+    with daemon_module.Hearthd(root, tmp_path_factory.mktemp("server")) as running:
+        yield running
+        assert running.alive, running.log()
+
+
+@pytest.fixture
+def pack(root, capsys):
+    """pack(source, name, ...) -> what it printed; fails unless it exits with `code`."""
+    def run(source, name, *options, code=0, repository=root):
+        got = cli.main([str(source), "--repository", str(repository), "--name", name, *map(str, options)])
+        printed = capsys.readouterr()
+        assert got == code, printed.err
+        return printed.err if code else printed.out
+    return run

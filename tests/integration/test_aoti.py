@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 import aoti_nets
 import hearthd as daemon
 from hearth_pack import weights
-from test_protocol import request
+from test_protocol import answers_of, request
 
 OUTSIDE = {"aot_inductor.package_constants_in_so": False}
 YAML = """inputs:
@@ -101,9 +101,7 @@ def message(model, *arrays, names=("x", "bias"), datatype="FP32"):
 
 
 def ask(server, model, *arrays):
-    answer = server.stub().ModelInfer(message(model, *arrays), timeout=60)
-    return [np.frombuffer(raw, np.float32).reshape(output.shape)
-            for raw, output in zip(answer.raw_output_contents, answer.outputs)]
+    return answers_of(server, model, *((name, "FP32", array) for name, array in zip(("x", "bias"), arrays)))
 
 
 def refusal(server, text):

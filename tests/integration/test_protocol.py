@@ -44,6 +44,14 @@ def request(model, *inputs, outputs=(), version="", request_id="", parameters=No
     return message
 
 
+def answers_of(server, name, *inputs):
+    """inputs: (name, datatype, array)"""
+    message = request(name, *((key, kind, list(array.shape), array.tobytes()) for key, kind, array in inputs))
+    answer = server.stub().ModelInfer(message, timeout=60)
+    return [np.frombuffer(raw, np.float32).reshape(output.shape)
+            for raw, output in zip(answer.raw_output_contents, answer.outputs)]
+
+
 def floats(name="x", values=FLOATS):
     return name, "FP32", list(values.shape), values.tobytes()
 

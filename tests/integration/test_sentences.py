@@ -11,7 +11,7 @@ import torch
 import hearthd
 import sentence_nets
 from hearth_pack import cli
-from test_pack import answers_of
+from test_protocol import answers_of
 
 SENTENCES = [
     "A man is eating food.", "A man is eating a piece of bread.", "The girl is carrying a baby.",
