@@ -43,6 +43,7 @@ namespace {
 constexpr std::uint64_t kPopulateStep = 16ULL << 20;
 constexpr std::uint64_t kReadStep = 1ULL << 20;
 constexpr std::uint64_t kReadAheadBytes = 32ULL << 20;  // asked for while the step before it is mapped
+constexpr std::uint64_t kColdShare = 32;  // a file with less than one part in so many in the page cache is cold
 constexpr long kCachestat = 451;                   // the system call's number on every architecture
 
 FileId IdOf(const struct stat& st) {
@@ -101,6 +102,14 @@ absl::Status Lost(const std::filesystem::path& path, std::uint64_t offset) {
       StrCat("'", ShortName(path), "' cannot be read at byte ", offset,
              ": it was cut short while in use, or the disk failed; replace model "
              "files by renaming a new one over them, never by writing into them"));
+}
+
+// Mapped is not touched: the disk wrote these pages, and in a virtual machine the first touch by a processor
+// faults once more, outside, at a microsecond a page. Here it runs beside the disk's next reads.
+void TouchPages(const std::byte* data, std::size_t size, std::size_t page) {
+  for (std::size_t at = 0; at < size; at += page) {
+    static_cast<void>(*static_cast<const volatile std::byte*>(data + at));
+  }
 }
 
 absl::StatusOr<OpenFile> OpenContent(const std::filesystem::path& path) {
@@ -267,6 +276,8 @@ absl::Status MappedFile::Populate(std::uint64_t offset, std::uint64_t length,
     }
     const std::uint64_t step = std::min(kPopulateStep, end - at);
     if (::madvise(data_ + at, static_cast<std::size_t>(step), MADV_POPULATE_READ) == 0) {
+      if (read_ahead == ReadAhead::kYes) TouchPages(data_ + at, static_cast<std::size_t>(step), page);
+      if (poisoned()) return Lost(path_, at);
       at += step;
       continue;
     }
@@ -289,11 +300,19 @@ absl::Status MappedFile::Populate(std::uint64_t offset, std::uint64_t length,
 }
 
 // Only advice: that a kernel may not take it changes nothing but time.
-MappedFile::Scattered::Scattered(const MappedFile& file) : file_(file) {
+MappedFile::Scattered::Scattered(const MappedFile& file)
+    : file_(file), cold_(file.CachedBytes(0, file.size_) < file.size_ / kColdShare) {
   ::madvise(file_.data_, file_.size_, MADV_RANDOM);
 }
 
-MappedFile::Scattered::~Scattered() { ::madvise(file_.data_, file_.size_, MADV_NORMAL); }
+MappedFile::Scattered::~Scattered() {
+  ::madvise(file_.data_, file_.size_, MADV_NORMAL);
+  if (!cold_) return;
+  MutexLock lock(file_.mu_);  // nobody's use begins meanwhile
+  if (!file_.uses_.empty()) return;
+  file_.Drop({0, file_.size_});
+  ::posix_fadvise(file_.fd_.get(), 0, 0, POSIX_FADV_DONTNEED);
+}
 
 std::uint64_t MappedFile::CachedBytes(std::uint64_t offset, std::uint64_t length) const {
   if (offset >= size_ || length == 0) return 0;

@@ -26,6 +26,8 @@ class RangeUses {
   // REQUIRES: was added.
   void Remove(const ByteRange& range, std::vector<ByteRange>& last) { Change(range, -1, 1, last); }
 
+  bool empty() const { return boundaries_.empty(); }
+
  private:
   // Users from this offset up to the next key; none before the first and after the last.
   using Boundaries = std::map<std::uint64_t, std::int64_t>;

@@ -43,11 +43,15 @@ def chill(*files):
         descriptor = os.open(file, os.O_RDONLY)
         try:
             os.fsync(descriptor)
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            for _ in range(50):  # pages that came in just now may be held by their processor for a moment
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                if not cached_pages(file):
+                    break
+                time.sleep(0.02)
+            else:
+                raise RuntimeError(f"{file} is still in the page cache; does somebody have it mapped?")
         finally:
             os.close(descriptor)
-        if cached_pages(file):
-            raise RuntimeError(f"{file} is still in the page cache; does somebody have it mapped?")
 
 
 def touch_fresh_memory(size):

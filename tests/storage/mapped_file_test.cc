@@ -256,6 +256,42 @@ TEST(MappedFile, PagesLeaveThePageCacheWithTheirLastUseOnlyWhereAskedFor) {
   EXPECT_EQ(cached_after(MappedFile::AfterUse::kDropCached), 0u);
 }
 
+TEST(MappedFile, ALookAtScatteredPlacesLeavesNoSinglePagesOfAColdFileInThePageCache) {
+  TempDir dir;
+  const std::string text = Content(400 * 4096);
+  const fs::path path = dir.Write("a", text);
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY));
+  ASSERT_EQ(::fsync(fd.get()), 0);
+  struct statfs where {};
+  ASSERT_EQ(::fstatfs(fd.get(), &where), 0);
+  if (where.f_type == TMPFS_MAGIC) GTEST_SKIP() << "nothing can leave the page cache of a tmpfs";
+  const auto file = *MappedFile::Open(path);
+  const auto cached_after_a_look = [&] {
+    {
+      const MappedFile::Scattered scattered(*file);
+      for (const std::size_t at : {std::size_t{0}, 150 * std::size_t{4096}, 399 * std::size_t{4096}}) {
+        EXPECT_EQ(file->bytes()[at], static_cast<std::byte>(text[at]));
+      }
+      EXPECT_GE(file->CachedBytes(0, file->size()), 3u * 4096);
+    }
+    EXPECT_EQ(std::memcmp(file->bytes().data() + 150 * 4096, text.data() + 150 * 4096, 100), 0);
+    return file->CachedBytes(0, 100 * 4096);
+  };
+  EXPECT_EQ(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED), 0);
+  {
+    const MappedFile::Scattered scattered(*file);
+    EXPECT_EQ(file->bytes()[0], static_cast<std::byte>(text[0]));
+  }
+  EXPECT_EQ(file->CachedBytes(0, file->size()), 0u);
+  {
+    const MappedFile::Use use(file, {{0, 100 * 4096}});
+    EXPECT_EQ(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED), 0);
+    EXPECT_GT(cached_after_a_look(), 0u) << "in use: nothing is taken from a model";
+  }
+  EXPECT_TRUE(file->Populate(0, file->size(), {}).ok());
+  EXPECT_EQ(cached_after_a_look(), 100u * 4096) << "warm already: stays so";
+}
+
 TEST(MappedFile, NothingReachesASealedCopy) {
   TempDir dir;
   const std::string text = Content(100000);
