@@ -39,6 +39,11 @@ MemoryBudget::Capacity CapacityOf(const ServerConfig::Cache& cache, const Memory
           .mapped_bytes = cache.budget.mapped.Of(limit.bytes)};
 }
 
+// Of the mapped budget, what a model gets that is larger.
+std::uint64_t MappedWindow(const ServerConfig::Cache& cache, const MemoryBudget::Capacity& capacity) {
+  return std::min(cache.mapped_window.Of(capacity.mapped_bytes), capacity.mapped_bytes);
+}
+
 int ComputeThreads(const ServerConfig::Compute& compute) {
   if (compute.threads > 0) return compute.threads;
   const int cores = FindCpuLimit(static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
@@ -207,7 +212,8 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c, const MemoryLimit&
       ModelManager::Options{.capacity = capacity,
                             .failure_backoff = c.cache.failure_backoff,
                             .max_failure_backoff = c.cache.max_failure_backoff,
-                            .max_cold_wait = c.cache.max_cold_wait});
+                            .max_cold_wait = c.cache.max_cold_wait,
+                            .mapped_window = MappedWindow(c.cache, capacity)});
   metrics->AddCollector([this] { return manager->Samples(); });
   infer = std::make_unique<InferService>(
       InferService::Deps{*catalog, *manager, *compute_pool, clock, *metrics},
