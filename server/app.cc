@@ -172,13 +172,26 @@ absl::Status App::Parts::BuildCore(const ServerConfig& c, const MemoryLimit& lim
   // Models of both kinds share weights.
   const auto mapped_files = std::make_shared<MappedFiles>(
       c.cache.drop_page_cache ? MappedFile::AfterUse::kDropCached : MappedFile::AfterUse::kLeaveCached);
+  const auto verifier = std::make_shared<BackgroundVerifier>();
+  metrics->AddCollector([verifier] {
+    const auto models = [](const char* result, std::uint64_t count) {
+      return Metrics::Sample{"hearth_verified_models_total",
+                             "Models whose weights were compared with their checksums in the background.",
+                             {{"result", result}},
+                             static_cast<double>(count),
+                             /*counter=*/true};
+    };
+    return std::vector{models("whole", verifier->verified()), models("damaged", verifier->damaged())};
+  });
   torchscript = MakeTorchScriptLoader({.populate = c.loading.populate,
                                        .kept_program_bytes = KeptProgramBytes(c.cache, limit),
-                                       .mapped_files = mapped_files});
+                                       .mapped_files = mapped_files,
+                                       .verifier = verifier});
   aoti = MakeAotiLoader({.populate = c.loading.populate,
                          .runs = ComputeThreads(c.compute),
                          .temporary = {},
-                         .mapped_files = mapped_files});
+                         .mapped_files = mapped_files,
+                         .verifier = verifier});
   return absl::OkStatus();
 }
 

@@ -13,6 +13,7 @@
 
 #include "server/base/status.h"
 #include "server/storage/archive.h"
+#include "server/storage/byte_source.h"
 #include "server/storage/element_type.h"
 #include "server/storage/mapped_file.h"
 #include "server/tensor/tensor.h"
@@ -31,9 +32,7 @@ struct WeightStorage {
   std::uint64_t size = 0;    // unpacked
   Unpack unpack;             // fills `size` bytes; null: they lie in the file as they are. Thread-safe
   std::optional<Checksum> checksum = std::nullopt;  // believed, not computed
-  // Compares the bytes with another kind of checksum that the file states: DATA_LOSS. Null: it states none.
-  // Thread-safe. REQUIRES: `file` is the one that was read.
-  std::function<absl::Status()> verify = nullptr;
+  VerifyChecksum verify = nullptr;  // another kind of checksum that the file states; null: it states none
 
   // Whether the file's own pages can serve as the tensor's memory.
   bool mappable() const { return unpack == nullptr && offset % kWeightAlignment == 0; }

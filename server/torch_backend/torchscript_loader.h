@@ -5,6 +5,7 @@
 
 #include "server/model/loader.h"
 #include "server/storage/mapped_files.h"
+#include "server/torch_backend/background_verifier.h"
 
 namespace hearth {
 
@@ -13,6 +14,7 @@ struct TorchScriptOptions {
   std::uint64_t kept_program_bytes = 0;  // for programs that outlive their models (program_cache.h)
   // What models share; null: of this loader alone.
   std::shared_ptr<MappedFiles> mapped_files = nullptr;
+  std::shared_ptr<BackgroundVerifier> verifier = nullptr;  // likewise, for integrity: background
 };
 
 // Maps archives instead of copying them (script_program.h). Checks the whole structure of a file
