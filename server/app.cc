@@ -50,6 +50,21 @@ int ComputeThreads(const ServerConfig::Compute& compute) {
   return std::max(1, cores / compute.intra_op_threads);
 }
 
+std::vector<Metrics::Sample> BackendSamples(const BackgroundVerifier& verifier, const KeptPrograms& kept) {
+  const auto verified = [](const char* result, std::uint64_t count) {
+    return Metrics::Sample{"hearth_verified_models_total",
+                           "Models whose weights were compared with their checksums in the background.",
+                           {{"result", result}},
+                           static_cast<double>(count),
+                           /*counter=*/true};
+  };
+  return {verified("whole", verifier.verified()), verified("damaged", verifier.damaged()),
+          {"hearth_kept_programs", "Programs kept for models that come back, or have the same program.", {},
+           static_cast<double>(kept.count.load())},
+          {"hearth_kept_program_bytes", "Host memory set aside that kept programs are charged.", {},
+           static_cast<double>(kept.bytes.load())}};
+}
+
 std::vector<PreloadItem> PreloadItems(const std::vector<ServerConfig::Preload>& models) {
   std::vector<PreloadItem> items;
   for (const auto& model : models) items.push_back({model.name, model.version, model.required, model.pin});
@@ -173,18 +188,11 @@ absl::Status App::Parts::BuildCore(const ServerConfig& c, const MemoryLimit& lim
   const auto mapped_files = std::make_shared<MappedFiles>(
       c.cache.drop_page_cache ? MappedFile::AfterUse::kDropCached : MappedFile::AfterUse::kLeaveCached);
   const auto verifier = std::make_shared<BackgroundVerifier>();
-  metrics->AddCollector([verifier] {
-    const auto models = [](const char* result, std::uint64_t count) {
-      return Metrics::Sample{"hearth_verified_models_total",
-                             "Models whose weights were compared with their checksums in the background.",
-                             {{"result", result}},
-                             static_cast<double>(count),
-                             /*counter=*/true};
-    };
-    return std::vector{models("whole", verifier->verified()), models("damaged", verifier->damaged())};
-  });
+  const auto kept_programs = std::make_shared<KeptPrograms>();
+  metrics->AddCollector([verifier, kept_programs] { return BackendSamples(*verifier, *kept_programs); });
   torchscript = MakeTorchScriptLoader({.populate = c.loading.populate,
                                        .kept_program_bytes = KeptProgramBytes(c.cache, limit),
+                                       .kept_programs = kept_programs,
                                        .mapped_files = mapped_files,
                                        .verifier = verifier});
   aoti = MakeAotiLoader({.populate = c.loading.populate,

@@ -66,7 +66,7 @@ class TorchScriptLoader final : public Loader {
       : options_(std::move(options)),
         files_(options_.mapped_files ? options_.mapped_files : std::make_shared<MappedFiles>()),
         verifier_(options_.verifier ? options_.verifier : std::make_shared<BackgroundVerifier>()),
-        programs_(options_.kept_program_bytes) {
+        programs_(options_.kept_program_bytes, options_.kept_programs) {
     InitialiseTorch();
   }
 
