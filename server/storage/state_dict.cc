@@ -18,7 +18,9 @@ WeightStorage ToStorage(const std::shared_ptr<const MappedFile>& file,
   storage.verify = [record = *record](const ByteSource& bytes) { return Archive::VerifyChecksum(record, bytes); };
   if (record->method == Archive::Method::kDeflated) {
     storage.size = record->size;
-    storage.unpack = [archive, record](std::span<std::byte> out) { return archive->ReadInto(*record, out); };
+    storage.unpack = [archive, record](std::span<std::byte> out, std::size_t) {
+      return archive->ReadInto(*record, out);
+    };
   }
   return storage;
 }

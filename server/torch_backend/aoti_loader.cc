@@ -105,7 +105,7 @@ class AotiLoader final : public Loader {
     HEARTH_ASSIGN_OR_RETURN(AotiSignature signature,
                             AotiSignature::Make(source.package.metadata(), spec.options, container->inputs(),
                                                 container->outputs()));
-    HEARTH_RETURN_IF_ERROR(container->Bind(source.weights, source.package.metadata(), report));
+    HEARTH_RETURN_IF_ERROR(container->Bind(source.weights, source.package.metadata(), stop, report));
     if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
     if (device.is_cpu()) {
       const Residency residency = ResidencyOf(spec.options, options_.populate);

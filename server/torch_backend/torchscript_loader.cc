@@ -145,7 +145,7 @@ class TorchScriptLoader final : public Loader {
       HEARTH_RETURN_IF_ERROR(verified);
       if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
       made.program = FindProgram(made.source, report);
-      auto bound = BindSource(*made.program.program, made.source, report);
+      auto bound = BindSource(*made.program.program, made.source, report, stop);
       if (made.source.written()) continue;
       if (!bound.ok()) return bound.status();
       made.bound = *std::move(bound);
