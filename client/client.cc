@@ -144,6 +144,7 @@ ModelStat ToStat(const hearth::v1::Model& from) {
   model.device_bytes = from.bytes().device();
   model.host_bytes = from.bytes().host();
   model.mapped_bytes = from.bytes().mapped();
+  model.window_bytes = from.bytes().window();
   if (from.has_last_used()) model.last_used = ToWallTime(from.last_used());
   if (from.has_loaded_at()) model.loaded_at = ToWallTime(from.loaded_at());
   model.hits = from.hits();

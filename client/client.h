@@ -121,6 +121,7 @@ struct ModelStat {
   std::int64_t in_use = 0;   // requests that hold it right now
   bool pinned = false;       // never evicted
   std::uint64_t device_bytes = 0, host_bytes = 0, mapped_bytes = 0;
+  std::uint64_t window_bytes = 0;  // of the mapped bytes, a window on weights larger than the budget
   std::optional<WallTime> last_used, loaded_at;
   std::uint64_t hits = 0;
   std::vector<PhaseStat> load_phases;  // of its latest load

@@ -39,10 +39,30 @@ MemoryBudget::Capacity CapacityOf(const ServerConfig::Cache& cache, const Memory
           .mapped_bytes = cache.budget.mapped.Of(limit.bytes)};
 }
 
+// Of the mapped budget, what a model gets that is larger.
+std::uint64_t MappedWindow(const ServerConfig::Cache& cache, const MemoryBudget::Capacity& capacity) {
+  return std::min(cache.mapped_window.Of(capacity.mapped_bytes), capacity.mapped_bytes);
+}
+
 int ComputeThreads(const ServerConfig::Compute& compute) {
   if (compute.threads > 0) return compute.threads;
   const int cores = FindCpuLimit(static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
   return std::max(1, cores / compute.intra_op_threads);
+}
+
+std::vector<Metrics::Sample> BackendSamples(const BackgroundVerifier& verifier, const KeptPrograms& kept) {
+  const auto verified = [](const char* result, std::uint64_t count) {
+    return Metrics::Sample{"hearth_verified_models_total",
+                           "Models whose weights were compared with their checksums in the background.",
+                           {{"result", result}},
+                           static_cast<double>(count),
+                           /*counter=*/true};
+  };
+  return {verified("whole", verifier.verified()), verified("damaged", verifier.damaged()),
+          {"hearth_kept_programs", "Programs kept for models that come back, or have the same program.", {},
+           static_cast<double>(kept.count.load())},
+          {"hearth_kept_program_bytes", "Host memory set aside that kept programs are charged.", {},
+           static_cast<double>(kept.bytes.load())}};
 }
 
 std::vector<PreloadItem> PreloadItems(const std::vector<ServerConfig::Preload>& models) {
@@ -167,13 +187,19 @@ absl::Status App::Parts::BuildCore(const ServerConfig& c, const MemoryLimit& lim
   // Models of both kinds share weights.
   const auto mapped_files = std::make_shared<MappedFiles>(
       c.cache.drop_page_cache ? MappedFile::AfterUse::kDropCached : MappedFile::AfterUse::kLeaveCached);
+  const auto verifier = std::make_shared<BackgroundVerifier>();
+  const auto kept_programs = std::make_shared<KeptPrograms>();
+  metrics->AddCollector([verifier, kept_programs] { return BackendSamples(*verifier, *kept_programs); });
   torchscript = MakeTorchScriptLoader({.populate = c.loading.populate,
                                        .kept_program_bytes = KeptProgramBytes(c.cache, limit),
-                                       .mapped_files = mapped_files});
+                                       .kept_programs = kept_programs,
+                                       .mapped_files = mapped_files,
+                                       .verifier = verifier});
   aoti = MakeAotiLoader({.populate = c.loading.populate,
                          .runs = ComputeThreads(c.compute),
                          .temporary = {},
-                         .mapped_files = mapped_files});
+                         .mapped_files = mapped_files,
+                         .verifier = verifier});
   return absl::OkStatus();
 }
 
@@ -207,7 +233,8 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c, const MemoryLimit&
       ModelManager::Options{.capacity = capacity,
                             .failure_backoff = c.cache.failure_backoff,
                             .max_failure_backoff = c.cache.max_failure_backoff,
-                            .max_cold_wait = c.cache.max_cold_wait});
+                            .max_cold_wait = c.cache.max_cold_wait,
+                            .mapped_window = MappedWindow(c.cache, capacity)});
   metrics->AddCollector([this] { return manager->Samples(); });
   infer = std::make_unique<InferService>(
       InferService::Deps{*catalog, *manager, *compute_pool, clock, *metrics},

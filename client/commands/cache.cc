@@ -48,7 +48,10 @@ nlohmann::ordered_json ToJson(const ModelStat& model) {
           {"in_use", model.in_use},
           {"pinned", model.pinned},
           {"bytes",
-           {{"device", model.device_bytes}, {"host", model.host_bytes}, {"mapped", model.mapped_bytes}}},
+           {{"device", model.device_bytes},
+            {"host", model.host_bytes},
+            {"mapped", model.mapped_bytes},
+            {"window", model.window_bytes}}},
           {"hits", model.hits},
           {"last_used", TimeJson(model.last_used)},
           {"loaded_at", TimeJson(model.loaded_at)},
@@ -74,6 +77,12 @@ nlohmann::ordered_json ModelsJson(const std::vector<ModelStat>& models, Fn&& to_
   return {{"models", list}};
 }
 
+// Of weights larger than the budget: the window that is charged, and all that is behind it.
+std::string MappedCell(const ModelStat& model) {
+  const bool windowed = model.window_bytes > 0 && model.load.mapped_bytes > 0;
+  return FormatBytes(model.mapped_bytes) + (windowed ? Cat(" of ", FormatBytes(model.load.mapped_bytes)) : "");
+}
+
 std::string ProcessTable(const std::vector<ModelStat>& models, bool colors) {
   const bool any_error = std::any_of(models.begin(), models.end(),
                                      [](const ModelStat& model) { return !model.error.empty(); });
@@ -84,7 +93,7 @@ std::string ProcessTable(const std::vector<ModelStat>& models, bool colors) {
   for (const ModelStat& model : models) {
     std::vector<Cell> row = {
         model.name, Cat(model.version), {model.state, ToneOf(model.state)},
-        FormatBytes(model.device_bytes), FormatBytes(model.host_bytes), FormatBytes(model.mapped_bytes),
+        FormatBytes(model.device_bytes), FormatBytes(model.host_bytes), MappedCell(model),
         Cat(model.in_use), std::string(model.pinned ? "yes" : "-"), Cat(model.hits),
         model.last_used ? FormatAge(SecondsSince(*model.last_used)) : "never",
         model.load_phases.empty() ? "-" : FormatSeconds(model.load_milliseconds() / 1000)};

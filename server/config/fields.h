@@ -58,6 +58,7 @@ void VisitCacheFields(Visitor& v, Config& cache) {
     v.Size("host", cache.budget.host);
     v.Size("mapped", cache.budget.mapped);
   });
+  v.Size("mapped_window", cache.mapped_window);
   v.Bytes("kept_programs", cache.kept_programs, 0, std::uint64_t{1} << 40);
   v.Flag("drop_page_cache", cache.drop_page_cache);
   v.Time("failure_backoff", cache.failure_backoff, kShortestTime);

@@ -40,6 +40,7 @@ struct ServerConfig {
       BytesOrPercent mapped = BytesOrPercent::Percent(80);  // of FindMemoryLimit()
     };
     Budget budget;
+    BytesOrPercent mapped_window = BytesOrPercent::Percent(25);  // of budget.mapped; 0: refuse such models
     std::uint64_t kept_programs = std::uint64_t{64} << 20;  // host bytes set aside; 0: keep none
     bool drop_page_cache = false;
     Duration failure_backoff = std::chrono::seconds(5);

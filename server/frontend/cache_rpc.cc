@@ -81,6 +81,7 @@ void FillModel(const ModelCache::Row& row, const Clock& clock, hearth::v1::Model
   wire.mutable_bytes()->set_device(row.device_bytes);
   wire.mutable_bytes()->set_host(row.host_bytes);
   wire.mutable_bytes()->set_mapped(row.mapped_bytes);
+  wire.mutable_bytes()->set_window(row.window_bytes);
   if (row.last_used != TimePoint{})
     FillTime(ToWall(row.last_used, clock), *wire.mutable_last_used());
   if (row.loaded_at != WallTime{}) FillTime(row.loaded_at, *wire.mutable_loaded_at());

@@ -26,17 +26,27 @@ struct Extent {
 };
 
 // device: memory on an accelerator. host: private memory of this process (not page cache).
-// extents: file-backed weights, "mapped".
+// extents: file-backed weights, "mapped". window: in their place, for weights that are larger than all that
+// may be mapped: so many bytes of them count, whichever they are, and they are shared with nobody.
 struct Footprint {
   std::uint64_t device_bytes = 0;
   std::uint64_t host_bytes = 0;
-  std::vector<Extent> extents;
+  std::vector<Extent> extents = {};
+  std::uint64_t window_bytes = 0;
 
   std::uint64_t mapped_bytes() const {
-    std::uint64_t sum = 0;
+    std::uint64_t sum = window_bytes;
     for (const Extent& extent : extents) sum += extent.length;
     return sum;
   }
 };
+
+// `footprint` with a window in place of its extents; as it is when it has none.
+inline Footprint Windowed(Footprint footprint, std::uint64_t window_bytes) {
+  if (footprint.extents.empty()) return footprint;
+  footprint.extents.clear();
+  footprint.window_bytes = window_bytes;
+  return footprint;
+}
 
 }  // namespace hearth

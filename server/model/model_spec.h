@@ -33,8 +33,9 @@ struct WarmUpSample {
 //   kSealed     a copy in memory, which nothing that happens to the files can reach
 enum class Residency : std::uint8_t { kMapped, kPopulated, kLocked, kSealed };
 
-// Whether a load compares weights with the checksums that their files state.
-enum class Integrity : std::uint8_t { kOff, kOnLoad };
+// When weights are compared with the checksums that their files state: never, before their model is ready, or
+// while it is in service.
+enum class Integrity : std::uint8_t { kOff, kOnLoad, kBackground };
 
 // The optional <model>/model.yaml. Every field has the meaning of its key there (docs/models.md).
 struct ModelOptions {

@@ -21,6 +21,7 @@ struct CacheRow {
   std::uint64_t device_bytes = 0;  // charged; loading: the reserved peak
   std::uint64_t host_bytes = 0;
   std::uint64_t mapped_bytes = 0;  // bytes that models share show up in each one's row
+  std::uint64_t window_bytes = 0;  // of those, a window on weights that are larger than the budget
   TimePoint last_used{};
   WallTime loaded_at{};            // ready, draining
   bool pinned = false;             // hard pin: never evicted

@@ -55,11 +55,14 @@ void Ledger::Change(const Footprint& footprint, HoldPhase phase, int by) {
   if (by < 0) {
     HEARTH_CHECK(footprint.device_bytes <= held.device_bytes);
     HEARTH_CHECK(footprint.host_bytes <= held.host_bytes);
+    HEARTH_CHECK(footprint.window_bytes <= held.mapped_bytes);
     held.device_bytes -= footprint.device_bytes;
     held.host_bytes -= footprint.host_bytes;
+    held.mapped_bytes -= footprint.window_bytes;
   } else {
     held.device_bytes += footprint.device_bytes;
     held.host_bytes += footprint.host_bytes;
+    held.mapped_bytes += footprint.window_bytes;
   }
   for (const Extent& extent : footprint.extents) ChangeExtent(extent, phase, by);
 }

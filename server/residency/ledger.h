@@ -33,8 +33,8 @@ std::optional<std::string> Shortage(const Bytes& need, const Bytes& held, const 
 enum class HoldPhase : std::uint8_t { kLoading, kResident, kUnloading };
 
 // A sum of footprints in which file-backed bytes count once, however many hold them: the mapped
-// dimension is the length of the union of all extents. Bytes held in several phases are attributed
-// to one: resident before loading before unloading.
+// dimension is the length of the union of all extents, and the windows. Bytes held in several phases are
+// attributed to one: resident before loading before unloading.
 //
 // A value: what would happen if somebody came or went is tried out on a copy. Thread-compatible.
 class Ledger {

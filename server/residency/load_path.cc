@@ -1,4 +1,5 @@
 // The cold path of ModelManager: from the queue to the waiters' answers.
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -61,7 +62,29 @@ absl::Status ModelManager::Estimate(PendingLoad& load) const {
   HEARTH_ASSIGN_OR_RETURN(load.loader, deps_.find_loader(spec.format));
   HEARTH_ASSIGN_OR_RETURN(load.estimate, load.loader->Estimate(spec));
   load.spec = std::move(spec);
+  UseWindow(load);
   return absl::OkStatus();
+}
+
+// Weights that can never fit are left to the page cache, which drops and reads again what it must: slow, but
+// right. Whoever wants them locked is refused, for that cannot be.
+void ModelManager::UseWindow(PendingLoad& load) const {
+  ModelSpec& spec = *load.spec;
+  if (options_.mapped_window == 0 || spec.options.residency == Residency::kLocked) return;
+  Ledger alone;
+  alone.Add(load.estimate.peak, HoldPhase::kLoading);
+  const std::uint64_t weights = alone.used().mapped_bytes;
+  if (weights <= budget_.capacity().mapped_bytes) return;
+  const std::uint64_t window = std::min(options_.mapped_window, budget_.capacity().mapped_bytes);
+  load.estimate.peak = Windowed(std::move(load.estimate.peak), window);
+  load.estimate.steady = Windowed(std::move(load.estimate.steady), window);
+  spec.options.residency = Residency::kMapped;
+  log::Warning("weights larger than the mapped budget: served from a window",
+               {{"model", spec.id.name},
+                {"version", spec.id.version},
+                {"mapped", FormatBytes(weights)},
+                {"budget", FormatBytes(budget_.capacity().mapped_bytes)},
+                {"window", FormatBytes(window)}});
 }
 
 // Reserves the load's peak, evicting and destroying on this thread what has to go.

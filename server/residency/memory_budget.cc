@@ -87,7 +87,8 @@ bool MemoryBudget::FitsBeside(ConstPlace earlier, const Footprint& need) {
 }
 
 bool MemoryBudget::Fits(Ledger& ledger, const Footprint& need) const {
-  if (need.device_bytes > capacity_.device_bytes || need.host_bytes > capacity_.host_bytes) {
+  if (need.device_bytes > capacity_.device_bytes || need.host_bytes > capacity_.host_bytes ||
+      need.window_bytes > capacity_.mapped_bytes) {
     return false;  // before sums that could overflow
   }
   const Bytes before = ledger.used();

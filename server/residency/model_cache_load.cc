@@ -140,7 +140,9 @@ absl::StatusOr<ModelCache::Published> ModelCache::Publish(CacheEntry& entry,
                                                           std::unique_ptr<Model>& model) {
   MutexLock lock(mu_);
   if (entry.stopping) return absl::CancelledError(StrCat(Title(entry.slot.id), " was stopped"));
-  const Footprint& measured = model->footprint();
+  // What it was let in with holds for what was measured, too.
+  const std::uint64_t window = entry.reservation.footprint()->window_bytes;
+  const Footprint measured = window > 0 ? Windowed(model->footprint(), window) : model->footprint();
   if (!entry.reservation.Settle(measured)) {
     return absl::ResourceExhaustedError(
         StrCat(Title(entry.slot.id), " took more memory than its files promised (",

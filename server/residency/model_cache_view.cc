@@ -24,6 +24,7 @@ std::vector<ModelCache::Row> ModelCache::Snapshot() const {
           row.device_bytes = footprint->device_bytes;
           row.host_bytes = footprint->host_bytes;
           row.mapped_bytes = footprint->mapped_bytes();
+          row.window_bytes = footprint->window_bytes;
         }
         row.last_used = TimePoint(Duration(entry->last_used.load(std::memory_order_relaxed)));
         row.loaded_at = entry->loaded_at;

@@ -33,7 +33,8 @@ namespace hearth {
 //
 // Nobody is hurt by an eviction: a model that is in use or hard-pinned is no candidate, nothing is
 // evicted for a load that is known to be bad or that would not fit all the same, never more goes
-// than is needed, and the bytes that come back are kept for the load they were freed for. A load
+// than is needed, and the bytes that come back are kept for the load they were freed for. Weights larger than
+// the whole budget are served from a window: wherever the kernel has them, and charged a part. A load
 // that has to wait for models in use holds no thread: it is parked and goes on when a handle is
 // dropped or bytes are freed.
 //
@@ -46,6 +47,8 @@ class ModelManager {
     Duration failure_backoff = std::chrono::seconds(5);       // after the first failure; doubles
     Duration max_failure_backoff = std::chrono::minutes(2);
     Duration max_cold_wait = std::chrono::seconds(60);        // for callers without a deadline
+    // What a model is charged whose weights are larger than capacity.mapped_bytes; 0: it is refused.
+    std::uint64_t mapped_window = 0;
   };
   struct Deps {
     std::function<absl::StatusOr<ModelSpec>(const ModelId&)> find_spec;
@@ -162,6 +165,7 @@ class ModelManager {
   void LoadNext(TaskGroup::How how);
   void LoadOne(LoadPtr load);
   absl::Status Estimate(PendingLoad& load) const;
+  void UseWindow(PendingLoad& load) const;
   absl::StatusOr<Room> MakeRoom(PendingLoad& load);
   void Park(LoadPtr load, TaskGroup::How how);
   void Resume(LoadPtr load);

@@ -9,6 +9,8 @@
 #include <system_error>
 #include <utility>
 
+#include "server/storage/file_id.h"
+
 namespace hearth {
 namespace {
 
@@ -44,13 +46,6 @@ std::optional<std::size_t> FindPrograms(std::string_view name) {
 
 std::string WholeName(const Archive& archive, const Archive::Record& record) {
   return archive.top_folder().empty() ? record.name : StrCat(archive.top_folder(), "/", record.name);
-}
-
-FileId IdOf(const struct stat& status) {
-  return {.device = status.st_dev,
-          .inode = status.st_ino,
-          .mtime_ns = status.st_mtim.tv_sec * 1'000'000'000LL + status.st_mtim.tv_nsec,
-          .size = static_cast<std::uint64_t>(status.st_size)};
 }
 
 bool IsDirectory(const fs::path& path) {
@@ -105,7 +100,7 @@ absl::Status AotiPackage::ListDirectory() {
     if (!S_ISREG(status.st_mode)) return Bad(StrCat("has '", name, "', which is no regular file"));
     if (files_.size() == kMaxFiles) return Bad("has too many files");
     if (!IsSource(name)) files_.push_back({name, static_cast<std::uint64_t>(status.st_size)});
-    ids_.push_back(IdOf(status));
+    ids_.push_back(FileIdOf(status));
   }
   if (error) return ErrnoStatus(error.value(), "cannot be read");
   return absl::OkStatus();

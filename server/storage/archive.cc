@@ -48,11 +48,21 @@ absl::Status NotAnArchive(std::span<const std::byte> file) {
 using Place = std::function<std::span<std::byte>(std::uint64_t produced)>;
 using Sink = std::function<void(std::span<const std::byte>)>;
 
-// Inflates `packed` piece by piece: `place` says where the next bytes go, `sink` gets them once
+// The next packed bytes, kMaxPiece at most; none at the end.
+using Feed = std::function<absl::StatusOr<std::span<const std::byte>>()>;
+
+Feed FeedOf(std::span<const std::byte> packed) {
+  return [packed]() mutable -> absl::StatusOr<std::span<const std::byte>> {
+    const auto piece = packed.first(std::min<std::size_t>(packed.size(), kMaxPiece));
+    packed = packed.subspan(piece.size());
+    return piece;
+  };
+}
+
+// Inflates what `feed` gives, piece by piece: `place` says where the next bytes go, `sink` gets them once
 // they are there. An error when fewer or more than `size` bytes come out; never writes more than
 // that.
-absl::Status Inflate(std::span<const std::byte> packed, std::uint64_t size, const Place& place,
-                     const Sink& sink) {
+absl::Status Inflate(const Feed& feed, std::uint64_t size, const Place& place, const Sink& sink) {
   z_stream stream{};
   if (::inflateInit2(&stream, -MAX_WBITS) != Z_OK) {
     return absl::ResourceExhaustedError("out of memory for unpacking");
@@ -63,10 +73,9 @@ absl::Status Inflate(std::span<const std::byte> packed, std::uint64_t size, cons
       spare{};  // takes what comes after the last byte, so that a stream that goes on is noticed
   for (std::uint64_t produced = 0;;) {
     if (stream.avail_in == 0) {
-      const auto take = static_cast<std::size_t>(std::min<std::uint64_t>(packed.size(), kMaxPiece));
-      stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(packed.data()));
-      stream.avail_in = static_cast<uInt>(take);
-      packed = packed.subspan(take);
+      HEARTH_ASSIGN_OR_RETURN(const std::span<const std::byte> piece, feed());
+      stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(piece.data()));
+      stream.avail_in = static_cast<uInt>(piece.size());
     }
     std::span<std::byte> room = produced < size ? place(produced) : std::span(&spare, 1);
     room = room.first(std::min<std::size_t>(room.size(), kMaxPiece));
@@ -174,28 +183,46 @@ absl::Status Archive::ReadInto(const Record& record, std::span<std::byte> out) c
   }
   return Annotate(
       Inflate(
-          Packed(record), record.size, [&](std::uint64_t at) { return out.subspan(at); },
+          FeedOf(Packed(record)), record.size, [&](std::uint64_t at) { return out.subspan(at); },
           [](std::span<const std::byte>) {}),
       StrCat("record '", record.name, "'"));
 }
 
 absl::Status Archive::VerifyChecksum(const Record& record) const {
+  return VerifyChecksum(record, {kMaxPiece, [this](std::uint64_t offset, std::uint64_t length) {
+                                   return absl::StatusOr<std::span<const std::byte>>(file_.subspan(offset, length));
+                                 }});
+}
+
+absl::Status Archive::VerifyChecksum(const Record& record, const ByteSource& file) {
+  std::uint64_t at = 0;  // in the packed bytes
+  const Feed next = [&]() -> absl::StatusOr<std::span<const std::byte>> {
+    const std::uint64_t step = std::min({file.step, std::uint64_t{kMaxPiece}, record.compressed_size - at});
+    if (step == 0) return std::span<const std::byte>();
+    at += step;
+    return file.read(record.data_offset + at - step, step);
+  };
   uLong crc = ::crc32_z(0, nullptr, 0);
   const auto add = [&crc](std::span<const std::byte> bytes) {
     crc = ::crc32_z(crc, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size());
   };
   if (record.method == Method::kStored) {
-    add(Packed(record));
+    while (at < record.compressed_size) {
+      HEARTH_ASSIGN_OR_RETURN(const std::span<const std::byte> bytes, next());
+      add(bytes);
+    }
   } else {
     std::vector<std::byte> window(kVerifyStep);
     const absl::Status unpacked = Inflate(
-        Packed(record), record.size,
-        [&](std::uint64_t at) {
-          return std::span(window).first(std::min<std::uint64_t>(window.size(), record.size - at));
+        next, record.size,
+        [&](std::uint64_t out) {
+          return std::span(window).first(std::min<std::uint64_t>(window.size(), record.size - out));
         },
         add);
-    if (!unpacked.ok())
+    if (absl::IsInvalidArgument(unpacked)) {
       return absl::DataLossError(StrCat("record '", record.name, "' does not unpack"));
+    }
+    HEARTH_RETURN_IF_ERROR(unpacked);
   }
   if (crc == record.crc32) return absl::OkStatus();
   return absl::DataLossError(

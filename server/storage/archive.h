@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "server/base/status.h"
+#include "server/storage/byte_source.h"
 
 namespace hearth {
 
@@ -72,6 +73,8 @@ class Archive {
   // DATA_LOSS when the content does not have the checksum it was written with. Unpacks in small
   // steps.
   absl::Status VerifyChecksum(const Record& record) const;
+  // The same over the archive's file, wherever its bytes come from. REQUIRES: `record` is one of records().
+  static absl::Status VerifyChecksum(const Record& record, const ByteSource& file);
 
  private:
   explicit Archive(std::span<const std::byte> file) : file_(file) {}

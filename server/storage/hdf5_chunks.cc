@@ -12,6 +12,7 @@ namespace hearth {
 namespace {
 
 constexpr std::uint64_t kMaxChunkBytes = 256 << 20;  // unpacked in memory that no budget knows
+constexpr std::uint64_t kPartBytes = 1 << 20;
 constexpr std::uint64_t kMaxDeflateRatio = 1032;
 constexpr std::size_t kMaxRank = 32;
 
@@ -159,10 +160,39 @@ void ChunkedDataSet::Scatter(std::uint64_t index, std::span<const std::byte> chu
   }
 }
 
-absl::Status ChunkedDataSet::UnpackChunks(std::span<const std::byte> file, std::span<std::byte> out) const {
-  if (chunks_.size() < grid_count_) FillWith(fill_, out);
+std::size_t ChunkedDataSet::parts() const {
+  const auto most = complete() ? chunks_.size() : static_cast<std::uint64_t>(grid_.front());
+  return std::clamp<std::uint64_t>(std::max(size_, work()) / kPartBytes, 1, std::max<std::uint64_t>(most, 1));
+}
+
+absl::Status ChunkedDataSet::UnpackPart(std::span<const std::byte> file, std::span<std::byte> out,
+                                        std::size_t part) const {
+  const std::span<const Chunk> chunks(chunks_);
+  const auto begin_of = [count = parts()](std::uint64_t units, std::size_t of_part) {
+    return units / count * of_part + units % count * of_part / count;  // without overflow
+  };
+  if (complete()) {
+    const std::uint64_t begin = begin_of(chunks.size(), part), end = begin_of(chunks.size(), part + 1);
+    return UnpackChunks(chunks.subspan(begin, end - begin), file, out);
+  }
+  const auto rows = static_cast<std::uint64_t>(grid_.front());
+  const std::uint64_t first_row = begin_of(rows, part), end_row = begin_of(rows, part + 1);
+  const auto bytes_before = [&](std::uint64_t row) {
+    const auto element_rows = static_cast<std::uint64_t>(sizes_.front());
+    return std::min(row * static_cast<std::uint64_t>(chunk_.front()), element_rows) * (size_ / element_rows);
+  };
+  FillWith(fill_, out.subspan(bytes_before(first_row), bytes_before(end_row) - bytes_before(first_row)));
+  const auto at = [&](std::uint64_t row) {
+    return std::lower_bound(chunks.begin(), chunks.end(), row * (grid_count_ / rows),
+                            [](const Chunk& chunk, std::uint64_t index) { return chunk.index < index; });
+  };
+  return UnpackChunks(std::span(at(first_row), at(end_row)), file, out);
+}
+
+absl::Status ChunkedDataSet::UnpackChunks(std::span<const Chunk> chunks, std::span<const std::byte> file,
+                                          std::span<std::byte> out) const {
   std::vector<std::byte> inflated;
-  for (const Chunk& chunk : chunks_) {
+  for (const Chunk& chunk : chunks) {
     std::span<const std::byte> bytes = file.subspan(chunk.offset, chunk.size);
     if (Passed(Filter::kDeflate, chunk)) {
       inflated.resize(chunk_bytes_);
@@ -178,9 +208,11 @@ absl::Status ChunkedDataSet::UnpackChunks(std::span<const std::byte> file, std::
   return absl::OkStatus();
 }
 
-absl::Status ChunkedDataSet::Unpack(std::span<const std::byte> file, std::span<std::byte> out) const {
-  HEARTH_CHECK(out.size() == size_);
-  const absl::StatusOr<absl::Status> done = CatchAsStatus("unpacking", [&] { return UnpackChunks(file, out); });
+absl::Status ChunkedDataSet::Unpack(std::span<const std::byte> file, std::span<std::byte> out,
+                                    std::size_t part) const {
+  HEARTH_CHECK(out.size() == size_ && size_ > 0 && part < parts());
+  const absl::StatusOr<absl::Status> done =
+      CatchAsStatus("unpacking", [&] { return UnpackPart(file, out, part); });
   return done.ok() ? *done : done.status();
 }
 

@@ -38,14 +38,22 @@ class ChunkedDataSet {
   // Bytes that come out of the chunks, edges included.
   std::uint64_t work() const { return chunks_.size() * chunk_bytes_; }
 
-  // Those of chunks that were never written come from `fill`. INVALID_ARGUMENT when a chunk does not
-  // unpack; RESOURCE_EXHAUSTED. REQUIRES: out.size() == size(); `file` has the size that Add() was told.
-  absl::Status Unpack(std::span<const std::byte> file, std::span<std::byte> out) const;
+  // In how many parts it is unpacked, of about a MiB; several threads may each do one.
+  std::size_t parts() const;
+  // Fills one part of `out`: the bytes of chunks that were never written come from `fill`. INVALID_ARGUMENT
+  // when a chunk does not unpack; RESOURCE_EXHAUSTED. REQUIRES: out.size() == size(), above 0; `file` has the
+  // size that Add() was told; part < parts().
+  absl::Status Unpack(std::span<const std::byte> file, std::span<std::byte> out, std::size_t part) const;
 
  private:
   ChunkedDataSet() = default;
   bool Passed(Filter filter, const Chunk& chunk) const;
-  absl::Status UnpackChunks(std::span<const std::byte> file, std::span<std::byte> out) const;
+  // Nothing to be filled in, so chunks can be parted anywhere. Otherwise a part is a run of rows of the grid, all
+  // that has one place in its first dimension: those lie one after the other, written or not.
+  bool complete() const { return chunks_.size() == grid_count_; }
+  absl::Status UnpackPart(std::span<const std::byte> file, std::span<std::byte> out, std::size_t part) const;
+  absl::Status UnpackChunks(std::span<const Chunk> chunks, std::span<const std::byte> file,
+                            std::span<std::byte> out) const;
   void Scatter(std::uint64_t index, std::span<const std::byte> chunk, bool shuffled,
                std::span<std::byte> out) const;
 

@@ -78,7 +78,7 @@ std::string TensorName(std::string_view path) {
 }
 
 WeightStorage FilledStorage(std::uint64_t size, std::vector<std::byte> element) {
-  const auto fill = [element = std::move(element)](std::span<std::byte> out) {
+  const auto fill = [element = std::move(element)](std::span<std::byte> out, std::size_t) {
     FillWith(element, out);
     return absl::OkStatus();
   };
@@ -216,8 +216,10 @@ class ListingReader {
     }
     if (chunked_->size() > 0) {
       const auto set = std::make_shared<const ChunkedDataSet>(*std::move(chunked_));
-      weights_.storages.back().unpack = [set, file = file_, name = name_](std::span<std::byte> out) {
-        return Annotate(set->Unpack(file, out), StrCat("'", name, "'"));
+      WeightStorage& storage = weights_.storages.back();
+      storage.parts = set->parts();
+      storage.unpack = [set, file = file_, name = name_](std::span<std::byte> out, std::size_t part) {
+        return Annotate(set->Unpack(file, out, part), StrCat("'", name, "'"));
       };
     }
     chunked_.reset();

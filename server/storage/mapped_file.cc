@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "server/base/bytes.h"
+#include "server/storage/file_id.h"
 #include "server/storage/sealed_copy.h"
 
 #ifndef MADV_POPULATE_READ
@@ -45,14 +46,6 @@ constexpr std::uint64_t kReadStep = 1ULL << 20;
 constexpr std::uint64_t kReadAheadBytes = 32ULL << 20;  // asked for while the step before it is mapped
 constexpr std::uint64_t kColdShare = 32;  // a file with less than one part in so many in the page cache is cold
 constexpr long kCachestat = 451;                   // the system call's number on every architecture
-
-FileId IdOf(const struct stat& st) {
-  return {
-      .device = static_cast<std::uint64_t>(st.st_dev),
-      .inode = static_cast<std::uint64_t>(st.st_ino),
-      .mtime_ns = static_cast<std::int64_t>(st.st_mtim.tv_sec) * 1'000'000'000 + st.st_mtim.tv_nsec,
-      .size = static_cast<std::uint64_t>(st.st_size)};
-}
 
 absl::Status OpenError(int error_number, const std::string& path) {
   switch (error_number) {
@@ -124,23 +117,23 @@ absl::StatusOr<OpenFile> OpenContent(const std::filesystem::path& path) {
 absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Open(
     const std::filesystem::path& path, AfterUse after_use) {
   HEARTH_ASSIGN_OR_RETURN(OpenFile file, OpenContent(path));
-  return Map(path, std::move(file.fd), IdOf(file.st), Access::kShared, after_use);
+  return Map(path, std::move(file.fd), FileIdOf(file.st), Access::kShared, after_use);
 }
 
 absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::OpenSealed(const std::filesystem::path& path,
                                                                          std::stop_token stop) {
   HEARTH_ASSIGN_OR_RETURN(OpenFile file, OpenContent(path));
-  HEARTH_ASSIGN_OR_RETURN(UniqueFd copy, SealedCopy(file.fd.get(), IdOf(file.st).size, path, stop));
+  HEARTH_ASSIGN_OR_RETURN(UniqueFd copy, SealedCopy(file.fd.get(), FileIdOf(file.st).size, path, stop));
   struct stat after {}, copied {};
   if (::fstat(file.fd.get(), &after) != 0 || ::fstat(copy.get(), &copied) != 0) {
     return ErrnoStatus(errno, StrCat("'", ShortName(path), "' cannot be examined"));
   }
-  if (IdOf(after) != IdOf(file.st)) {
+  if (FileIdOf(after) != FileIdOf(file.st)) {
     return absl::DataLossError(StrCat("'", ShortName(path),
                                       "' was written to while it was copied; replace model files by renaming a "
                                       "new one over them"));
   }
-  return Map(path, std::move(copy), IdOf(copied), Access::kShared, AfterUse::kLeaveCached);
+  return Map(path, std::move(copy), FileIdOf(copied), Access::kShared, AfterUse::kLeaveCached);
 }
 
 absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::MapAgain(Access access) const {
@@ -378,7 +371,7 @@ absl::Status MappedFile::Intact() const {
   if (::fstat(fd_.get(), &st) != 0) {
     return ErrnoStatus(errno, StrCat("'", ShortName(path_), "' cannot be examined"));
   }
-  const FileId now = IdOf(st);
+  const FileId now = FileIdOf(st);
   if (now == id_ && !poisoned()) return absl::OkStatus();
   std::string what = poisoned() ? "cut short while in use" : "written to while in use";
   if (now.size < id_.size) what = StrCat("cut short while in use, from ", id_.size, " to ", now.size, " bytes");
@@ -391,7 +384,7 @@ absl::Status MappedFile::Unchanged() const {
   const std::string name = ShortName(path_);
   struct stat st {};
   if (::stat(path_.c_str(), &st) != 0) return OpenError(errno, name);
-  const FileId there = IdOf(st);
+  const FileId there = FileIdOf(st);
   if (there.device != id_.device || there.inode != id_.inode) {
     return absl::FailedPreconditionError(
         StrCat("'", name, "' has been replaced since it was opened"));

@@ -143,7 +143,9 @@ void ReadPlacement(YamlMap& map, ModelOptions& options) {
                                             {"sealed", Residency::kSealed}})) {
     options.residency = residency;
   }
-  map["integrity"].ReadEnum(options.integrity, {{"off", Integrity::kOff}, {"on-load", Integrity::kOnLoad}});
+  map["integrity"].ReadEnum(options.integrity, {{"off", Integrity::kOff},
+                                                {"on-load", Integrity::kOnLoad},
+                                                {"background", Integrity::kBackground}});
 }
 
 void ReadOptions(YamlMap& map, ModelOptions& options) {

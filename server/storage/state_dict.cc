@@ -15,10 +15,12 @@ WeightStorage ToStorage(const std::shared_ptr<const MappedFile>& file,
   const Archive::Record* record = archive->Find(StrCat("data/", pickled.key));
   if (record == nullptr) return storage;  // of no bytes: the walk asks for a record otherwise
   storage.offset = record->data_offset;
-  storage.verify = [archive, record] { return archive->VerifyChecksum(*record); };
+  storage.verify = [record = *record](const ByteSource& bytes) { return Archive::VerifyChecksum(record, bytes); };
   if (record->method == Archive::Method::kDeflated) {
     storage.size = record->size;
-    storage.unpack = [archive, record](std::span<std::byte> out) { return archive->ReadInto(*record, out); };
+    storage.unpack = [archive, record](std::span<std::byte> out, std::size_t) {
+      return archive->ReadInto(*record, out);
+    };
   }
   return storage;
 }

@@ -13,6 +13,7 @@
 
 #include "server/base/status.h"
 #include "server/storage/archive.h"
+#include "server/storage/byte_source.h"
 #include "server/storage/element_type.h"
 #include "server/storage/mapped_file.h"
 #include "server/tensor/tensor.h"
@@ -24,20 +25,28 @@ using Checksum = std::array<std::uint8_t, 32>;
 
 // A run of bytes that tensors are views of.
 struct WeightStorage {
-  using Unpack = std::function<absl::Status(std::span<std::byte> out)>;
+  using Unpack = std::function<absl::Status(std::span<std::byte> out, std::size_t part)>;
 
   std::shared_ptr<const MappedFile> file;
   std::uint64_t offset = 0;  // in the file; of packed bytes where they are packed
   std::uint64_t size = 0;    // unpacked
-  Unpack unpack;             // fills `size` bytes; null: they lie in the file as they are. Thread-safe
+  // Fills one part of `size` bytes; null: they lie in the file as they are. Thread-safe, also for several parts
+  // at once.
+  Unpack unpack;
   std::optional<Checksum> checksum = std::nullopt;  // believed, not computed
-  // Compares the bytes with another kind of checksum that the file states: DATA_LOSS. Null: it states none.
-  // Thread-safe. REQUIRES: `file` is the one that was read.
-  std::function<absl::Status()> verify = nullptr;
+  VerifyChecksum verify = nullptr;  // another kind of checksum that the file states; null: it states none
+
+  std::size_t parts = 1;  // of `unpack`, each to be called once; in any order
 
   // Whether the file's own pages can serve as the tensor's memory.
   bool mappable() const { return unpack == nullptr && offset % kWeightAlignment == 0; }
 };
+
+// All parts, one after the other. REQUIRES: storage.unpack; out.size() == storage.size.
+inline absl::Status UnpackAll(const WeightStorage& storage, std::span<std::byte> out) {
+  for (std::size_t part = 0; part < storage.parts; ++part) HEARTH_RETURN_IF_ERROR(storage.unpack(out, part));
+  return absl::OkStatus();
+}
 
 // Lies inside its storage, whatever the file said.
 struct WeightTensor {

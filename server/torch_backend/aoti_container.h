@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <stop_token>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -47,7 +48,8 @@ class AotiContainer {
   // Puts `weights` where the program reads them: the tensors themselves, not copies, where type and
   // device and layout allow it. `metadata`: what is known of shapes and strides; a library tells only sizes. INVALID_ARGUMENT names every tensor that is missing or does not fit, and those that
   // are given for nothing although they may have been compiled into the code.
-  absl::Status Bind(const Weights& weights, const AotiMetadata& metadata, LoadReport& report);
+  absl::Status Bind(const Weights& weights, const AotiMetadata& metadata, const std::stop_token& stop,
+                    LoadReport& report);
 
   // A number that differs when the bytes of something that may be written differ.
   std::size_t Fingerprint() const;

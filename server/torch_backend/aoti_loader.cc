@@ -69,6 +69,7 @@ class AotiLoader final : public Loader {
   explicit AotiLoader(AotiOptions options)
       : options_(std::move(options)),
         files_(options_.mapped_files ? options_.mapped_files : std::make_shared<MappedFiles>()),
+        verifier_(options_.verifier ? options_.verifier : std::make_shared<BackgroundVerifier>()),
         programs_(options_.temporary) {
     InitialiseTorch();
   }
@@ -104,11 +105,15 @@ class AotiLoader final : public Loader {
     HEARTH_ASSIGN_OR_RETURN(AotiSignature signature,
                             AotiSignature::Make(source.package.metadata(), spec.options, container->inputs(),
                                                 container->outputs()));
-    HEARTH_RETURN_IF_ERROR(container->Bind(source.weights, source.package.metadata(), report));
+    HEARTH_RETURN_IF_ERROR(container->Bind(source.weights, source.package.metadata(), stop, report));
     if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
     if (device.is_cpu()) {
       const Residency residency = ResidencyOf(spec.options, options_.populate);
       HEARTH_RETURN_IF_ERROR(MakeResident(use, residency, stop, report));
+    }
+    std::unique_ptr<BackgroundVerifier::Check> check;
+    if (spec.options.integrity == Integrity::kBackground) {
+      check = verifier_->Prepare(spec.id, ChecksummedParts(source.weights));
     }
     Footprint footprint = FootprintOf(source, device, *container);
     auto model = std::make_unique<AotiModel>(std::move(container), std::move(source.files), std::move(use), device,
@@ -125,6 +130,10 @@ class AotiLoader final : public Loader {
     footprint.host_bytes += host_bytes.held();
     model->set_footprint(std::move(footprint));
     model->set_report(report);
+    if (check != nullptr) {
+      verifier_->Begin(*check);
+      model->set_check(std::move(check));
+    }
     return model;
   }
 
@@ -135,9 +144,10 @@ class AotiLoader final : public Loader {
                                            LoadReport& report) const {
     while (true) {
       HEARTH_ASSIGN_OR_RETURN(AotiSource source, Open(spec, device, stop, report));
-      if (spec.options.integrity == Integrity::kOff) return source;
+      if (!verifier_->OnLoad(spec.options.integrity, source.files)) return source;
       const PhaseTimer timer(report, LoadPhase::kMap);
-      const absl::Status verified = VerifyChecksums(source.weights, stop);
+      const absl::Status verified = VerifyChecksums(ChecksummedParts(source.weights), stop);
+      if (verified.ok()) verifier_->Acquit(source.files);
       if (verified.ok()) return source;
       if (!Written(source.files)) return verified;
     }
@@ -178,6 +188,7 @@ class AotiLoader final : public Loader {
 
   const AotiOptions options_;
   const std::shared_ptr<MappedFiles> files_;
+  const std::shared_ptr<BackgroundVerifier> verifier_;
   mutable AotiPrograms programs_;
 };
 

@@ -6,6 +6,7 @@
 
 #include "server/model/loader.h"
 #include "server/storage/mapped_files.h"
+#include "server/torch_backend/background_verifier.h"
 
 namespace hearth {
 
@@ -14,6 +15,7 @@ struct AotiOptions {
   int runs = 1;          // of one model at the same time: as many as there are compute threads
   std::filesystem::path temporary;  // where archives are unpacked; empty: TMPDIR, or /tmp
   std::shared_ptr<MappedFiles> mapped_files;  // shared with other loaders; null: one of its own
+  std::shared_ptr<BackgroundVerifier> verifier = nullptr;  // likewise, for integrity: background
 };
 
 // A package is native code and runs as the daemon itself: serve only what you trust. What it was

@@ -13,6 +13,7 @@ absl::StatusOr<TensorList> AotiModel::Run(const TensorList& inputs, Session*) co
   auto caught = CatchTorch("the model refused the request", absl::StatusCode::kInvalidArgument,
                            [&] { return RunChecked(ordered); });
   HEARTH_RETURN_IF_ERROR(Intact(files_));
+  if (check_ != nullptr) HEARTH_RETURN_IF_ERROR(check_->status());
   // Whoever did: compiled code cannot be bound anew while others run it, so the model is loaded again.
   if (Written(files_)) return absl::DataLossError("a program has written to weights that this model uses as well");
   return caught.ok() ? *std::move(caught) : std::move(caught).status();

@@ -8,6 +8,7 @@
 #include "server/model/model.h"
 #include "server/torch_backend/aoti_container.h"
 #include "server/torch_backend/aoti_signature.h"
+#include "server/torch_backend/background_verifier.h"
 #include "server/torch_backend/source_file.h"
 
 namespace hearth {
@@ -36,6 +37,7 @@ class AotiModel final : public Model {
   // Runs made-up inputs. FAILED_PRECONDITION: the program has written to its buffers.
   absl::Status Probe() const;
   void LearnOutputs(const TensorList& outputs) { signature_.LearnOutputs(outputs); }
+  void set_check(std::unique_ptr<BackgroundVerifier::Check> check) { check_ = std::move(check); }
   void set_footprint(Footprint footprint) { footprint_ = std::move(footprint); }
   void set_report(const LoadReport& report) { report_ = report; }
 
@@ -49,6 +51,7 @@ class AotiModel final : public Model {
   const std::unique_ptr<AotiContainer> container_;
   Footprint footprint_;
   LoadReport report_;
+  std::unique_ptr<const BackgroundVerifier::Check> check_;  // null: the weights are not being verified
 };
 
 }  // namespace hearth

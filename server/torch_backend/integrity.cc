@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
+#include <span>
 #include <string>
 #include <thread>
-#include <vector>
+#include <utility>
 
 #include "server/base/parallel.h"
 #include "server/torch_backend/sha256.h"
@@ -12,49 +14,103 @@
 namespace hearth {
 namespace {
 
-constexpr std::uint64_t kStep = 16ULL << 20;
+using Bytes = absl::StatusOr<std::span<const std::byte>>;
 
-absl::Status ReadAhead(const MappedFile& file, std::uint64_t offset, std::uint64_t length,
-                       const std::stop_token& stop) {
-  return file.Populate(offset, length, stop, MappedFile::ReadAhead::kYes);
+constexpr std::uint64_t kStep = 16ULL << 20;
+constexpr std::uint64_t kLeisurelyStep = 1ULL << 20;
+
+VerifyChecksum Sha256Of(const WeightStorage& storage, std::string tensor) {
+  return [offset = storage.offset, size = storage.size, checksum = *storage.checksum,
+          tensor = std::move(tensor)](const ByteSource& file) -> absl::Status {
+    Sha256 sha256;
+    for (std::uint64_t at = 0; at < size; at += file.step) {
+      HEARTH_ASSIGN_OR_RETURN(const auto bytes, file.read(offset + at, std::min(file.step, size - at)));
+      sha256.Add(bytes.data(), bytes.size());
+    }
+    const std::string digest = sha256.Finish();
+    if (std::memcmp(digest.data(), checksum.data(), digest.size()) == 0) return absl::OkStatus();
+    return absl::DataLossError(StrCat("does not have the SHA-256 stated for tensor '", tensor,
+                                      "': the file is damaged; copy it again from where it came from"));
+  };
 }
 
-absl::Status VerifySha256(const WeightStorage& storage, const std::string& tensor, const std::stop_token& stop) {
-  Sha256 sha256;
-  for (std::uint64_t at = 0; at < storage.size; at += kStep) {
-    const std::uint64_t step = std::min(kStep, storage.size - at);
-    HEARTH_RETURN_IF_ERROR(ReadAhead(*storage.file, storage.offset + at, step, stop));
-    sha256.Add(storage.file->bytes().data() + storage.offset + at, step);
-  }
-  const std::string digest = sha256.Finish();
-  if (std::memcmp(digest.data(), storage.checksum->data(), digest.size()) == 0) return absl::OkStatus();
-  return AboutFile(storage.file->path(),
-                   absl::DataLossError(StrCat("does not have the SHA-256 stated for tensor '", tensor,
-                                              "': the file is damaged; copy it again from where it came from")));
+// `verify`, telling whose bytes they are.
+VerifyChecksum OfTensor(VerifyChecksum verify, std::string tensor) {
+  return [verify = std::move(verify), tensor = std::move(tensor)](const ByteSource& file) -> absl::Status {
+    absl::Status verified = verify(file);
+    if (!absl::IsDataLoss(verified)) return verified;
+    return absl::DataLossError(StrCat("is damaged in tensor '", tensor, "': ", FromAbsl(verified.message())));
+  };
+}
+
+template <typename File>
+absl::Status Verify(const Checksummed<File>& part, const ByteSource& bytes) {
+  absl::Status verified = part.verify(bytes);
+  return absl::IsDataLoss(verified) ? AboutFile(part.file->path(), verified) : verified;
 }
 
 }  // namespace
 
-absl::Status VerifyChecksums(const Weights& weights, const std::stop_token& stop) {
+std::vector<Checksummed<MappedFile>> ChecksummedParts(const Weights& weights) {
   std::vector<std::string> names(weights.storages.size());  // of a tensor in each
   for (const WeightTensor& tensor : weights.tensors) names[tensor.storage] = tensor.name;
-  return ParallelFor(names.size(), std::thread::hardware_concurrency(), [&](std::size_t i) -> absl::Status {
+  std::vector<Checksummed<MappedFile>> parts;
+  for (std::size_t i = 0; i < names.size(); ++i) {
     const WeightStorage& storage = weights.storages[i];
-    if (storage.checksum && !storage.unpack) return VerifySha256(storage, names[i], stop);
-    if (!storage.verify) return absl::OkStatus();
-    HEARTH_RETURN_IF_ERROR(ReadAhead(*storage.file, storage.offset, storage.size, stop));
-    const absl::Status verified = storage.verify();
-    return verified.ok() ? verified : AboutFile(storage.file->path(), verified);
+    if (storage.checksum && !storage.unpack) {
+      parts.push_back({storage.file, Sha256Of(storage, std::move(names[i]))});
+    } else if (storage.verify) {
+      parts.push_back({storage.file, OfTensor(storage.verify, std::move(names[i]))});
+    }
+  }
+  return parts;
+}
+
+std::vector<Checksummed<MappedFile>> ChecksummedParts(const ScriptArchive& program) {
+  std::vector<Checksummed<MappedFile>> parts;
+  for (const Archive::Record& record : program.archive.records()) {
+    parts.push_back(
+        {program.file, [record](const ByteSource& file) { return Archive::VerifyChecksum(record, file); }});
+  }
+  return parts;
+}
+
+absl::Status VerifyChecksums(const std::vector<Checksummed<MappedFile>>& parts, const std::stop_token& stop) {
+  return ParallelFor(parts.size(), std::thread::hardware_concurrency(), [&](std::size_t i) {
+    const MappedFile& file = *parts[i].file;
+    return Verify(parts[i], {kStep, [&](std::uint64_t offset, std::uint64_t length) -> Bytes {
+                               HEARTH_RETURN_IF_ERROR(
+                                   file.Populate(offset, length, stop, MappedFile::ReadAhead::kYes));
+                               return file.bytes().subspan(offset, length);
+                             }});
   });
 }
 
-absl::Status VerifyChecksums(const ScriptArchive& program, const std::stop_token& stop) {
-  const std::vector<Archive::Record>& records = program.archive.records();
-  return ParallelFor(records.size(), std::thread::hardware_concurrency(), [&](std::size_t i) -> absl::Status {
-    HEARTH_RETURN_IF_ERROR(ReadAhead(*program.file, records[i].data_offset, records[i].compressed_size, stop));
-    const absl::Status verified = program.archive.VerifyChecksum(records[i]);
-    return verified.ok() ? verified : AboutFile(program.file->path(), verified);
-  });
+absl::StatusOr<std::vector<Checksummed<FileReader>>> ForReading(const std::vector<Checksummed<MappedFile>>& parts) {
+  std::map<std::shared_ptr<const MappedFile>, std::shared_ptr<const FileReader>> readers;
+  std::vector<Checksummed<FileReader>> unmapped;
+  for (const Checksummed<MappedFile>& part : parts) {
+    std::shared_ptr<const FileReader>& reader = readers[part.file];
+    if (reader == nullptr) {
+      HEARTH_ASSIGN_OR_RETURN(reader, FileReader::Of(*part.file));
+    }
+    unmapped.push_back({reader, part.verify});
+  }
+  return unmapped;
+}
+
+absl::Status VerifyAtLeisure(const std::vector<Checksummed<FileReader>>& parts, const std::stop_token& stop) {
+  std::vector<std::byte> buffer(kLeisurelyStep);
+  for (const Checksummed<FileReader>& part : parts) {
+    const auto read = [&](std::uint64_t offset, std::uint64_t length) -> Bytes {
+      if (stop.stop_requested()) return absl::CancelledError("stopped while reading the file");
+      const std::span<std::byte> bytes = std::span(buffer).first(length);
+      HEARTH_RETURN_IF_ERROR(part.file->Read(offset, bytes));
+      return bytes;
+    };
+    HEARTH_RETURN_IF_ERROR(Verify(part, {kLeisurelyStep, read}));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace hearth

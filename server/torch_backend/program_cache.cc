@@ -39,7 +39,8 @@ std::optional<std::string> KeyOf(const ScriptArchive& script) {
 }  // namespace
 
 void ProgramCache::Remove(Entries::iterator entry, Entries& leaving) {
-  bytes_ -= entry->bytes;
+  kept_->count -= 1;
+  kept_->bytes -= entry->bytes;
   by_key_.erase(entry->key);
   leaving.splice(leaving.begin(), entries_, entry);
 }
@@ -72,8 +73,9 @@ void ProgramCache::Keep(const Found& found, std::uint64_t bytes) {
   if (by_key_.contains(*found.key)) return;  // somebody loaded the same program meanwhile
   entries_.push_front({*found.key, found.program, bytes});
   by_key_[*found.key] = entries_.begin();
-  bytes_ += bytes;
-  while (bytes_ > max_bytes_) Remove(std::prev(entries_.end()), leaving);
+  kept_->count += 1;
+  kept_->bytes += bytes;
+  while (kept_->bytes > max_bytes_) Remove(std::prev(entries_.end()), leaving);
 }
 
 }  // namespace hearth

@@ -7,8 +7,10 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <utility>
 
 #include "server/base/mutex.h"
+#include "server/torch_backend/kept_programs.h"
 #include "server/torch_backend/script_archive.h"
 #include "server/torch_backend/script_program.h"
 
@@ -24,7 +26,9 @@ namespace hearth {
 // Thread-safe.
 class ProgramCache {
  public:
-  explicit ProgramCache(std::uint64_t max_bytes) : max_bytes_(max_bytes) {}
+  // `kept` says how many there are; null: nobody asks.
+  explicit ProgramCache(std::uint64_t max_bytes, std::shared_ptr<KeptPrograms> kept = nullptr)
+      : max_bytes_(max_bytes), kept_(kept ? std::move(kept) : std::make_shared<KeptPrograms>()) {}
 
   struct Found {
     std::shared_ptr<ScriptProgram> program;
@@ -48,10 +52,10 @@ class ProgramCache {
   void Remove(Entries::iterator entry, Entries& leaving) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const std::uint64_t max_bytes_;
+  const std::shared_ptr<KeptPrograms> kept_;
   Mutex mu_;
   Entries entries_ ABSL_GUARDED_BY(mu_);
   std::unordered_map<std::string, Entries::iterator> by_key_ ABSL_GUARDED_BY(mu_);
-  std::uint64_t bytes_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
 }  // namespace hearth

@@ -45,8 +45,8 @@ absl::StatusOr<ScriptSource> OpenScriptSource(const ModelSpec& spec, MappedFiles
 absl::StatusOr<ScriptSource> MapAgain(const ScriptSource& source, MappedFiles* files);
 
 // Binds all weights to the program, which is the one in the source's archive; fills the parse and bind
-// phases of `report`.
-absl::StatusOr<BoundModule> BindSource(ScriptProgram& program, const ScriptSource& source,
-                                       LoadReport& report);
+// phases of `report`. CANCELLED soon after `stop`.
+absl::StatusOr<BoundModule> BindSource(ScriptProgram& program, const ScriptSource& source, LoadReport& report,
+                                       const std::stop_token& stop = {});
 
 }  // namespace hearth

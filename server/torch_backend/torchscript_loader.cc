@@ -65,7 +65,8 @@ class TorchScriptLoader final : public Loader {
   explicit TorchScriptLoader(TorchScriptOptions options)
       : options_(std::move(options)),
         files_(options_.mapped_files ? options_.mapped_files : std::make_shared<MappedFiles>()),
-        programs_(options_.kept_program_bytes) {
+        verifier_(options_.verifier ? options_.verifier : std::make_shared<BackgroundVerifier>()),
+        programs_(options_.kept_program_bytes, options_.kept_programs) {
     InitialiseTorch();
   }
 
@@ -104,6 +105,8 @@ class TorchScriptLoader final : public Loader {
       HEARTH_RETURN_IF_ERROR(MakeResident(use, residency, stop, report));
     }
 
+    std::unique_ptr<BackgroundVerifier::Check> check;
+    if (spec.options.integrity == Integrity::kBackground) check = verifier_->Prepare(spec.id, Checksums(source));
     absl::StatusOr<std::unique_ptr<TorchScriptModel>> made;
     {
       const PhaseTimer timer(report, LoadPhase::kAnalyse);
@@ -115,6 +118,10 @@ class TorchScriptLoader final : public Loader {
     footprint.host_bytes += ProgramBytes(code_bytes) + host_bytes.held() + model->session_bytes();
     model->set_footprint(std::move(footprint));
     model->set_report(report);
+    if (check != nullptr) {
+      verifier_->Begin(*check);
+      model->set_check(std::move(check));
+    }
     return model;
   }
 
@@ -138,7 +145,7 @@ class TorchScriptLoader final : public Loader {
       HEARTH_RETURN_IF_ERROR(verified);
       if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
       made.program = FindProgram(made.source, report);
-      auto bound = BindSource(*made.program.program, made.source, report);
+      auto bound = BindSource(*made.program.program, made.source, report, stop);
       if (made.source.written()) continue;
       if (!bound.ok()) return bound.status();
       made.bound = *std::move(bound);
@@ -155,12 +162,19 @@ class TorchScriptLoader final : public Loader {
     return BoundSource{std::move(source), std::move(use), {}, {}};
   }
 
-  static absl::Status Verify(const ModelSpec& spec, const ScriptSource& source, const std::stop_token& stop,
-                             LoadReport& report) {
-    if (spec.options.integrity == Integrity::kOff) return absl::OkStatus();
+  absl::Status Verify(const ModelSpec& spec, const ScriptSource& source, const std::stop_token& stop,
+                      LoadReport& report) const {
+    if (!verifier_->OnLoad(spec.options.integrity, source.files)) return absl::OkStatus();
     const PhaseTimer timer(report, LoadPhase::kMap);
-    HEARTH_RETURN_IF_ERROR(VerifyChecksums(source.program, stop));
-    return VerifyChecksums(source.weights, stop);
+    HEARTH_RETURN_IF_ERROR(VerifyChecksums(Checksums(source), stop));
+    verifier_->Acquit(source.files);
+    return absl::OkStatus();
+  }
+
+  static std::vector<Checksummed<MappedFile>> Checksums(const ScriptSource& source) {
+    std::vector<Checksummed<MappedFile>> parts = ChecksummedParts(source.program);
+    for (auto& part : ChecksummedParts(source.weights)) parts.push_back(std::move(part));
+    return parts;
   }
 
   static absl::Status ToDevice(BoundModule& bound, const at::Device& device, LoadReport& report) {
@@ -195,6 +209,7 @@ class TorchScriptLoader final : public Loader {
 
   const TorchScriptOptions options_;
   const std::shared_ptr<MappedFiles> files_;  // models keep it, to bind anew
+  const std::shared_ptr<BackgroundVerifier> verifier_;
   mutable ProgramCache programs_;
 };
 

@@ -115,6 +115,7 @@ absl::StatusOr<TensorList> TorchScriptModel::Run(const TensorList& inputs, Sessi
         });
     absl::StatusOr<TensorList> outputs = caught.ok() ? *std::move(caught) : std::move(caught).status();
     HEARTH_RETURN_IF_ERROR(binding->source.Intact());
+    if (check_ != nullptr) HEARTH_RETURN_IF_ERROR(check_->status());
     const Disturbance disturbance = Disturbed(*binding);
     if (!disturbance.any()) return outputs;
     HEARTH_RETURN_IF_ERROR(Rebind(binding, disturbance, /*own_mapping=*/round > 0 && disturbance.changed.empty()));

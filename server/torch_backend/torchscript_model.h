@@ -6,6 +6,7 @@
 
 #include "server/base/mutex.h"
 #include "server/model/model.h"
+#include "server/torch_backend/background_verifier.h"
 #include "server/torch_backend/program_signature.h"
 #include "server/torch_backend/script_source.h"
 #include "server/torch_backend/script_session.h"
@@ -52,6 +53,7 @@ class TorchScriptModel final : public Model {
   void set_report(const LoadReport& report) { report_ = report; }
   void LearnOutputs(const TensorList& outputs);  // data types that only a run can tell
   void set_outputs(std::vector<TensorInfo> outputs) { program_.signature.outputs = std::move(outputs); }
+  void set_check(std::unique_ptr<BackgroundVerifier::Check> check) { check_ = std::move(check); }
   std::uint64_t session_bytes() const;
 
  private:
@@ -95,6 +97,7 @@ class TorchScriptModel final : public Model {
   ProgramSignature program_;
   Footprint footprint_;
   LoadReport report_;
+  std::unique_ptr<const BackgroundVerifier::Check> check_;  // null: the weights are not being verified
 
   mutable Mutex mu_;
   mutable std::shared_ptr<const Binding> binding_ ABSL_GUARDED_BY(mu_);

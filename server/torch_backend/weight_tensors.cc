@@ -24,10 +24,23 @@ at::ScalarType ScalarTypeOf(const ElementType& type) {
   throw std::runtime_error(StrCat("this LibTorch has no element type ", type.name));
 }
 
-absl::StatusOr<std::vector<at::Storage>> MakeStorages(const Weights& weights, LoadReport& report,
-                                                      PhaseTimer& binding) {
+// One of the pieces that are read at the same time.
+struct Piece {
+  std::size_t storage, part;
+};
+
+absl::Status Read(const WeightStorage& from, std::size_t part, at::Storage& to) {
+  const std::span out(static_cast<std::byte*>(to.mutable_data()), from.size);
+  if (from.unpack) return from.unpack(out, part);
+  const auto bytes = from.file->bytes().subspan(from.offset, from.size);
+  std::copy(bytes.begin(), bytes.end(), out.begin());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<at::Storage>> MakeStorages(const Weights& weights, const std::stop_token& stop,
+                                                      LoadReport& report, PhaseTimer& binding) {
   std::vector<at::Storage> storages(weights.storages.size());
-  std::vector<std::size_t> packed;
+  std::vector<Piece> pieces;
   for (std::size_t i = 0; i < storages.size(); ++i) {
     const WeightStorage& from = weights.storages[i];
     report.weight_bytes += from.size;
@@ -37,30 +50,28 @@ absl::StatusOr<std::vector<at::Storage>> MakeStorages(const Weights& weights, Lo
     } else {
       data = c10::GetAllocator(c10::DeviceType::CPU)->allocate(from.size);
       report.copied_bytes += from.size;
-      if (from.size > 0) packed.push_back(i);
+      const std::size_t parts = from.size == 0 ? 0 : from.unpack ? from.parts : 1;
+      for (std::size_t part = 0; part < parts; ++part) pieces.push_back({i, part});
     }
     storages[i] = at::Storage(at::Storage::use_byte_size_t(), from.size, std::move(data));
   }
-  const auto fill = [&](std::size_t index) -> absl::Status {
-    const WeightStorage& from = weights.storages[packed[index]];
-    const std::span out(static_cast<std::byte*>(storages[packed[index]].mutable_data()), from.size);
-    if (from.unpack) return from.unpack(out);
-    const auto bytes = from.file->bytes().subspan(from.offset, from.size);
-    std::copy(bytes.begin(), bytes.end(), out.begin());
-    return absl::OkStatus();
-  };
-  if (packed.empty()) return storages;
+  if (pieces.empty()) return storages;
   PhaseTimer timer(report, LoadPhase::kRead, &binding);
   timer.AddBytes(weights.copied_bytes());
-  HEARTH_RETURN_IF_ERROR(ParallelFor(packed.size(), std::thread::hardware_concurrency(), fill));
+  HEARTH_RETURN_IF_ERROR(
+      ParallelFor(pieces.size(), std::thread::hardware_concurrency(), [&](std::size_t i) -> absl::Status {
+        if (stop.stop_requested()) return absl::CancelledError("stopped while reading the weights");
+        const auto [storage, part] = pieces[i];
+        return Read(weights.storages[storage], part, storages[storage]);
+      }));
   return storages;
 }
 
 }  // namespace
 
-absl::StatusOr<std::vector<at::Tensor>> MakeTensors(const Weights& weights, LoadReport& report,
-                                                    PhaseTimer& binding) {
-  HEARTH_ASSIGN_OR_RETURN(const std::vector<at::Storage> storages, MakeStorages(weights, report, binding));
+absl::StatusOr<std::vector<at::Tensor>> MakeTensors(const Weights& weights, const std::stop_token& stop,
+                                                    LoadReport& report, PhaseTimer& binding) {
+  HEARTH_ASSIGN_OR_RETURN(const std::vector<at::Storage> storages, MakeStorages(weights, stop, report, binding));
   std::vector<at::Tensor> tensors;
   tensors.reserve(weights.tensors.size());
   for (const WeightTensor& tensor : weights.tensors) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -15,9 +16,9 @@ namespace hearth {
 
 // One tensor for each of weights.tensors, in their order. They lie in the mapped files where alignment
 // allows it; what does not is read in parallel, which is the report's phase of that name inside of
-// `binding`. Throws what LibTorch throws.
-absl::StatusOr<std::vector<at::Tensor>> MakeTensors(const Weights& weights, LoadReport& report,
-                                                    PhaseTimer& binding);
+// `binding`. CANCELLED soon after `stop`. Throws what LibTorch throws.
+absl::StatusOr<std::vector<at::Tensor>> MakeTensors(const Weights& weights, const std::stop_token& stop,
+                                                    LoadReport& report, PhaseTimer& binding);
 
 inline constexpr std::size_t kNamesInMessage = 8;
 

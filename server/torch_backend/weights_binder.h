@@ -1,6 +1,8 @@
 // Puts weights from files of their own into a program: one program, any number of weight sets.
 #pragma once
 
+#include <stop_token>
+
 #include "server/base/status.h"
 #include "server/model/load_report.h"
 #include "server/storage/weights.h"
@@ -14,7 +16,8 @@ namespace hearth {
 // missing when the one it is tied to is there, and a buffer when the program has its value.
 //
 // INVALID_ARGUMENT names every tensor that is missing or does not fit. Names that the program does not
-// have are logged.
-absl::Status BindWeights(torch::jit::Module& module, const Weights& weights, LoadReport& report);
+// have are logged. CANCELLED soon after `stop`.
+absl::Status BindWeights(torch::jit::Module& module, const Weights& weights, const std::stop_token& stop,
+                         LoadReport& report);
 
 }  // namespace hearth

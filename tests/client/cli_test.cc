@@ -219,13 +219,14 @@ TEST_F(Cli, PsListsWhatIsResident) {
   const Outcome outcome = Run({"ps"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_EQ(outcome.out,
-            "MODEL   VERSION  STATE   DEVICE     HOST   MAPPED  IN USE  PIN  HITS  LAST USED     LOAD"
+            "MODEL   VERSION  STATE   DEVICE     HOST               MAPPED  IN USE  PIN  HITS  LAST USED     LOAD"
             "  ERROR\n"
-            "broken        1  failed       0        0        0       0  -       0  never            -"
+            "broken        1  failed       0        0                    0       0  -       0  never            -"
             "  not a zip archive\n"
-            "echo          3  ready        0  1.5 KiB  2.0 GiB       2  yes    41  2h ago     42.0 ms\n");
+            "echo          3  ready        0  1.5 KiB  2.0 GiB of 64.0 GiB       2  yes    41  2h ago     42.0 ms\n");
   const auto json = RunJson({"ps"});
   EXPECT_EQ(json["models"][1]["bytes"]["mapped"], std::uint64_t{2} << 30);
+  EXPECT_EQ(json["models"][1]["bytes"]["window"], std::uint64_t{2} << 30);
   EXPECT_EQ(json["models"][1]["load_phases"]["parse"], 40.5);  // it was sent with noise at its end
   EXPECT_EQ(json["models"][1]["load_milliseconds"], 42.0);
   EXPECT_THAT(json["models"][1]["last_used"].get<std::string>(),

@@ -199,6 +199,8 @@ class FakeServer::Cache final : public hearth::v1::Cache::Service {
     echo->set_pinned(true);
     echo->mutable_bytes()->set_host(1536);
     echo->mutable_bytes()->set_mapped(std::uint64_t{2} << 30);
+    echo->mutable_bytes()->set_window(std::uint64_t{2} << 30);
+    echo->mutable_load()->set_mapped_bytes(std::uint64_t{64} << 30);
     echo->set_hits(41);
     // Far enough from the hour's borders that the answer does not depend on how long the test takes.
     const auto used = std::chrono::system_clock::now() - std::chrono::minutes(150);

@@ -37,6 +37,7 @@ models:
 - {name: resnet-50, version: 4}
 cache:
   budget: {device: 1GiB, host: 33.3%, mapped: 1234567}
+  mapped_window: 3MiB
   kept_programs: 8MiB
   drop_page_cache: true
   failure_backoff: 1s
@@ -95,6 +96,7 @@ TEST(ServerConfig, ReadsEveryKey) {
   EXPECT_EQ(config->cache.budget.device, BytesOrPercent::Bytes(1 << 30));
   EXPECT_EQ(config->cache.budget.host, BytesOrPercent::Percent(33.3));
   EXPECT_EQ(config->cache.budget.mapped, BytesOrPercent::Bytes(1234567));
+  EXPECT_EQ(config->cache.mapped_window.bytes, std::uint64_t{3} << 20);
   EXPECT_EQ(config->cache.kept_programs, std::uint64_t{8} << 20);
   EXPECT_EQ(config->cache.failure_backoff, 1s);
   EXPECT_EQ(config->cache.max_failure_backoff, 90s);

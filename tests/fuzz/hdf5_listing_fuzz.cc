@@ -26,7 +26,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       if (storage.offset > file.size() || storage.size > file.size() - storage.offset) std::abort();
     } else if (storage.size <= kMaxUnpacked) {
       std::vector<std::byte> out(storage.size);
-      (void)storage.unpack(out);
+      (void)UnpackAll(storage, out);
     }
   }
   return 0;

@@ -1,4 +1,7 @@
-"""Fixtures of the integration tests. Each file is one ctest; a skipped test counts as a failure."""
+"""Fixtures of the integration tests. Each file is one ctest.
+
+A skipped test counts as a failure, but for what a machine may lack: its reason begins with "needs ".
+"""
 
 import os
 import pathlib
@@ -57,7 +60,8 @@ def pytest_runtest_makereport(item, call):
 
 def pytest_sessionfinish(session, exitstatus):
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if exitstatus == 0 and reporter is not None and reporter.stats.get("skipped"):
+    skipped = reporter.stats.get("skipped", []) if reporter is not None else []
+    if exitstatus == 0 and not all(report.longrepr[2].startswith("Skipped: needs ") for report in skipped):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -73,11 +73,11 @@ class Hearthd:
     """One process. As a context manager: waits until it is ready, kills it at the end.
 
     ready=False: only until it listens. data_limit: RLIMIT_DATA, in bytes. unprivileged: without root's
-    right to read every file.
+    right to read every file. join: called in the process before it becomes hearthd.
     """
 
     def __init__(self, repository, workdir, config=None, args=(), env=None, data_limit=None,
-                 unprivileged=False, ready=True):
+                 unprivileged=False, join=None, ready=True):
         self.workdir = pathlib.Path(workdir)
         self.config_file = write_config(
             self.workdir / "hearth.yaml", merged(base_config(repository), config or {}))
@@ -86,6 +86,7 @@ class Hearthd:
         self._env = environment({"TMPDIR": str(self.workdir), **(env or {})})
         self._data_limit = data_limit
         self._unprivileged = unprivileged
+        self._join = join
         self._wait_until_ready = ready
         self.lines = []
         self._events = queue.Queue()
@@ -112,8 +113,10 @@ class Hearthd:
                 resource.setrlimit(resource.RLIMIT_DATA, (self._data_limit, self._data_limit))
             if self._unprivileged and os.geteuid() == 0:
                 drop_file_privileges()
+            if self._join:
+                self._join()
 
-        restricted = self._data_limit or self._unprivileged
+        restricted = self._data_limit or self._unprivileged or self._join
         self.process = subprocess.Popen(
             self._args, env=self._env, cwd=self.workdir, text=True, errors="replace",
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,

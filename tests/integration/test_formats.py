@@ -233,6 +233,36 @@ def test_hdf5_that_cannot_be_read_is_refused_with_the_reason(start, tmp_path):
     assert "lzf" in told and "h5repack" in told
 
 
+class Matrix(torch.nn.Module):
+    """Answers with all of its weights."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.weight = torch.nn.Parameter(values, requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.weight + x
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_a_huge_chunked_data_set_is_what_h5py_reads(start, tmp_path, gaps):
+    """Chunks are unpacked in parallel, those at the edges stick out, and some may never have been written."""
+    root = tmp_path / "models"
+    folder = root / "matrix" / "1"
+    shape = (3001, 2003)
+    write_program(folder, Matrix(torch.zeros(1).expand(shape)))
+    values = np.random.default_rng(5).integers(-4, 4, size=shape).astype(np.float32)
+    with h5py.File(folder / "model.h5", "w", libver=("earliest", "v110")) as file:
+        weight = file.create_dataset("weight", shape, "<f4", chunks=(100, 300), compression="gzip", shuffle=True,
+                                     fillvalue=2.5)
+        weight[:2000 if gaps else None] = values[:2000 if gaps else None]
+    with h5py.File(folder / "model.h5") as file:
+        expected = file["weight"][:]
+    assert (expected == 2.5).any() == gaps
+    answer = ask(start(root), "matrix", np.zeros((1, 1), np.float32))
+    assert answer.tobytes() == expected.tobytes()
+
+
 def test_hdf5_that_libhdf5_does_not_survive_is_refused(start, tmp_path):
     root = tmp_path / "models"
     folder = root / "net" / "1"

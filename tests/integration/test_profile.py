@@ -46,6 +46,8 @@ def test_profile_of_a_served_model_loads_it_first(server):
     assert report["phases"]
     again = json.loads(server.cli("profile", "frozen2", "--reload", "--json").stdout)
     assert again["kept_program"] is True
+    assert server.metric("hearth_kept_programs") >= 1
+    assert 0 < server.metric("hearth_kept_program_bytes") <= 64 << 20
     assert "parse" in {phase["name"] for phase in again["phases"]}
 
 

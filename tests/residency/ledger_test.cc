@@ -61,6 +61,30 @@ TEST(Ledger, AttributesSharedBytesToWhoStaysLongest) {
   EXPECT_EQ(ledger.used().mapped_bytes, 100u);
 }
 
+TEST(Ledger, ChargesAWindowInPlaceOfTheExtentsAndToEveryoneAnew) {
+  const Footprint weights = Windowed(Mapped({{kFile, 0, 100}, {kOther, 0, 50}}), 30);
+  EXPECT_EQ(weights.mapped_bytes(), 30u);
+  Ledger ledger;
+  ledger.Add(Mapped({{kFile, 0, 100}}), kResident);
+  ledger.Add(weights, kResident);
+  ledger.Add(weights, kLoading);
+  EXPECT_EQ(ledger.held(kResident).mapped_bytes, 130u);
+  EXPECT_EQ(ledger.held(kLoading).mapped_bytes, 30u);
+  ledger.Remove(weights, kResident);
+  ledger.Add(weights, kUnloading);
+  EXPECT_EQ(ledger.used().mapped_bytes, 160u);
+  ledger.DropUnloading();
+  EXPECT_EQ(ledger.used().mapped_bytes, 130u);
+  ledger.Remove(Mapped({{kFile, 0, 100}}), kResident);
+  ledger.Remove(weights, kLoading);
+  EXPECT_EQ(ledger.used(), Bytes{});
+}
+
+TEST(Ledger, AWindowOnNothingIsNothing) {
+  EXPECT_EQ(Windowed({0, 7, {}}, 30).mapped_bytes(), 0u) << "all of it has been copied to a device";
+  EXPECT_EQ(Windowed({0, 7, {}}, 30).host_bytes, 7u);
+}
+
 TEST(Ledger, NamesTheDimensionThatIsShort) {
   EXPECT_EQ(Shortage({1, 2, 3}, {}, {1, 2, 3}), std::nullopt);
   EXPECT_THAT(*Shortage({0, 0, 4096}, {0, 0, 1024}, {0, 0, 2048}),

@@ -68,7 +68,7 @@ class ManagerTest : public testing::Test {
               .find_spec =
                   [this](const ModelId& id) -> absl::StatusOr<ModelSpec> {
                 if (!spec_error_.ok()) return spec_error_;
-                return ModelSpec{id, "fake", id.name, {}};
+                return ModelSpec{id, "fake", id.name, spec_options_};
               },
               .find_loader = [this](std::string_view) -> absl::StatusOr<const Loader*> {
                 return &loader_;
@@ -140,6 +140,7 @@ class ManagerTest : public testing::Test {
   ModelManager::Options options_;
   const EvictionPolicy* policy_ = nullptr;
   absl::Status spec_error_;
+  ModelOptions spec_options_;  // of every model
   fakes::ManualClock clock_;
   fakes::ManualExecutor executor_;
   fakes::ManualTimer timer_{clock_};

@@ -51,6 +51,19 @@ TEST(MemoryBudget, ChargesTheTruthWhereItFitsAndRefusesItWhereItDoesNot) {
   EXPECT_EQ(budget.usage().used().host_bytes, 100u);
 }
 
+TEST(MemoryBudget, WindowsAreGrantedWhileThereIsRoomForThem) {
+  MemoryBudget budget({0, 0, 100});
+  const Footprint window = Windowed(Mapped(1, 1000), 40);
+  const Reservation a = Resident(budget, window);
+  std::optional<Reservation> b = budget.TryReserve(window);
+  ASSERT_TRUE(b) << "of the same file, and charged again";
+  EXPECT_EQ(budget.usage().used().mapped_bytes, 80u);
+  EXPECT_FALSE(budget.TryReserve(window));
+  EXPECT_FALSE(budget.TryReserve(Windowed(Mapped(2, 1000), ~std::uint64_t{0})));
+  b.reset();
+  EXPECT_TRUE(budget.TryReserve(Mapped(2, 60)));
+}
+
 TEST(MemoryBudget, SharedWeightsFitWhereASecondCopyWouldNot) {
   MemoryBudget budget({0, 0, 100});
   const Reservation a = Resident(budget, Mapped(1, 80));

@@ -80,15 +80,6 @@ TEST_F(RoomTest, WhatIsLargerThanTheBudgetIsRefusedAndNothingIsEvicted) {
   EXPECT_TRUE(IsResident("a"));
 }
 
-TEST_F(RoomTest, WeightsOverTheMappedBudgetAreRefusedByName) {
-  fakes::FakeLoader::Script script;
-  script.model.footprint.extents = {{FileId{1, 1, 0, 200}, 0, 101}};
-  loader_.Set("wide", script);
-  Cold cold = Acquire("wide");
-  executor_.RunAll();
-  EXPECT_THAT(cold.status(), Fails(kFailedPrecondition, "cache.budget.mapped"));
-}
-
 TEST_F(RoomTest, HardPinsThatLeaveNoRoomAreRefusedAtOnceAndNothingIsEvicted) {
   manager().SetHardPins({Id("kept")});
   Resident("kept", 50);

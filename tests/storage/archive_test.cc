@@ -250,6 +250,37 @@ TEST(Archive, ReadHonoursTheCallersLimit) {
             absl::StatusCode::kResourceExhausted);
 }
 
+TEST(Archive, VerifiesChecksumsOfBytesFromElsewhereInPieces) {
+  std::string content(100'000, 'q');
+  for (std::size_t i = 0; i < content.size(); ++i) content[i] = static_cast<char>(i * i % 251);
+  const auto file = BuildZip({{.name = "n/a", .content = content}, {.name = "n/b", .content = content, .deflate = true}});
+  const auto archive = Archive::Open(file);
+  ASSERT_TRUE(archive.ok()) << archive.status();
+  for (const char* name : {"a", "b"}) {
+    const Archive::Record& record = *archive->Find(name);
+    auto copy = file;
+    std::uint64_t asked = 0;
+    const auto verify = [&] {
+      asked = 0;
+      return Archive::VerifyChecksum(record, {7, [&](std::uint64_t offset, std::uint64_t length) {
+                                                EXPECT_LE(length, 7u);
+                                                asked += length;
+                                                return absl::StatusOr<std::span<const std::byte>>(
+                                                    std::span(copy).subspan(offset, length));
+                                              }});
+    };
+    EXPECT_EQ(verify(), absl::OkStatus()) << name;
+    EXPECT_EQ(asked, record.compressed_size) << name;
+    copy[record.data_offset + record.compressed_size / 2] ^= std::byte{4};
+    EXPECT_EQ(verify().code(), absl::StatusCode::kDataLoss) << name;
+    const absl::Status stopped = Archive::VerifyChecksum(
+        record, {7, [&](std::uint64_t, std::uint64_t) -> absl::StatusOr<std::span<const std::byte>> {
+                   return absl::CancelledError("enough");
+                 }});
+    EXPECT_EQ(stopped, absl::CancelledError("enough")) << name;
+  }
+}
+
 TEST(Archive, VerifiesChecksumsOnDemand) {
   auto file = BuildZip({{.name = "n/a", .content = "weights"},
                         {.name = "n/b", .content = std::string(1 << 20, 'q'), .deflate = true}});

@@ -116,7 +116,7 @@ TEST(Hdf5Listing, UnpackingChecksWhatTheListClaims) {
   const auto weights = Parse(Chunked("[0,0,0,40,0]", R"("deflate")"));
   ASSERT_TRUE(weights.ok()) << weights.status();
   std::vector<std::byte> out(4 * 6 * 4);
-  const absl::Status unpacked = weights->storages[0].unpack(out);
+  const absl::Status unpacked = UnpackAll(weights->storages[0], out);
   EXPECT_EQ(unpacked.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(unpacked.message(), HasSubstr("'a': its packed bytes are damaged"));
 }

@@ -110,6 +110,7 @@ TEST(ModelYaml, ResidencyAndIntegrityAreOneOfTheirWords) {
   for (const char* word : {"mapped", "populated", "locked", "sealed"}) EXPECT_THAT(residency, HasSubstr(word));
   EXPECT_EQ(Errors("integrity: 'off'\n") + Errors("integrity: off\n"), "");
   EXPECT_THAT(Errors("integrity: always\n"), HasSubstr("on-load"));
+  EXPECT_EQ(Errors("integrity: background\n"), "");
 }
 
 TEST(ModelYaml, BatchingNeedsABatchDimension) {

@@ -66,6 +66,26 @@ TEST(ProgramCache, WithoutRoomNothingIsKept) {
   EXPECT_FALSE(LoadThrough(small, Data("linear.pt")).kept);
 }
 
+TEST(ProgramCache, SaysHowManyProgramsItKeepsAndWhatTheyAreCharged) {
+  const auto kept = std::make_shared<KeptPrograms>();
+  ProgramCache cache(250, kept);
+  EXPECT_EQ(kept->count, 0u);
+  LoadThrough(cache, Data("linear.pt"));
+  LoadThrough(cache, Data("linear.pt"));
+  EXPECT_EQ(kept->count, 1u);
+  EXPECT_EQ(kept->bytes, 100u);
+  LoadThrough(cache, Data("views.pt"), 150);
+  EXPECT_EQ(kept->count, 2u);
+  EXPECT_EQ(kept->bytes, 250u);
+  LoadThrough(cache, Data("frozen.pt"), 50);
+  EXPECT_EQ(kept->count, 2u);
+  EXPECT_EQ(kept->bytes, 200u) << "linear.pt left";
+  LoadThrough(cache, Data("frozen.pt")).program->Spoil();
+  cache.Find(*OpenScriptArchive(Data("frozen.pt")));
+  EXPECT_EQ(kept->count, 1u);
+  EXPECT_EQ(kept->bytes, 150u);
+}
+
 TEST(ProgramCache, AProgramWhoseConstantsWereWrittenIsNotHandedOutAgain) {
   ProgramCache cache(kRoomy);
   const auto spoilt = LoadThrough(cache, Data("frozen.pt"));

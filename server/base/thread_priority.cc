@@ -1,0 +1,23 @@
+#include "server/base/thread_priority.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace hearth {
+namespace {
+
+// linux/ioprio.h, which is not among the headers for programs everywhere.
+constexpr int kIoprioWhoProcess = 1;  // a thread, to the kernel
+constexpr int kIoprioClassIdle = 3 << 13;
+
+}  // namespace
+
+void RunThisThreadWhenIdle() {
+  const sched_param none{};
+  ::pthread_setschedparam(::pthread_self(), SCHED_IDLE, &none);
+  ::syscall(SYS_ioprio_set, kIoprioWhoProcess, 0, kIoprioClassIdle);
+}
+
+}  // namespace hearth
