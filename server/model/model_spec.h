@@ -57,6 +57,9 @@ struct ModelSpec {
   std::filesystem::path file;  // the program, with its weights if `weights` is empty
   ModelOptions options;
   std::vector<std::filesystem::path> weights = {};  // files of weights, or an index of shards
+  // Which content of its files was found when it was asked for: another number, something was written,
+  // replaced or removed since. Only to be compared with an earlier one of the same model.
+  std::uint64_t revision = 0;
 };
 
 }  // namespace hearth

@@ -70,6 +70,7 @@ struct alignas(64) CacheEntry {
   TimePoint retry_at{};                     // failed: remembered until then
   LoadReport report;                        // ready, draining
   WallTime loaded_at{};                     // ready, draining
+  std::uint64_t revision = 0;               // ready, draining: ModelSpec::revision
   std::vector<std::shared_ptr<Completion>> on_gone;  // told when absent, or its load was stopped
 };
 

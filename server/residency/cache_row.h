@@ -24,6 +24,7 @@ struct CacheRow {
   std::uint64_t window_bytes = 0;  // of those, a window on weights that are larger than the budget
   TimePoint last_used{};
   WallTime loaded_at{};            // ready, draining
+  std::uint64_t revision = 0;      // ready, draining: ModelSpec::revision of what was loaded
   bool pinned = false;             // hard pin: never evicted
   std::size_t waiters = 0;
   LoadReport load_report;          // ready, draining

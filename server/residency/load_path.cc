@@ -48,7 +48,8 @@ void ModelManager::LoadOne(LoadPtr load) {
   if (!model.ok()) return Fail(*load, model.status(), !absl::IsCancelled(model.status()));
   const LoadReport report = (*model)->load_report();
 
-  absl::StatusOr<ModelCache::Published> published = cache_.Publish(load->entry, *model);
+  absl::StatusOr<ModelCache::Published> published =
+      cache_.Publish(load->entry, *model, load->spec->revision);
   if (!published.ok()) {
     model->reset();  // before its bytes are given back
     return Fail(*load, published.status(), !absl::IsCancelled(published.status()));

@@ -184,6 +184,7 @@ ModelCache::Victim ModelCache::TakeOut(CacheEntry& entry) {
   Transition(entry, ModelState::kUnloading);
   entry.report = {};
   entry.loaded_at = {};
+  entry.revision = 0;
   CacheEntry* expected = &entry;
   entry.slot.current.compare_exchange_strong(expected, nullptr, std::memory_order_release,
                                              std::memory_order_relaxed);

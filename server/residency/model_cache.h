@@ -144,7 +144,7 @@ class ModelCache {
   // kLoading -> kReady, charged what was measured, its weights a window if that is what was reserved.
   // Every waiter's pin is taken before anybody can evict the model. An error leaves the model with the caller, who destroys it and calls Fail():
   // CANCELLED, it was told to stop; RESOURCE_EXHAUSTED, more was measured than fits.
-  absl::StatusOr<Published> Publish(CacheEntry& entry, std::unique_ptr<Model>& model)
+  absl::StatusOr<Published> Publish(CacheEntry& entry, std::unique_ptr<Model>& model, std::uint64_t revision)
       ABSL_LOCKS_EXCLUDED(mu_);
 
   struct Failed {

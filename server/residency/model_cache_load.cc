@@ -137,7 +137,8 @@ bool ModelCache::SetBlocked(CacheEntry& entry, absl::Status why) {
 }
 
 absl::StatusOr<ModelCache::Published> ModelCache::Publish(CacheEntry& entry,
-                                                          std::unique_ptr<Model>& model) {
+                                                          std::unique_ptr<Model>& model,
+                                                          std::uint64_t revision) {
   MutexLock lock(mu_);
   if (entry.stopping) return absl::CancelledError(StrCat(Title(entry.slot.id), " was stopped"));
   // What it was let in with holds for what was measured, too.
@@ -156,6 +157,7 @@ absl::StatusOr<ModelCache::Published> ModelCache::Publish(CacheEntry& entry,
   }
   entry.report = model->load_report();
   entry.loaded_at = clock_.WallNow();
+  entry.revision = revision;
   entry.model = std::move(model);
   entry.reload = false;
   entry.hits.store(0, std::memory_order_relaxed);

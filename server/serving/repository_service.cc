@@ -1,9 +1,6 @@
 #include "server/serving/repository_service.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
-#include <filesystem>
 #include <memory>
 #include <optional>
 #include <set>
@@ -14,27 +11,6 @@
 
 namespace hearth {
 namespace {
-
-// Whether `path` was written, replaced or renamed at or after `when`. Looks at the time of the last
-// change of the inode, which `cp -p` and `touch -d` cannot set back.
-bool ChangedSince(const std::filesystem::path& path, WallTime when) {
-  struct stat status{};
-  if (::stat(path.c_str(), &status) != 0) return false;
-  const auto changed = std::chrono::seconds(status.st_ctim.tv_sec) +
-                       std::chrono::nanoseconds(status.st_ctim.tv_nsec);
-  return changed >= when.time_since_epoch();
-}
-
-// The same for all files of a model: the program, and the model.yaml of its folder if it has one.
-bool ModelChangedSince(const ModelSpec& spec, WallTime when) {
-  const std::filesystem::path version = spec.file.parent_path();
-  const std::filesystem::path folder = version.parent_path();
-  const bool has_folder =
-      version.filename() == std::to_string(spec.id.version) && folder.filename() == spec.id.name;
-  const auto changed = [&](const std::filesystem::path& file) { return ChangedSince(file, when); };
-  if (std::any_of(spec.weights.begin(), spec.weights.end(), changed)) return true;
-  return ChangedSince(spec.file, when) || (has_folder && ChangedSince(folder / "model.yaml", when));
-}
 
 // What the load's own status means to the one who asked for it: Triton calls every fault of the
 // model INVALID_ARGUMENT. What asking again, or making room, can mend keeps its code.
@@ -241,8 +217,7 @@ void RepositoryService::Load(const std::string& model, Deadline deadline, LoadCa
   if (const auto spec = deps_.catalog.Spec(*id); spec.ok()) {
     for (const ModelCache::Row& row : deps_.manager.Snapshot()) {
       if (row.id != *id || row.state != ModelState::kReady) continue;
-      const auto took = std::chrono::ceil<WallTime::duration>(row.load_report.total());
-      reload = ModelChangedSince(*spec, row.loaded_at - took);
+      reload = row.revision != spec->revision;
     }
   }
   deps_.manager.Load(*id, {.reload = reload}, deadline,

@@ -9,6 +9,7 @@
 #include "server/base/log.h"
 #include "server/storage/mapped_file.h"
 #include "server/storage/model_yaml.h"
+#include "server/storage/revision.h"
 
 namespace hearth {
 namespace {
@@ -304,9 +305,13 @@ absl::StatusOr<ModelSpec> Catalog::Spec(const ModelId& id) const {
   if (found == now->end()) return absl::NotFoundError(Unknown(id.name));
   if (found->second->versions.empty()) return found->second->error;
   const auto at = found->second->versions.find(id.version);
-  if (at != found->second->versions.end()) return at->second;
-  return absl::NotFoundError(
-      StrCat("Request for unknown model: '", id.name, "' version ", id.version, " is not found"));
+  if (at == found->second->versions.end()) {
+    return absl::NotFoundError(
+        StrCat("Request for unknown model: '", id.name, "' version ", id.version, " is not found"));
+  }
+  ModelSpec spec = at->second;
+  spec.revision = RevisionOf(spec);
+  return spec;
 }
 
 absl::Status Catalog::Fault(std::string_view model) const {

@@ -47,6 +47,7 @@ class Catalog {
   //   otherwise    why the model cannot be understood
   absl::StatusOr<ModelId> Resolve(std::string_view model,
                                   std::optional<std::int64_t> version) const;
+  // With its files' revision as of now: a look at each file, though not into it.
   absl::StatusOr<ModelSpec> Spec(const ModelId& id) const;
 
   // Why the model cannot be understood as it is on disk now, also where it goes on as it was.

@@ -57,6 +57,17 @@ TEST(Catalog, FindsVersionsAndBareFiles) {
   EXPECT_EQ(catalog.Spec({"bare", 1})->file, dir.path() / "bare.pt");
 }
 
+TEST(Catalog, ASpecSaysWhichContentOfItsFilesItFound) {
+  TempDir dir;
+  dir.Write("net/1/model.pt", "x");
+  Catalog catalog({dir.path()});
+  ASSERT_TRUE(catalog.Scan().ok());
+  const std::uint64_t first = catalog.Spec({"net", 1})->revision;
+  EXPECT_EQ(catalog.Spec({"net", 1})->revision, first);
+  dir.Write("net/1/model.pt", "xy");
+  EXPECT_NE(catalog.Spec({"net", 1})->revision, first);
+}
+
 TEST(Catalog, FindsPackagesWithTheWeightsBesideThem) {
   TempDir dir;
   dir.Write("archive/1/model.pt2", "x");

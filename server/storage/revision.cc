@@ -1,0 +1,42 @@
+#include "server/storage/revision.h"
+
+#include <sys/stat.h>
+
+#include <filesystem>
+#include <string>
+#include <system_error>
+
+#include "absl/hash/hash.h"
+
+namespace hearth {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::uint64_t StampOf(const fs::path& path) {
+  struct stat st{};
+  if (::stat(path.c_str(), &st) != 0) return 0;
+  return absl::HashOf(path.native(), st.st_dev, st.st_ino, st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec,
+                      st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
+}
+
+// A sum, so that the order in which a folder lists its files does not matter.
+std::uint64_t StampOfAll(const fs::path& root) {
+  std::uint64_t sum = StampOf(root);
+  std::error_code error;
+  fs::recursive_directory_iterator at(root, fs::directory_options::skip_permission_denied, error);
+  for (; !error && at != fs::recursive_directory_iterator(); at.increment(error)) sum += StampOf(at->path());
+  return sum;
+}
+
+}  // namespace
+
+std::uint64_t RevisionOf(const ModelSpec& spec) {
+  const fs::path version = spec.file.parent_path();
+  const fs::path folder = version.parent_path();
+  const bool has_folder = version.filename() == std::to_string(spec.id.version) && folder.filename() == spec.id.name;
+  if (!has_folder) return StampOfAll(spec.file);
+  return StampOfAll(version) + StampOf(folder / "model.yaml");
+}
+
+}  // namespace hearth
