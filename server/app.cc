@@ -22,6 +22,7 @@
 #include "server/storage/mapped_files.h"
 #include "server/tensor/buffer_pool.h"
 #include "server/torch_backend/aoti_loader.h"
+#include "server/torch_backend/devices.h"
 #include "server/torch_backend/runtime.h"
 #include "server/torch_backend/torchscript_loader.h"
 
@@ -33,8 +34,9 @@ std::uint64_t KeptProgramBytes(const ServerConfig::Cache& cache, const MemoryLim
   return std::min(cache.kept_programs, cache.budget.host.Of(limit.bytes) / 8);
 }
 
-MemoryBudget::Capacity CapacityOf(const ServerConfig::Cache& cache, const MemoryLimit& limit) {
-  return {.device_bytes = cache.budget.device.Of(DeviceMemoryBytes()),
+MemoryBudget::Capacity CapacityOf(const ServerConfig::Cache& cache, const MemoryLimit& limit,
+                                  const Devices& devices) {
+  return {.device_bytes = cache.budget.device.Of(devices.memory_bytes()),
           .host_bytes = cache.budget.host.Of(limit.bytes) - KeptProgramBytes(cache, limit),
           .mapped_bytes = cache.budget.mapped.Of(limit.bytes)};
 }
@@ -123,6 +125,7 @@ struct App::Parts {
   std::unique_ptr<Metrics> metrics;
   std::unique_ptr<BufferPool> buffers;
   std::unique_ptr<Catalog> catalog;
+  std::shared_ptr<Devices> devices;
   std::unique_ptr<Loader> torchscript;
   std::unique_ptr<Loader> aoti;
   std::unique_ptr<ThreadTimer> timer;
@@ -188,24 +191,28 @@ absl::Status App::Parts::BuildCore(const ServerConfig& c, const MemoryLimit& lim
   const auto mapped_files = std::make_shared<MappedFiles>(
       c.cache.drop_page_cache ? MappedFile::AfterUse::kDropCached : MappedFile::AfterUse::kLeaveCached);
   const auto verifier = std::make_shared<BackgroundVerifier>();
+  const ServerConfig::Devices::Fake& fake = c.devices.fake;
+  devices = std::make_shared<Devices>(Devices::Fakes{fake.count, fake.memory, fake.copy_rate});
   const auto kept_programs = std::make_shared<KeptPrograms>();
   metrics->AddCollector([verifier, kept_programs] { return BackendSamples(*verifier, *kept_programs); });
   torchscript = MakeTorchScriptLoader({.populate = c.loading.populate,
                                        .kept_program_bytes = KeptProgramBytes(c.cache, limit),
                                        .kept_programs = kept_programs,
                                        .mapped_files = mapped_files,
-                                       .verifier = verifier});
+                                       .verifier = verifier,
+                                       .devices = devices});
   aoti = MakeAotiLoader({.populate = c.loading.populate,
                          .runs = ComputeThreads(c.compute),
                          .temporary = {},
                          .mapped_files = mapped_files,
-                         .verifier = verifier});
+                         .verifier = verifier,
+                         .devices = devices});
   return absl::OkStatus();
 }
 
 // Threads, the cache, and the two services that every front end calls.
 absl::Status App::Parts::BuildServices(const ServerConfig& c, const MemoryLimit& limit) {
-  const MemoryBudget::Capacity capacity = CapacityOf(c.cache, limit);
+  const MemoryBudget::Capacity capacity = CapacityOf(c.cache, limit, *devices);
   log::Info("budgets", {{"device", FormatBytes(capacity.device_bytes)},
                         {"host", FormatBytes(capacity.host_bytes)},
                         {"mapped", FormatBytes(capacity.mapped_bytes)},

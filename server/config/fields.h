@@ -77,6 +77,13 @@ void VisitFields(Visitor& v, Config& config) {
     v.Int("threads", config.loading.threads, 1, 256);
     v.Flag("populate", config.loading.populate);
   });
+  v.Section("devices", [&] {
+    v.Section("fake", [&] {
+      v.Int("count", config.devices.fake.count, 0, 64);
+      v.Bytes("memory", config.devices.fake.memory, 1, std::uint64_t{1} << 50);
+      v.Bytes("copy_rate", config.devices.fake.copy_rate, 0, std::uint64_t{1} << 50);
+    });
+  });
   v.Section("compute", [&] {
     v.Int("threads", config.compute.threads, 0, 4096);
     v.Int("intra_op_threads", config.compute.intra_op_threads, 1, 1024);

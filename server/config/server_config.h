@@ -51,6 +51,14 @@ struct ServerConfig {
     int threads = 2;
     bool populate = true;
   };
+  struct Devices {
+    struct Fake {
+      int count = 0;
+      std::uint64_t memory = std::uint64_t{4} << 30;  // of each
+      std::uint64_t copy_rate = 0;                    // bytes a second; 0: as fast as memory
+    };
+    Fake fake;
+  };
   struct Compute {
     int threads = 0;  // 0: FindCpuLimit() / intra_op_threads
     int intra_op_threads = 1;
@@ -100,6 +108,7 @@ struct ServerConfig {
   std::vector<Preload> models;
   Cache cache;
   Loading loading;
+  Devices devices;
   Compute compute;
   Grpc grpc;
   Http http;

@@ -174,14 +174,14 @@ absl::Status AotiContainer::ReadConstants() {
   return absl::OkStatus();
 }
 
-absl::Status AotiContainer::Bind(const Weights& weights, const AotiMetadata& metadata, const std::stop_token& stop,
-                                 LoadReport& report) {
+absl::Status AotiContainer::Bind(const Weights& weights, const AotiMetadata& metadata, Device& device,
+                                 const std::stop_token& stop, LoadReport& report) {
   PhaseTimer timer(report, LoadPhase::kBind);
   report.weight_bytes += weights.tensors.empty() ? own_bytes_ : 0;
   report.copied_bytes += own_bytes_;
   if (weights.tensors.empty() && has_own_) return absl::OkStatus();
   auto bound = CatchTorch("the weights cannot be bound", absl::StatusCode::kInvalidArgument, [&]() -> absl::Status {
-    HEARTH_ASSIGN_OR_RETURN(std::vector<at::Tensor> tensors, MakeTensors(weights, stop, report, timer));
+    HEARTH_ASSIGN_OR_RETURN(std::vector<at::Tensor> tensors, MakeTensors(weights, device, stop, report, timer));
     std::unordered_map<std::string_view, at::Tensor*> given;
     for (std::size_t i = 0; i < tensors.size(); ++i) given.emplace(weights.tensors[i].name, &tensors[i]);
     WeightComplaints complaints;
@@ -192,8 +192,8 @@ absl::Status AotiContainer::Bind(const Weights& weights, const AotiMetadata& met
         continue;
       }
       at::Tensor tensor = *found->second;
-      if (tensor.scalar_type() != constant.type || !device_.is_cpu()) {
-        tensor = tensor.to(device_, constant.type);
+      if (tensor.scalar_type() != constant.type) {
+        tensor = tensor.to(constant.type);
         report.copied_bytes += tensor.nbytes();
       }
       if (std::string misfit = Misfit(constant, tensor, metadata); !misfit.empty()) {

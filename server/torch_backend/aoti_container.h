@@ -13,6 +13,7 @@
 #include "server/model/load_report.h"
 #include "server/storage/weights.h"
 #include "server/torch_backend/aoti_programs.h"
+#include "server/torch_backend/device.h"
 #include "server/torch_backend/torch_headers.h"
 
 #include <torch/csrc/inductor/aoti_runtime/interface.h>
@@ -48,7 +49,7 @@ class AotiContainer {
   // Puts `weights` where the program reads them: the tensors themselves, not copies, where type and
   // device and layout allow it. `metadata`: what is known of shapes and strides; a library tells only sizes. INVALID_ARGUMENT names every tensor that is missing or does not fit, and those that
   // are given for nothing although they may have been compiled into the code.
-  absl::Status Bind(const Weights& weights, const AotiMetadata& metadata, const std::stop_token& stop,
+  absl::Status Bind(const Weights& weights, const AotiMetadata& metadata, Device& device, const std::stop_token& stop,
                     LoadReport& report);
 
   // A number that differs when the bytes of something that may be written differ.

@@ -41,7 +41,7 @@ struct AotiSource {
 };
 
 // With residency: sealed nothing is shared, and weights are copied, but not for an estimate (kKeep).
-absl::StatusOr<AotiSource> OpenSource(const ModelSpec& spec, const at::Device& device, MappedFiles& mapped,
+absl::StatusOr<AotiSource> OpenSource(const ModelSpec& spec, const Device& device, MappedFiles& mapped,
                                       MappedFiles::Own own, std::stop_token stop = {}) {
   HEARTH_ASSIGN_OR_RETURN(AotiPackage package, AotiPackage::Open(spec.file));
   if (package.has_metadata()) {
@@ -51,7 +51,7 @@ absl::StatusOr<AotiSource> OpenSource(const ModelSpec& spec, const at::Device& d
     }
   }
   const std::string& compiled = package.metadata().device;
-  if (!compiled.empty() && compiled != c10::DeviceTypeName(device.type(), /*lower_case=*/true)) {
+  if (!compiled.empty() && compiled != c10::DeviceTypeName(device.torch().type(), /*lower_case=*/true)) {
     return AboutFile(spec.file, absl::FailedPreconditionError(StrCat(
         "was compiled for the device '", compiled, "', and model.yaml asks for '", spec.options.device, "'")));
   }
@@ -70,20 +70,21 @@ class AotiLoader final : public Loader {
       : options_(std::move(options)),
         files_(options_.mapped_files ? options_.mapped_files : std::make_shared<MappedFiles>()),
         verifier_(options_.verifier ? options_.verifier : std::make_shared<BackgroundVerifier>()),
+        devices_(options_.devices ? options_.devices : std::make_shared<Devices>()),
         programs_(options_.temporary) {
     InitialiseTorch();
   }
 
   absl::StatusOr<LoadEstimate> Estimate(const ModelSpec& spec) const override {
-    HEARTH_ASSIGN_OR_RETURN(const at::Device device, ParseDevice(spec.options.device));
-    HEARTH_ASSIGN_OR_RETURN(AotiSource source, OpenSource(spec, device, *files_, MappedFiles::Own::kKeep));
+    HEARTH_ASSIGN_OR_RETURN(const std::shared_ptr<Device> device, devices_->Find(spec.options.device));
+    HEARTH_ASSIGN_OR_RETURN(AotiSource source, OpenSource(spec, *device, *files_, MappedFiles::Own::kKeep));
     Footprint steady;
     // Weights inside of the library are copied out of it; how many they are, only the library knows.
     steady.host_bytes = kContainerBytes + source.package.library().size + source.weights.copied_bytes() +
                         source.sealed_bytes();
     Footprint peak = steady;
     peak.extents = source.extents();
-    if (device.is_cpu()) {
+    if (device->is_host()) {
       steady.extents = peak.extents;
     } else {
       steady.device_bytes = source.weights.mapped_bytes() + source.weights.copied_bytes() +
@@ -96,18 +97,18 @@ class AotiLoader final : public Loader {
   absl::StatusOr<std::unique_ptr<Model>> Load(const ModelSpec& spec, std::stop_token stop) const override {
     HostByteCounter host_bytes;
     LoadReport report{.began = std::chrono::steady_clock::now()};
-    HEARTH_ASSIGN_OR_RETURN(const at::Device device, ParseDevice(spec.options.device));
-    HEARTH_ASSIGN_OR_RETURN(AotiSource source, OpenAndVerify(spec, device, stop, report));
+    HEARTH_ASSIGN_OR_RETURN(const std::shared_ptr<Device> device, devices_->Find(spec.options.device));
+    HEARTH_ASSIGN_OR_RETURN(AotiSource source, OpenAndVerify(spec, *device, stop, report));
     SourceUse use(source.files);
     use.Report(source.sealed, report);
     if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
-    HEARTH_ASSIGN_OR_RETURN(std::unique_ptr<AotiContainer> container, Parse(spec, source, device, report));
+    HEARTH_ASSIGN_OR_RETURN(std::unique_ptr<AotiContainer> container, Parse(spec, source, device->torch(), report));
     HEARTH_ASSIGN_OR_RETURN(AotiSignature signature,
                             AotiSignature::Make(source.package.metadata(), spec.options, container->inputs(),
                                                 container->outputs()));
-    HEARTH_RETURN_IF_ERROR(container->Bind(source.weights, source.package.metadata(), stop, report));
+    HEARTH_RETURN_IF_ERROR(Bind(*container, source, use, *device, stop, report));
     if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
-    if (device.is_cpu()) {
+    if (device->is_host()) {
       const Residency residency = ResidencyOf(spec.options, options_.populate);
       HEARTH_RETURN_IF_ERROR(MakeResident(use, residency, stop, report));
     }
@@ -115,7 +116,11 @@ class AotiLoader final : public Loader {
     if (spec.options.integrity == Integrity::kBackground) {
       check = verifier_->Prepare(spec.id, ChecksummedParts(source.weights));
     }
-    Footprint footprint = FootprintOf(source, device, *container);
+    Footprint footprint = FootprintOf(source, *device, *container);
+    if (!device->is_host()) {  // the files have done their service
+      use = SourceUse();
+      source.files.clear();
+    }
     auto model = std::make_unique<AotiModel>(std::move(container), std::move(source.files), std::move(use), device,
                                              std::move(signature));
     {
@@ -140,7 +145,7 @@ class AotiLoader final : public Loader {
  private:
   // Others may write to what is shared while it is verified: then it is done again with a mapping that nobody
   // has written to.
-  absl::StatusOr<AotiSource> OpenAndVerify(const ModelSpec& spec, const at::Device& device, const std::stop_token& stop,
+  absl::StatusOr<AotiSource> OpenAndVerify(const ModelSpec& spec, const Device& device, const std::stop_token& stop,
                                            LoadReport& report) const {
     while (true) {
       HEARTH_ASSIGN_OR_RETURN(AotiSource source, Open(spec, device, stop, report));
@@ -153,7 +158,7 @@ class AotiLoader final : public Loader {
     }
   }
 
-  absl::StatusOr<AotiSource> Open(const ModelSpec& spec, const at::Device& device, const std::stop_token& stop,
+  absl::StatusOr<AotiSource> Open(const ModelSpec& spec, const Device& device, const std::stop_token& stop,
                                   LoadReport& report) const {
     PhaseTimer timer(report, spec.options.residency == Residency::kSealed ? LoadPhase::kRead : LoadPhase::kMap);
     HEARTH_ASSIGN_OR_RETURN(AotiSource source, OpenSource(spec, device, *files_, MappedFiles::Own::kOffer, stop));
@@ -174,14 +179,23 @@ class AotiLoader final : public Loader {
     return AotiContainer::Make(std::move(found.program), device, runs);
   }
 
-  static Footprint FootprintOf(const AotiSource& source, const at::Device& device, const AotiContainer& container) {
+  static absl::Status Bind(AotiContainer& container, const AotiSource& source, const SourceUse& use, Device& device,
+                           const std::stop_token& stop, LoadReport& report) {
+    if (device.is_host()) return container.Bind(source.weights, source.package.metadata(), device, stop, report);
+    const PagesAhead pages(use);
+    HEARTH_RETURN_IF_ERROR(container.Bind(source.weights, source.package.metadata(), device, stop, report));
+    return Intact(source.files);  // it is what was copied
+  }
+
+  static Footprint FootprintOf(const AotiSource& source, const Device& device, const AotiContainer& container) {
     Footprint footprint;
-    footprint.host_bytes = kContainerBytes + source.sealed_bytes();
-    if (device.is_cpu()) {
-      footprint.host_bytes += container.own_bytes();
+    footprint.host_bytes = kContainerBytes + (device.is_host() ? source.sealed_bytes() : 0);
+    // A library's own weights are where it computes.
+    (device.torch().is_cpu() ? footprint.host_bytes : footprint.device_bytes) += container.own_bytes();
+    if (device.is_host()) {
       footprint.extents = source.extents();
     } else {
-      footprint.device_bytes = container.own_bytes() + source.weights.mapped_bytes() + source.weights.copied_bytes();
+      footprint.device_bytes += source.weights.mapped_bytes() + source.weights.copied_bytes();
     }
     return footprint;
   }
@@ -189,6 +203,7 @@ class AotiLoader final : public Loader {
   const AotiOptions options_;
   const std::shared_ptr<MappedFiles> files_;
   const std::shared_ptr<BackgroundVerifier> verifier_;
+  const std::shared_ptr<Devices> devices_;
   mutable AotiPrograms programs_;
 };
 

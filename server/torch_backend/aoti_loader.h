@@ -7,6 +7,7 @@
 #include "server/model/loader.h"
 #include "server/storage/mapped_files.h"
 #include "server/torch_backend/background_verifier.h"
+#include "server/torch_backend/devices.h"
 
 namespace hearth {
 
@@ -16,6 +17,7 @@ struct AotiOptions {
   std::filesystem::path temporary;  // where archives are unpacked; empty: TMPDIR, or /tmp
   std::shared_ptr<MappedFiles> mapped_files;  // shared with other loaders; null: one of its own
   std::shared_ptr<BackgroundVerifier> verifier = nullptr;  // likewise, for integrity: background
+  std::shared_ptr<Devices> devices = nullptr;              // null: those that LibTorch has
 };
 
 // A package is native code and runs as the daemon itself: serve only what you trust. What it was

@@ -25,7 +25,7 @@ absl::StatusOr<TensorList> AotiModel::RunChecked(const std::vector<const Tensor*
   wrapped.reserve(inputs.size());
   for (const Tensor* input : inputs) {
     at::Tensor tensor = WrapTensor(*input);
-    wrapped.push_back(device_.is_cpu() ? std::move(tensor) : tensor.to(device_));
+    wrapped.push_back(device_->torch().is_cpu() ? std::move(tensor) : tensor.to(device_->torch()));
   }
   std::vector<at::Tensor> results = container_->Run(std::move(wrapped));
   TensorList outputs;

@@ -20,10 +20,10 @@ namespace hearth {
 class AotiModel final : public Model {
  public:
   AotiModel(std::unique_ptr<AotiContainer> container, std::vector<SourceFile> files, SourceUse use,
-            const at::Device& device, AotiSignature signature)
+            std::shared_ptr<Device> device, AotiSignature signature)
       : files_(std::move(files)),
         use_(std::move(use)),
-        device_(device),
+        device_(std::move(device)),
         signature_(std::move(signature)),
         container_(std::move(container)) {}
 
@@ -44,9 +44,9 @@ class AotiModel final : public Model {
  private:
   absl::StatusOr<TensorList> RunChecked(const std::vector<const Tensor*>& inputs) const;
 
-  const std::vector<SourceFile> files_;  // that weights are mapped from
+  const std::vector<SourceFile> files_;  // that weights are mapped from; none where they are on a device
   const SourceUse use_;
-  const at::Device device_;
+  const std::shared_ptr<Device> device_;
   AotiSignature signature_;
   const std::unique_ptr<AotiContainer> container_;
   Footprint footprint_;

@@ -1,21 +1,28 @@
 #include "server/torch_backend/device.h"
 
-#include "server/torch_backend/torch_status.h"
-
 namespace hearth {
+namespace {
 
-absl::StatusOr<at::Device> ParseDevice(const std::string& name) {
-  auto parsed = CatchTorch(StrCat("device '", name, "'"), absl::StatusCode::kInvalidArgument,
-                           [&] { return at::Device(name); });
-  HEARTH_ASSIGN_OR_RETURN(const at::Device device, std::move(parsed));
-  if (device.is_cpu()) return at::Device(at::kCPU);
-  // An allocation tells whether this LibTorch really has the device, whatever its kind.
-  auto probe = CatchTorch(StrCat("device '", name, "' cannot be used by this LibTorch; set `device: cpu` "
-                                 "in model.yaml or run a build for it"),
-                          absl::StatusCode::kFailedPrecondition,
-                          [&] { return at::empty({1}, at::TensorOptions().device(device)); });
-  if (!probe.ok()) return probe.status();
-  return device;
+// What two loads at once have in use (uploader.h); what more there were is given back to the system.
+constexpr std::size_t kKeptStaging = 6;
+
+}  // namespace
+
+Device::Staging Device::TakeStaging() {
+  {
+    MutexLock lock(mu_);
+    if (!staging_.empty()) {
+      at::DataPtr memory = std::move(staging_.back());
+      staging_.pop_back();
+      return Staging(*this, std::move(memory));
+    }
+  }
+  return Staging(*this, AllocateStaging(kStagingBytes));
+}
+
+void Device::Return(at::DataPtr staging) {
+  MutexLock lock(mu_);
+  if (staging_.size() < kKeptStaging) staging_.push_back(std::move(staging));
 }
 
 }  // namespace hearth

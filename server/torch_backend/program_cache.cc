@@ -17,7 +17,7 @@ bool BelongsToProgram(std::string_view record) {
 }
 
 // Over the records as they lie in the file: compressed otherwise, the same code is another program.
-std::optional<std::string> KeyOf(const ScriptArchive& script) {
+std::optional<std::string> KeyOf(const ScriptArchive& script, const Device& device) {
   if (script.contents.constants.storage_bytes() > kMaxConstantBytes) return std::nullopt;
   std::vector<const Archive::Record*> records;
   for (const Archive::Record& record : script.archive.records()) {
@@ -25,6 +25,8 @@ std::optional<std::string> KeyOf(const ScriptArchive& script) {
   }
   std::sort(records.begin(), records.end(), [](const auto* a, const auto* b) { return a->name < b->name; });
   Sha256 hash;
+  hash.AddNumber(device.name().size());
+  hash.Add(device.name().data(), device.name().size());
   hash.AddNumber(static_cast<std::uint64_t>(script.contents.version));
   for (const Archive::Record* record : records) {
     hash.AddNumber(record->name.size());
@@ -45,10 +47,10 @@ void ProgramCache::Remove(Entries::iterator entry, Entries& leaving) {
   leaving.splice(leaving.begin(), entries_, entry);
 }
 
-ProgramCache::Found ProgramCache::Find(const ScriptArchive& archive) {
+ProgramCache::Found ProgramCache::Find(const ScriptArchive& archive, const Device& device) {
   Found found;
   Entries leaving;  // freed after the lock
-  if (max_bytes_ > 0) found.key = KeyOf(archive);
+  if (max_bytes_ > 0) found.key = KeyOf(archive, device);
   if (found.key) {
     MutexLock lock(mu_);
     if (const auto at = by_key_.find(*found.key); at != by_key_.end()) {

@@ -16,7 +16,8 @@
 
 namespace hearth {
 
-// Keeps programs by their content: the SHA-256 of code, constants.pkl and the constants' bytes. Frozen
+// Keeps programs by their content: the SHA-256 of code, constants.pkl and the constants' bytes; and by the device that
+// their constants are on. Frozen
 // and traced modules with different weights can have the same code, so code alone would not do. A
 // program with more than 1 MiB of constants is not kept.
 //
@@ -35,8 +36,8 @@ class ProgramCache {
     std::optional<std::string> key;  // none: never kept
     bool kept = false;               // it has been bound before
   };
-  // A new one where none is kept, or where a run has written to the constants of the one that is.
-  Found Find(const ScriptArchive& archive) ABSL_LOCKS_EXCLUDED(mu_);
+  // A new one where none is kept for that device, or where a run has written to the constants of the one that is.
+  Found Find(const ScriptArchive& archive, const Device& device) ABSL_LOCKS_EXCLUDED(mu_);
 
   // After a program was bound for the first time, with what it costs.
   void Keep(const Found& found, std::uint64_t bytes) ABSL_LOCKS_EXCLUDED(mu_);

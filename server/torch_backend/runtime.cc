@@ -5,7 +5,6 @@
 #include "server/base/log.h"
 #include "server/torch_backend/torch_headers.h"
 
-#include <ATen/DeviceAccelerator.h>
 #include <torch/csrc/jit/frontend/function_schema_parser.h>
 #include <torch/csrc/jit/runtime/symbolic_script.h>
 #include <torch/version.h>
@@ -56,15 +55,6 @@ absl::Status LoadOperatorLibraries(const std::vector<std::filesystem::path>& lib
     log::Info("operator library loaded", {{"library", library.string()}});
   }
   return absl::OkStatus();
-}
-
-std::uint64_t DeviceMemoryBytes() {
-  try {
-    return at::accelerator::deviceCount() > 0 ? at::accelerator::getMemoryInfo(0).second : 0;
-  } catch (const std::exception& e) {
-    log::Warning("the accelerator's memory cannot be read; its budget is 0", {{"reason", e.what()}});
-    return 0;
-  }
 }
 
 }  // namespace hearth

@@ -26,7 +26,4 @@ void InitialiseTorch();
 // INVALID_ARGUMENT naming the library and the dynamic linker's reason.
 absl::Status LoadOperatorLibraries(const std::vector<std::filesystem::path>& libraries);
 
-// Memory of the first accelerator, in bytes; 0 where this LibTorch has none.
-std::uint64_t DeviceMemoryBytes();
-
 }  // namespace hearth

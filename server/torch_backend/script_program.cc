@@ -8,6 +8,7 @@
 #include "server/model/phase_timer.h"
 #include "server/torch_backend/mapped_storage.h"
 #include "server/torch_backend/torch_status.h"
+#include "server/torch_backend/uploader.h"
 
 namespace hearth {
 namespace {
@@ -48,12 +49,41 @@ at::DataPtr Storage(const ScriptArchive& from, const std::string& name, bool cop
   return data;
 }
 
+// Records of tensors that are on a device already, by their names. Empty for the host.
+using OnDevice = std::map<std::string, std::shared_ptr<const at::DataPtr>>;
+
+// Those that `pickle`, the one of that name, refers to.
+absl::Status UploadRecords(const ScriptArchive& from, const std::string& name, const PickleSummary& pickle,
+                           Uploader& uploader, OnDevice& uploaded) {
+  std::vector<std::byte> inflated;
+  for (const PickledStorage& storage : pickle.storages) {
+    std::string key = StrCat(name, "/", storage.key);
+    const Archive::Record* record = from.archive.Find(key);
+    if (record == nullptr || record->size == 0) continue;  // empty tensors have none
+    std::span<const std::byte> bytes;
+    if (record->mappable()) {
+      bytes = from.file->bytes().subspan(record->data_offset, record->size);
+    } else {
+      inflated.resize(record->size);
+      HEARTH_RETURN_IF_ERROR(from.archive.ReadInto(*record, inflated));
+      bytes = inflated;
+    }
+    HEARTH_ASSIGN_OR_RETURN(uploaded[std::move(key)], uploader.Upload(bytes));
+  }
+  return absl::OkStatus();
+}
+
 // Reads one pickle of an archive with the classes that `importer` knows.
 class PickleReader {
  public:
-  PickleReader(const ScriptArchive& from, std::shared_ptr<jit::CompilationUnit> unit,
-               jit::SourceImporter& importer, LoadReport& report, PhaseTimer& binding)
-      : from_(from), unit_(std::move(unit)), importer_(importer), report_(report), binding_(binding) {}
+  PickleReader(const ScriptArchive& from, std::shared_ptr<jit::CompilationUnit> unit, jit::SourceImporter& importer,
+               const OnDevice& uploaded, LoadReport& report, PhaseTimer& binding)
+      : from_(from),
+        unit_(std::move(unit)),
+        importer_(importer),
+        uploaded_(uploaded),
+        report_(report),
+        binding_(binding) {}
 
   c10::IValue Read(const std::string& name, bool copy_weights) {
     const Archive::Record* record = from_.archive.Find(name + ".pkl");
@@ -72,21 +102,50 @@ class PickleReader {
     };
     jit::Unpickler unpickler(
         reader, resolver, jit::ObjLoaderFunc,
-        [&](const std::string& key) {
-          return Storage(from_, StrCat(name, "/", key), copy_weights, report_);
-        },
-        at::Device(at::kCPU));
+        [&](const std::string& key) { return StorageOf(StrCat(name, "/", key), copy_weights); },
+        at::Device(at::kCPU), /*use_storage_device=*/true);
     unpickler.set_version(static_cast<std::uint64_t>(from_.contents.version));
     return unpickler.parse_ivalue();
   }
 
  private:
+  at::DataPtr StorageOf(const std::string& name, bool copy) const {
+    const auto uploaded = uploaded_.find(name);
+    if (uploaded == uploaded_.end()) return Storage(from_, name, copy, report_);
+    report_.weight_bytes += from_.archive.Find(name)->size;
+    return ShareMemory(uploaded->second);
+  }
+
   const ScriptArchive& from_;
   const std::shared_ptr<jit::CompilationUnit> unit_;
   jit::SourceImporter& importer_;
+  const OnDevice& uploaded_;
   LoadReport& report_;
   PhaseTimer& binding_;  // parsing happens inside it
 };
+
+// Before their tensors are made: some read what they are made of (quantised weights are packed).
+absl::StatusOr<OnDevice> UploadAll(const ScriptArchive& archive, bool constants, Device& device,
+                                   const std::stop_token& stop, LoadReport& report, PhaseTimer& binding) {
+  OnDevice uploaded;
+  if (device.is_host()) return uploaded;
+  PhaseTimer timer(report, LoadPhase::kToDevice, &binding);
+  auto done = CatchTorch(StrCat("copy the weights to the device '", device.name(), "'"), absl::StatusCode::kInternal,
+                         [&]() -> absl::Status {
+                           Uploader uploader(device, stop);
+                           if (constants) {
+                             HEARTH_RETURN_IF_ERROR(UploadRecords(archive, "constants", archive.contents.constants,
+                                                                  uploader, uploaded));
+                           }
+                           HEARTH_RETURN_IF_ERROR(
+                               UploadRecords(archive, "data", archive.contents.data, uploader, uploaded));
+                           uploader.Finish();
+                           timer.AddBytes(uploader.bytes());
+                           return absl::OkStatus();
+                         });
+  HEARTH_RETURN_IF_ERROR(done.ok() ? *done : done.status());
+  return uploaded;
+}
 
 }  // namespace
 
@@ -100,17 +159,21 @@ ScriptProgram::ScriptProgram(std::int64_t format_version, bool keeps)
                 },
                 static_cast<std::size_t>(format_version)) {}
 
-absl::StatusOr<BoundModule> ScriptProgram::Bind(const ScriptArchive& archive, LoadReport& report) {
+absl::StatusOr<BoundModule> ScriptProgram::Bind(const ScriptArchive& archive, Device& device, LoadReport& report,
+                                                const std::stop_token& stop) {
   MutexLock lock(mu_);
   PhaseTimer binding(report, LoadPhase::kBind);
+  HEARTH_ASSIGN_OR_RETURN(const OnDevice uploaded,
+                          UploadAll(archive, !has_constants_, device, stop, report, binding));
   auto bound = CatchTorch(ShortName(archive.file->path()), absl::StatusCode::kInvalidArgument, [&] {
     source_ = &archive;
-    PickleReader reader(archive, unit_, importer_, report, binding);
+    PickleReader reader(archive, unit_, importer_, uploaded, report, binding);
     if (!std::exchange(has_constants_, true)) {
       const c10::IValue constants = reader.Read("constants", keeps_);
       for (const c10::IValue& constant : constants.toTupleRef().elements()) constants_.push_back(constant);
     }
     jit::Module module(reader.Read("data", false).toObject());
+    if (!device.torch().is_cpu()) module.to(device.torch());  // what has no bytes to upload
     return BoundModule{std::move(module), constants_, shared_from_this()};
   });
   source_ = nullptr;

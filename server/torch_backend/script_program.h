@@ -16,6 +16,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,7 @@
 #include "server/base/status.h"
 #include "server/model/load_report.h"
 #include "server/model/signature.h"
+#include "server/torch_backend/device.h"
 #include "server/torch_backend/script_archive.h"
 #include "server/torch_backend/torch_headers.h"
 #include "server/torch_backend/written_state_memo.h"
@@ -46,11 +48,12 @@ class ScriptProgram : public std::enable_shared_from_this<ScriptProgram> {
   // pointing into a mapping.
   ScriptProgram(std::int64_t format_version, bool keeps);
 
-  // Gives the program the archive's weights; parses what was not parsed yet, and fills the parse and
-  // bind phases of `report`. Tensors are ordinary ones (created outside InferenceMode), so in-place
-  // writes count in their version. After an error the program may be half parsed: drop it.
-  // REQUIRES: the code and constants of every archive are the same.
-  absl::StatusOr<BoundModule> Bind(const ScriptArchive& archive, LoadReport& report) ABSL_LOCKS_EXCLUDED(mu_);
+  // Gives the program the archive's weights, on the device; parses what was not parsed yet, and fills the parse,
+  // bind and to_device phases of `report`. Tensors are ordinary ones (created outside InferenceMode), so
+  // in-place writes count in their version. After an error the program may be half parsed: drop it.
+  // REQUIRES: the code and constants of every archive are the same, and so is the device.
+  absl::StatusOr<BoundModule> Bind(const ScriptArchive& archive, Device& device, LoadReport& report,
+                                   const std::stop_token& stop = {}) ABSL_LOCKS_EXCLUDED(mu_);
 
   // Whether its constants are copies. Those of others lie in the mapping it was bound with first.
   bool keeps() const { return keeps_; }

@@ -69,12 +69,12 @@ absl::StatusOr<ScriptSource> MapAgain(const ScriptSource& source, MappedFiles* f
   return again;
 }
 
-absl::StatusOr<BoundModule> BindSource(ScriptProgram& program, const ScriptSource& source, LoadReport& report,
-                                       const std::stop_token& stop) {
-  HEARTH_ASSIGN_OR_RETURN(BoundModule bound, program.Bind(source.program, report));
+absl::StatusOr<BoundModule> BindSource(ScriptProgram& program, const ScriptSource& source, Device& device,
+                                       LoadReport& report, const std::stop_token& stop) {
+  HEARTH_ASSIGN_OR_RETURN(BoundModule bound, program.Bind(source.program, device, report, stop));
   if (source.has_weights()) {
     report.weight_bytes = 0;  // the program's own are replaced
-    HEARTH_RETURN_IF_ERROR(BindWeights(bound.module, source.weights, stop, report));
+    HEARTH_RETURN_IF_ERROR(BindWeights(bound.module, source.weights, device, stop, report));
   }
   return bound;
 }

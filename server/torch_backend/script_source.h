@@ -11,6 +11,7 @@
 #include "server/model/model_spec.h"
 #include "server/storage/mapped_files.h"
 #include "server/storage/weights.h"
+#include "server/torch_backend/device.h"
 #include "server/torch_backend/script_archive.h"
 #include "server/torch_backend/script_program.h"
 #include "server/torch_backend/source_file.h"
@@ -44,9 +45,9 @@ absl::StatusOr<ScriptSource> OpenScriptSource(const ModelSpec& spec, MappedFiles
 // ones of one's own.
 absl::StatusOr<ScriptSource> MapAgain(const ScriptSource& source, MappedFiles* files);
 
-// Binds all weights to the program, which is the one in the source's archive; fills the parse and bind
+// Binds all weights to the program, which is the one in the source's archive; fills the parse, bind and to_device
 // phases of `report`. CANCELLED soon after `stop`.
-absl::StatusOr<BoundModule> BindSource(ScriptProgram& program, const ScriptSource& source, LoadReport& report,
-                                       const std::stop_token& stop = {});
+absl::StatusOr<BoundModule> BindSource(ScriptProgram& program, const ScriptSource& source, Device& device,
+                                       LoadReport& report, const std::stop_token& stop = {});
 
 }  // namespace hearth

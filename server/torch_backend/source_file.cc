@@ -92,8 +92,7 @@ void SourceUse::Report(bool sealed, LoadReport& report) const {
 }
 
 absl::Status SourceUse::Populate(const std::stop_token& stop) const {
-  const auto ahead = cached_bytes_ < first_bytes_ + shared_bytes_ ? MappedFile::ReadAhead::kYes
-                                                                  : MappedFile::ReadAhead::kNo;
+  const auto ahead = cold() ? MappedFile::ReadAhead::kYes : MappedFile::ReadAhead::kNo;
   for (const MappedFile::Use& part : parts_) {
     for (const ByteRange& range : part.first()) {
       HEARTH_RETURN_IF_ERROR(part.file().Populate(range.begin, range.size(), stop, ahead));
@@ -111,6 +110,12 @@ void SourceUse::Lock() {
     return;
   }
   locked_ = true;
+}
+
+PagesAhead::PagesAhead(const SourceUse& use) {
+  if (!use.cold()) return;
+  // What goes wrong with the file shows where it is copied.
+  thread_ = std::jthread([&use](const std::stop_token& stop) { (void)use.Populate(stop); });
 }
 
 Residency ResidencyOf(const ModelOptions& options, bool populate) {

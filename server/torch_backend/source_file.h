@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <stop_token>
+#include <thread>
 #include <vector>
 
 #include "server/base/status.h"
@@ -48,6 +49,7 @@ class SourceUse {
   // In the page cache when the use began; what others used counts.
   std::uint64_t cached_bytes() const { return cached_bytes_; }
   std::uint64_t first_bytes() const { return first_bytes_; }  // that nobody else used
+  bool cold() const { return cached_bytes_ < first_bytes_ + shared_bytes_; }
 
   // What was found when the use began. Of sealed copies nothing is the page cache's or others'.
   void Report(bool sealed, LoadReport& report) const;
@@ -63,6 +65,16 @@ class SourceUse {
   std::vector<MappedFile::Use> parts_;
   std::uint64_t shared_bytes_ = 0, cached_bytes_ = 0, first_bytes_ = 0;
   bool locked_ = false;
+};
+
+// While it lasts, a thread of its own brings in what is not in the page cache, ahead of somebody who copies it
+// elsewhere. Does nothing where all of it is there.
+class PagesAhead {
+ public:
+  explicit PagesAhead(const SourceUse& use);
+
+ private:
+  std::jthread thread_;  // its end stops it
 };
 
 // Where a model's weights are to be. `populate`: what is to be done for those that do not say.

@@ -4,6 +4,7 @@
 
 #include "server/model/phase_timer.h"
 #include "server/torch_backend/device.h"
+#include "server/torch_backend/devices.h"
 #include "server/torch_backend/host_bytes.h"
 #include "server/torch_backend/integrity.h"
 #include "server/torch_backend/program_cache.h"
@@ -21,10 +22,10 @@ namespace {
 // say, and the heap of one thread cannot be told from another's: a guess from the size of the code.
 std::uint64_t ProgramBytes(std::uint64_t code_bytes) { return 256 * 1024 + 48 * code_bytes; }
 
-Footprint FootprintOf(const ScriptSource& source, const at::Device& device, std::uint64_t host_bytes) {
+Footprint FootprintOf(const ScriptSource& source, const Device& device, std::uint64_t host_bytes) {
   Footprint footprint;
   footprint.host_bytes = host_bytes + source.sealed_bytes();
-  if (device.is_cpu()) {
+  if (device.is_host()) {
     footprint.extents = source.extents();
   } else {
     footprint.device_bytes = source.weight_bytes();
@@ -66,16 +67,17 @@ class TorchScriptLoader final : public Loader {
       : options_(std::move(options)),
         files_(options_.mapped_files ? options_.mapped_files : std::make_shared<MappedFiles>()),
         verifier_(options_.verifier ? options_.verifier : std::make_shared<BackgroundVerifier>()),
+        devices_(options_.devices ? options_.devices : std::make_shared<Devices>()),
         programs_(options_.kept_program_bytes, options_.kept_programs) {
     InitialiseTorch();
   }
 
   absl::StatusOr<LoadEstimate> Estimate(const ModelSpec& spec) const override {
-    HEARTH_ASSIGN_OR_RETURN(const at::Device device, ParseDevice(spec.options.device));
+    HEARTH_ASSIGN_OR_RETURN(const std::shared_ptr<Device> device, devices_->Find(spec.options.device));
     HEARTH_ASSIGN_OR_RETURN(ScriptSource source, OpenScriptSource(spec, *files_, MappedFiles::Own::kKeep));
     const std::uint64_t host = ProgramBytes(source.program.code_bytes) + source.copied_bytes();
-    LoadEstimate estimate{FootprintOf(source, device, host), FootprintOf(source, device, host), nullptr};
-    if (!device.is_cpu()) {  // mapped while it is copied to the device
+    LoadEstimate estimate{FootprintOf(source, *device, host), FootprintOf(source, *device, host), nullptr};
+    if (!device->is_host()) {  // mapped while it is copied to the device
       estimate.peak.extents = source.extents();
     }
     estimate.opened = std::make_shared<const ScriptSource>(std::move(source));
@@ -85,13 +87,12 @@ class TorchScriptLoader final : public Loader {
   absl::StatusOr<std::unique_ptr<Model>> Load(const ModelSpec& spec, std::stop_token stop) const override {
     HostByteCounter host_bytes;
     LoadReport report{.began = std::chrono::steady_clock::now()};
-    HEARTH_ASSIGN_OR_RETURN(const at::Device device, ParseDevice(spec.options.device));
-    HEARTH_ASSIGN_OR_RETURN(BoundSource opened, OpenAndBind(spec, stop, report));
+    HEARTH_ASSIGN_OR_RETURN(const std::shared_ptr<Device> device, devices_->Find(spec.options.device));
+    HEARTH_ASSIGN_OR_RETURN(BoundSource opened, OpenAndBind(spec, *device, stop, report));
     auto& [source, use, program_found, bound] = opened;
     const std::uint64_t code_bytes = source.program.code_bytes;
     programs_.Keep(program_found, ProgramBytes(code_bytes));
     const std::string warm_up = WarmUpKey(spec, bound.module);
-    HEARTH_RETURN_IF_ERROR(ToDevice(bound, device, report));
     if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
 
     const auto method = bound.module.find_method(spec.options.method);
@@ -99,10 +100,12 @@ class TorchScriptLoader final : public Loader {
     if (method) {  // its absence is reported by Create(), with the names there are
       HEARTH_ASSIGN_OR_RETURN(program, ReadSignature(method->function().getSchema(), spec.options));
     }
-    Footprint footprint = FootprintOf(source, device, 0);
-    if (device.is_cpu()) {
+    Footprint footprint = FootprintOf(source, *device, 0);
+    if (device->is_host()) {
       const Residency residency = ResidencyOf(spec.options, options_.populate);
       HEARTH_RETURN_IF_ERROR(MakeResident(use, residency, stop, report));
+    } else {
+      use = SourceUse();  // the pages have done their service
     }
 
     std::unique_ptr<BackgroundVerifier::Check> check;
@@ -115,7 +118,8 @@ class TorchScriptLoader final : public Loader {
     }
     HEARTH_ASSIGN_OR_RETURN(std::unique_ptr<TorchScriptModel> model, std::move(made));
     HEARTH_RETURN_IF_ERROR(WarmUpOnce(*program_found.program, warm_up, *model, spec, stop, report));
-    footprint.host_bytes += ProgramBytes(code_bytes) + host_bytes.held() + model->session_bytes();
+    footprint.host_bytes += ProgramBytes(code_bytes) + host_bytes.held();
+    (device->is_host() ? footprint.host_bytes : footprint.device_bytes) += model->session_bytes();
     model->set_footprint(std::move(footprint));
     model->set_report(report);
     if (check != nullptr) {
@@ -135,7 +139,7 @@ class TorchScriptLoader final : public Loader {
 
   // Other models may write to what they share with this one while it is read and copied here: then all of
   // it is done again with a mapping that nobody has written to.
-  absl::StatusOr<BoundSource> OpenAndBind(const ModelSpec& spec, const std::stop_token& stop,
+  absl::StatusOr<BoundSource> OpenAndBind(const ModelSpec& spec, Device& device, const std::stop_token& stop,
                                           LoadReport& report) const {
     while (true) {
       report = LoadReport{.began = report.began};
@@ -144,8 +148,8 @@ class TorchScriptLoader final : public Loader {
       if (made.source.written()) continue;
       HEARTH_RETURN_IF_ERROR(verified);
       if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
-      made.program = FindProgram(made.source, report);
-      auto bound = BindSource(*made.program.program, made.source, report, stop);
+      made.program = FindProgram(made.source, device, report);
+      auto bound = Bind(made, device, stop, report);
       if (made.source.written()) continue;
       if (!bound.ok()) return bound.status();
       made.bound = *std::move(bound);
@@ -177,18 +181,18 @@ class TorchScriptLoader final : public Loader {
     return parts;
   }
 
-  static absl::Status ToDevice(BoundModule& bound, const at::Device& device, LoadReport& report) {
-    if (device.is_cpu()) return absl::OkStatus();
-    const PhaseTimer timer(report, LoadPhase::kToDevice);
-    return CatchTorch("copy the weights to the device", absl::StatusCode::kInternal, [&] {
-             bound.module.to(device);
-             return true;
-           }).status();
+  static absl::StatusOr<BoundModule> Bind(BoundSource& from, Device& device, const std::stop_token& stop,
+                                          LoadReport& report) {
+    if (device.is_host()) return BindSource(*from.program.program, from.source, device, report, stop);
+    const PagesAhead pages(from.use);
+    auto bound = BindSource(*from.program.program, from.source, device, report, stop);
+    HEARTH_RETURN_IF_ERROR(from.source.Intact());  // it is what was copied
+    return bound;
   }
 
-  ProgramCache::Found FindProgram(const ScriptSource& source, LoadReport& report) const {
+  ProgramCache::Found FindProgram(const ScriptSource& source, const Device& device, LoadReport& report) const {
     const PhaseTimer timer(report, LoadPhase::kParse);
-    ProgramCache::Found found = programs_.Find(source.program);
+    ProgramCache::Found found = programs_.Find(source.program, device);
     report.kept_program = found.kept;
     return found;
   }
@@ -210,6 +214,7 @@ class TorchScriptLoader final : public Loader {
   const TorchScriptOptions options_;
   const std::shared_ptr<MappedFiles> files_;  // models keep it, to bind anew
   const std::shared_ptr<BackgroundVerifier> verifier_;
+  const std::shared_ptr<Devices> devices_;
   mutable ProgramCache programs_;
 };
 

@@ -6,6 +6,7 @@
 #include "server/model/loader.h"
 #include "server/storage/mapped_files.h"
 #include "server/torch_backend/background_verifier.h"
+#include "server/torch_backend/devices.h"
 #include "server/torch_backend/kept_programs.h"
 
 namespace hearth {
@@ -17,6 +18,7 @@ struct TorchScriptOptions {
   // What models share; null: of this loader alone.
   std::shared_ptr<MappedFiles> mapped_files = nullptr;
   std::shared_ptr<BackgroundVerifier> verifier = nullptr;  // likewise, for integrity: background
+  std::shared_ptr<Devices> devices = nullptr;              // null: those that LibTorch has
 };
 
 // Maps archives instead of copying them (script_program.h). Checks the whole structure of a file

@@ -43,7 +43,7 @@ absl::StatusOr<std::unique_ptr<TorchScriptModel>> TorchScriptModel::Create(Parts
 
 TorchScriptModel::TorchScriptModel(Parts& parts)
     : files_(std::move(parts.files)),
-      device_(parts.device),
+      device_(std::move(parts.device)),
       method_(std::move(parts.method)),
       program_(std::move(parts.program)) {}
 
@@ -114,7 +114,7 @@ absl::StatusOr<TensorList> TorchScriptModel::Run(const TensorList& inputs, Sessi
           return RunOn(*binding, binding->plan.Copy(), inputs);
         });
     absl::StatusOr<TensorList> outputs = caught.ok() ? *std::move(caught) : std::move(caught).status();
-    HEARTH_RETURN_IF_ERROR(binding->source.Intact());
+    HEARTH_RETURN_IF_ERROR(Intact(*binding));
     if (check_ != nullptr) HEARTH_RETURN_IF_ERROR(check_->status());
     const Disturbance disturbance = Disturbed(*binding);
     if (!disturbance.any()) return outputs;
@@ -131,7 +131,7 @@ absl::StatusOr<TensorList> TorchScriptModel::Run(const TensorList& inputs, Sessi
 absl::StatusOr<TensorList> TorchScriptModel::RunOn(const Binding& binding, torch::jit::Module module,
                                                    const TensorList& inputs) const {
   HEARTH_ASSIGN_OR_RETURN(std::vector<at::IValue> stack,
-                          BuildStack(program_, module._ivalue(), inputs, device_));
+                          BuildStack(program_, module._ivalue(), inputs, device_->torch()));
   binding.function->run(stack);
   HEARTH_CHECK(stack.size() == 1);
   at::IValue result = std::move(stack.front());
@@ -139,8 +139,13 @@ absl::StatusOr<TensorList> TorchScriptModel::RunOn(const Binding& binding, torch
   return UnwrapResult(std::move(result), program_.output_names);
 }
 
-TorchScriptModel::Disturbance TorchScriptModel::Disturbed(const Binding& binding) {
-  Disturbance found{.changed = {}, .written = binding.source.written()};  // allocates nothing while all is well
+absl::Status TorchScriptModel::Intact(const Binding& binding) const {
+  return device_->is_host() ? binding.source.Intact() : absl::OkStatus();
+}
+
+TorchScriptModel::Disturbance TorchScriptModel::Disturbed(const Binding& binding) const {
+  // Allocates nothing while all is well.
+  Disturbance found{.changed = {}, .written = device_->is_host() && binding.source.written()};
   std::size_t i = 0;
   for (const AttributeTensor& attribute : binding.attributes) {
     if (VersionOf(attribute.tensor) != binding.versions[i]) found.changed.push_back(i);
@@ -185,8 +190,7 @@ absl::Status TorchScriptModel::Rebind(const std::shared_ptr<const Binding>& spoi
   std::shared_ptr<ScriptProgram> program = spoilt->bound.program;
   if (!program->keeps()) program = std::make_shared<ScriptProgram>(fresh.program.contents.version, false);
   LoadReport report;
-  HEARTH_ASSIGN_OR_RETURN(BoundModule bound, BindSource(*program, fresh, report));
-  if (!device_.is_cpu()) bound.module.to(device_);
+  HEARTH_ASSIGN_OR_RETURN(BoundModule bound, BindSource(*program, fresh, *device_, report));
   HEARTH_ASSIGN_OR_RETURN(
       binding_, MakeBinding(std::move(fresh), std::move(use), std::move(bound), method_, also_written_));
   return absl::OkStatus();

@@ -34,7 +34,7 @@ class TorchScriptModel final : public Model {
     ScriptSource source;  // kept to bind anew; shares the mappings with the weights
     SourceUse use;        // of `source`
     BoundModule bound;
-    at::Device device{at::kCPU};
+    std::shared_ptr<Device> device;  // never null
     std::string method;
     ProgramSignature program;
     std::shared_ptr<MappedFiles> files;  // where an untouched mapping comes from
@@ -85,14 +85,16 @@ class TorchScriptModel final : public Model {
   std::shared_ptr<const Binding> CurrentBinding() const ABSL_LOCKS_EXCLUDED(mu_);
   absl::StatusOr<TensorList> RunOn(const Binding& binding, torch::jit::Module module,
                                    const TensorList& inputs) const;
-  static Disturbance Disturbed(const Binding& binding);
+  // What happens to the files and their mappings does not reach weights that were copied to a device.
+  absl::Status Intact(const Binding& binding) const;
+  Disturbance Disturbed(const Binding& binding) const;
   // Replaces `spoilt`, unless somebody already has. FAILED_PRECONDITION when only constants changed.
   // `own_mapping`: from now on, the model shares no mapping.
   absl::Status Rebind(const std::shared_ptr<const Binding>& spoilt, const Disturbance& disturbance,
                       bool own_mapping) const ABSL_LOCKS_EXCLUDED(mu_);
 
   const std::shared_ptr<MappedFiles> files_;
-  const at::Device device_;
+  const std::shared_ptr<Device> device_;
   const std::string method_;
   ProgramSignature program_;
   Footprint footprint_;

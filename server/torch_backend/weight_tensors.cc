@@ -6,6 +6,7 @@
 
 #include "server/base/parallel.h"
 #include "server/torch_backend/mapped_storage.h"
+#include "server/torch_backend/uploader.h"
 
 namespace hearth {
 namespace {
@@ -29,15 +30,23 @@ struct Piece {
   std::size_t storage, part;
 };
 
+std::span<const std::byte> BytesInFile(const WeightStorage& storage) {
+  return storage.file->bytes().subspan(storage.offset, storage.size);
+}
+
 absl::Status Read(const WeightStorage& from, std::size_t part, at::Storage& to) {
   const std::span out(static_cast<std::byte*>(to.mutable_data()), from.size);
   if (from.unpack) return from.unpack(out, part);
-  const auto bytes = from.file->bytes().subspan(from.offset, from.size);
+  const auto bytes = BytesInFile(from);
   std::copy(bytes.begin(), bytes.end(), out.begin());
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<at::Storage>> MakeStorages(const Weights& weights, const std::stop_token& stop,
+at::Storage StorageOf(std::size_t size, at::DataPtr data) {
+  return {at::Storage::use_byte_size_t(), size, std::move(data)};
+}
+
+absl::StatusOr<std::vector<at::Storage>> StoragesInHost(const Weights& weights, const std::stop_token& stop,
                                                       LoadReport& report, PhaseTimer& binding) {
   std::vector<at::Storage> storages(weights.storages.size());
   std::vector<Piece> pieces;
@@ -53,7 +62,7 @@ absl::StatusOr<std::vector<at::Storage>> MakeStorages(const Weights& weights, co
       const std::size_t parts = from.size == 0 ? 0 : from.unpack ? from.parts : 1;
       for (std::size_t part = 0; part < parts; ++part) pieces.push_back({i, part});
     }
-    storages[i] = at::Storage(at::Storage::use_byte_size_t(), from.size, std::move(data));
+    storages[i] = StorageOf(from.size, std::move(data));
   }
   if (pieces.empty()) return storages;
   PhaseTimer timer(report, LoadPhase::kRead, &binding);
@@ -67,15 +76,47 @@ absl::StatusOr<std::vector<at::Storage>> MakeStorages(const Weights& weights, co
   return storages;
 }
 
+absl::StatusOr<std::vector<at::Storage>> StoragesOnDevice(const Weights& weights, Device& device,
+                                                          const std::stop_token& stop, LoadReport& report,
+                                                          PhaseTimer& binding) {
+  PhaseTimer timer(report, LoadPhase::kToDevice, &binding);
+  Uploader uploader(device, stop);
+  std::vector<at::Storage> storages;
+  storages.reserve(weights.storages.size());
+  std::vector<std::byte> unpacked;
+  for (const WeightStorage& from : weights.storages) {
+    report.weight_bytes += from.size;
+    std::span<const std::byte> bytes;
+    if (from.unpack && from.size > 0) {
+      unpacked.resize(from.size);
+      HEARTH_RETURN_IF_ERROR(
+          ParallelFor(from.parts, std::thread::hardware_concurrency(), [&](std::size_t part) -> absl::Status {
+            if (stop.stop_requested()) return absl::CancelledError("stopped while reading the weights");
+            return from.unpack(unpacked, part);
+          }));
+      bytes = unpacked;
+    } else if (from.size > 0) {
+      bytes = BytesInFile(from);
+    }
+    HEARTH_ASSIGN_OR_RETURN(const auto memory, uploader.Upload(bytes));
+    storages.push_back(StorageOf(from.size, ShareMemory(memory)));
+  }
+  uploader.Finish();
+  timer.AddBytes(uploader.bytes());
+  return storages;
+}
+
 }  // namespace
 
-absl::StatusOr<std::vector<at::Tensor>> MakeTensors(const Weights& weights, const std::stop_token& stop,
+absl::StatusOr<std::vector<at::Tensor>> MakeTensors(const Weights& weights, Device& device, const std::stop_token& stop,
                                                     LoadReport& report, PhaseTimer& binding) {
-  HEARTH_ASSIGN_OR_RETURN(const std::vector<at::Storage> storages, MakeStorages(weights, stop, report, binding));
+  HEARTH_ASSIGN_OR_RETURN(const std::vector<at::Storage> storages,
+                          device.is_host() ? StoragesInHost(weights, stop, report, binding)
+                                           : StoragesOnDevice(weights, device, stop, report, binding));
   std::vector<at::Tensor> tensors;
   tensors.reserve(weights.tensors.size());
   for (const WeightTensor& tensor : weights.tensors) {
-    at::Tensor& made = tensors.emplace_back(at::empty({0}, at::TensorOptions().dtype(ScalarTypeOf(*tensor.type))));
+    at::Tensor& made = tensors.emplace_back(at::empty({0}, at::TensorOptions().dtype(ScalarTypeOf(*tensor.type)).device(device.torch())));
     made.set_(storages[tensor.storage], tensor.offset, tensor.sizes, tensor.strides);
   }
   return tensors;

@@ -10,14 +10,16 @@
 #include "server/model/load_report.h"
 #include "server/model/phase_timer.h"
 #include "server/storage/weights.h"
+#include "server/torch_backend/device.h"
 #include "server/torch_backend/torch_headers.h"
 
 namespace hearth {
 
-// One tensor for each of weights.tensors, in their order. They lie in the mapped files where alignment
-// allows it; what does not is read in parallel, which is the report's phase of that name inside of
-// `binding`. CANCELLED soon after `stop`. Throws what LibTorch throws.
-absl::StatusOr<std::vector<at::Tensor>> MakeTensors(const Weights& weights, const std::stop_token& stop,
+// One tensor for each of weights.tensors, in their order. On the host they lie in the mapped files where alignment
+// allows it; what does not is read in parallel, which is the report's phase of that name inside of `binding`. To
+// another device all are copied, which is the phase to_device; those that are one storage stay one. CANCELLED soon
+// after `stop`. Throws what LibTorch throws.
+absl::StatusOr<std::vector<at::Tensor>> MakeTensors(const Weights& weights, Device& device, const std::stop_token& stop,
                                                     LoadReport& report, PhaseTimer& binding);
 
 inline constexpr std::size_t kNamesInMessage = 8;

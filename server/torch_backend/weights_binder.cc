@@ -53,15 +53,15 @@ void CollectAttributes(ScriptObject* object, const std::string& prefix,
 
 class WeightsBinder {
  public:
-  WeightsBinder(torch::jit::Module& module, const Weights& weights, const std::stop_token& stop, LoadReport& report,
-                PhaseTimer& binding)
-      : weights_(weights), stop_(stop), report_(report), binding_(binding) {
+  WeightsBinder(torch::jit::Module& module, const Weights& weights, Device& device, const std::stop_token& stop,
+                LoadReport& report, PhaseTimer& binding)
+      : weights_(weights), device_(device), stop_(stop), report_(report), binding_(binding) {
     std::unordered_set<const ScriptObject*> seen;
     CollectAttributes(module._ivalue().get(), "", seen, attributes_);
   }
 
   absl::Status Bind() {
-    HEARTH_ASSIGN_OR_RETURN(std::vector<at::Tensor> made, MakeTensors(weights_, stop_, report_, binding_));
+    HEARTH_ASSIGN_OR_RETURN(std::vector<at::Tensor> made, MakeTensors(weights_, device_, stop_, report_, binding_));
     for (std::size_t i = 0; i < made.size(); ++i) {
       given_.emplace(weights_.tensors[i].name, Given{std::move(made[i])});
     }
@@ -123,6 +123,7 @@ class WeightsBinder {
   }
 
   const Weights& weights_;
+  Device& device_;
   const std::stop_token& stop_;
   LoadReport& report_;
   PhaseTimer& binding_;
@@ -134,11 +135,11 @@ class WeightsBinder {
 
 }  // namespace
 
-absl::Status BindWeights(torch::jit::Module& module, const Weights& weights, const std::stop_token& stop,
-                         LoadReport& report) {
+absl::Status BindWeights(torch::jit::Module& module, const Weights& weights, Device& device,
+                         const std::stop_token& stop, LoadReport& report) {
   PhaseTimer timer(report, LoadPhase::kBind);
   auto bound = CatchTorch("the weights cannot be bound", absl::StatusCode::kInvalidArgument,
-                          [&] { return WeightsBinder(module, weights, stop, report, timer).Bind(); });
+                          [&] { return WeightsBinder(module, weights, device, stop, report, timer).Bind(); });
   return bound.ok() ? *bound : bound.status();
 }
 

@@ -6,6 +6,7 @@
 #include "server/base/status.h"
 #include "server/model/load_report.h"
 #include "server/storage/weights.h"
+#include "server/torch_backend/device.h"
 #include "server/torch_backend/torch_headers.h"
 
 namespace hearth {
@@ -17,7 +18,7 @@ namespace hearth {
 //
 // INVALID_ARGUMENT names every tensor that is missing or does not fit. Names that the program does not
 // have are logged. CANCELLED soon after `stop`.
-absl::Status BindWeights(torch::jit::Module& module, const Weights& weights, const std::stop_token& stop,
-                         LoadReport& report);
+absl::Status BindWeights(torch::jit::Module& module, const Weights& weights, Device& device,
+                         const std::stop_token& stop, LoadReport& report);
 
 }  // namespace hearth

@@ -44,6 +44,7 @@ cache:
   max_failure_backoff: 90s
   max_cold_wait: 1500ms
 loading: {threads: 3, populate: false}
+devices: {fake: {count: 2, memory: 6MiB, copy_rate: 1KiB}}
 compute: {threads: 5, intra_op_threads: 2}
 grpc:
   host: "[::1]"
@@ -104,6 +105,9 @@ TEST(ServerConfig, ReadsEveryKey) {
   EXPECT_EQ(config->loading.threads, 3);
   EXPECT_FALSE(config->loading.populate);
   EXPECT_TRUE(config->cache.drop_page_cache);
+  EXPECT_EQ(config->devices.fake.count, 2);
+  EXPECT_EQ(config->devices.fake.memory, std::uint64_t{6} << 20);
+  EXPECT_EQ(config->devices.fake.copy_rate, 1024u);
   EXPECT_EQ(config->compute.threads, 5);
   EXPECT_EQ(config->compute.intra_op_threads, 2);
   EXPECT_EQ(config->grpc.host, "[::1]");

@@ -36,7 +36,7 @@ TEST_P(FixtureTest, EveryAttributeEqualsWhatTorchLoads) {
   ASSERT_TRUE(archive.ok()) << archive.status();
   LoadReport report;
   const auto program = std::make_shared<ScriptProgram>(archive->contents.version, false);
-  const auto bound = program->Bind(*archive, report);
+  const auto bound = program->Bind(*archive, testing_models::Host(), report);
   ASSERT_TRUE(bound.ok()) << bound.status();
   const torch::jit::Module reference = torch::jit::load(PathOf(GetParam()).string());
   const auto ours = AttributeTensors(bound->module), theirs = AttributeTensors(reference);

@@ -11,6 +11,7 @@ namespace hearth {
 namespace {
 
 using testing_models::Define;
+using testing_models::Host;
 using testing_models::Linear;
 using testing_models::TempDir;
 
@@ -21,9 +22,9 @@ ProgramCache::Found LoadThrough(ProgramCache& cache, const std::filesystem::path
                                 std::uint64_t bytes = 100) {
   const auto archive = OpenScriptArchive(file);
   EXPECT_TRUE(archive.ok()) << archive.status();
-  ProgramCache::Found found = cache.Find(*archive);
+  ProgramCache::Found found = cache.Find(*archive, Host());
   LoadReport report;
-  EXPECT_TRUE(found.program->Bind(*archive, report).ok());
+  EXPECT_TRUE(found.program->Bind(*archive, Host(), report).ok());
   cache.Keep(found, bytes);
   return found;
 }
@@ -81,7 +82,7 @@ TEST(ProgramCache, SaysHowManyProgramsItKeepsAndWhatTheyAreCharged) {
   EXPECT_EQ(kept->count, 2u);
   EXPECT_EQ(kept->bytes, 200u) << "linear.pt left";
   LoadThrough(cache, Data("frozen.pt")).program->Spoil();
-  cache.Find(*OpenScriptArchive(Data("frozen.pt")));
+  cache.Find(*OpenScriptArchive(Data("frozen.pt")), Host());
   EXPECT_EQ(kept->count, 1u);
   EXPECT_EQ(kept->bytes, 150u);
 }
@@ -104,9 +105,9 @@ TEST(ProgramCache, AKeptProgramPinsNoMapping) {
     ASSERT_TRUE(archive.ok());
     ASSERT_GT(archive->contents.constants.storage_bytes(), 0u);
     mapping = archive->file;
-    const ProgramCache::Found found = cache.Find(*archive);
+    const ProgramCache::Found found = cache.Find(*archive, Host());
     LoadReport report;
-    EXPECT_TRUE(found.program->Bind(*archive, report).ok());
+    EXPECT_TRUE(found.program->Bind(*archive, Host(), report).ok());
     cache.Keep(found, 100);
   }
   EXPECT_TRUE(mapping.expired());

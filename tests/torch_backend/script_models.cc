@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include "server/torch_backend/devices.h"
+
 namespace hearth::testing_models {
 
 TempDir::TempDir() {
@@ -25,6 +27,11 @@ torch::jit::Module Linear(std::int64_t in, std::int64_t out, std::uint64_t seed)
   module.register_parameter("bias", at::randn({out}, generator), false);
   module.define("def forward(self, x: Tensor) -> Tensor:\n    return torch.linear(x, self.weight, self.bias)\n");
   return module;
+}
+
+Device& Host() {
+  static Devices devices;
+  return **devices.Find("cpu");
 }
 
 }  // namespace hearth::testing_models

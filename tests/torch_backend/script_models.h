@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <string>
 
+#include "server/torch_backend/device.h"
 #include "server/torch_backend/torch_headers.h"
 
 #include <torch/script.h>
@@ -27,5 +28,8 @@ torch::jit::Module Define(const std::string& name);
 
 // y = x @ weight.T + bias, with `in` x `out` seeded random weights.
 torch::jit::Module Linear(std::int64_t in, std::int64_t out, std::uint64_t seed);
+
+// The device that most models are on.
+Device& Host();
 
 }  // namespace hearth::testing_models

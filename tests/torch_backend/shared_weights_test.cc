@@ -163,7 +163,7 @@ TEST_F(SharedWeightsTest, TensorsOfOneFileLieAtOneAddress) {
   for (int i = 0; i < 2; ++i) {
     sources.push_back(*OpenScriptSource(spec, *files_, MappedFiles::Own::kOffer));
     const auto program = std::make_shared<ScriptProgram>(sources[0].program.contents.version, false);
-    bound.push_back(*BindSource(*program, sources.back(), report));
+    bound.push_back(*BindSource(*program, sources.back(), testing_models::Host(), report));
   }
   for (const char* name : {"weight", "bias"}) {
     EXPECT_EQ(bound[0].module.attr(name).toTensor().const_data_ptr(),

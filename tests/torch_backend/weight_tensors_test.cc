@@ -9,6 +9,8 @@
 #include <stop_token>
 #include <thread>
 
+#include "tests/torch_backend/script_models.h"
+
 namespace hearth {
 namespace {
 
@@ -33,7 +35,7 @@ Weights Packed(std::function<void(std::size_t part)> unpack) {
 absl::StatusOr<std::vector<at::Tensor>> Make(const Weights& weights, const std::stop_token& stop) {
   LoadReport report;
   PhaseTimer timer(report, LoadPhase::kBind);
-  return MakeTensors(weights, stop, report, timer);
+  return MakeTensors(weights, testing_models::Host(), stop, report, timer);
 }
 
 TEST(WeightTensors, EachPartOfAPackedTensorIsReadOnce) {

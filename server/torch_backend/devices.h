@@ -1,0 +1,44 @@
+// The devices there are. No torch headers: app.cc includes this.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "server/base/mutex.h"
+#include "server/base/status.h"
+
+namespace hearth {
+
+class Device;
+
+// Thread-safe.
+class Devices {
+ public:
+  // Test devices fake:0, fake:1, ... (fake_device.h).
+  struct Fakes {
+    int count = 0;
+    std::uint64_t memory_bytes = 0;       // of each
+    std::uint64_t bytes_per_second = 0;   // that get there; 0: as fast as memory
+  };
+  Devices() : Devices(Fakes{}) {}
+  explicit Devices(const Fakes& fakes);
+  ~Devices();
+  Devices(const Devices&) = delete;
+  Devices& operator=(const Devices&) = delete;
+
+  // "cpu", "cuda:1", "fake:0". INVALID_ARGUMENT for what is no device, FAILED_PRECONDITION for one that this
+  // LibTorch, machine or configuration does not have.
+  absl::StatusOr<std::shared_ptr<Device>> Find(const std::string& name) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Of the first one that is not the host, an accelerator before a test device; 0 where there is none.
+  std::uint64_t memory_bytes() const;
+
+ private:
+  const Fakes fakes_;
+  Mutex mu_;
+  std::map<std::string, std::shared_ptr<Device>> known_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace hearth
