@@ -1,0 +1,169 @@
+"""Every kind of tensor in every format, against eager PyTorch to the bit: a cell of the table for each test."""
+
+import copy
+import json
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import hearthd as daemon
+import models
+import tensor_nets
+from test_formats import tensors, write_program
+from test_protocol import request
+
+def hollow(folder, net, keep=("steps",)):
+    """program.pt without the values of `net`, which keeps them."""
+    write_program(folder, copy.deepcopy(net), keep)
+
+
+def write_shards(folder, shards, stem, ending, save):
+    """`shards`, [{name: tensor}], and their index, with names as Hugging Face gives them."""
+    weight_map = {}
+    for number, shard in enumerate(shards, 1):
+        name = f"{stem}-{number:05}-of-{len(shards):05}{ending}"
+        save(shard, folder / name)
+        weight_map.update({tensor: name for tensor in shard})
+    (folder / f"{stem}{ending}.index.json").write_text(
+        json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
+
+
+def apart(named, *names):
+    """Shards with one of `names` in each, tensors that share memory among them, and the rest dealt out."""
+    shards = [{name: named[name]} for name in names]
+    for number, (name, tensor) in enumerate(named.items()):
+        if name not in names:
+            shards[number % len(shards)][name] = tensor
+    return shards
+
+
+TIED = ("tied.weight", "again.weight")
+VIEWS = ("base", "window", "row")
+
+
+# --- writers: each makes the folder of a version ---
+
+def scripted(folder, net):
+    models.save(net, folder / "model.pt")
+
+
+def traced(folder, net):
+    # With one batch for all: the program has nothing that depends on it.
+    models.save(torch.jit.trace(net, torch.zeros(2, 4)), folder / "model.pt")
+
+
+def frozen(folder, net):
+    """All tensors are constants of the code."""
+    models.save(torch.jit.freeze(torch.jit.script(net)), folder / "model.pt")
+
+
+def state_dict(folder, net):
+    hollow(folder, net)
+    torch.save(net.state_dict(), folder / "weights.pth")
+
+
+def traced_program(folder, net):
+    """Constants of the code in the program, weights beside it."""
+    models.save(torch.jit.trace(net, torch.zeros(2, 4)), folder / "program.pt")
+    torch.save(net.state_dict(), folder / "weights.pth")
+
+
+def state_dict_shards(folder, net):
+    """Each shard has the whole storage that its tensors are views of."""
+    hollow(folder, net)
+    shards = apart(net.state_dict(), *TIED, *VIEWS)
+    write_shards(folder, shards, "pytorch_model", ".bin", torch.save)
+
+
+def safetensors(folder, net):
+    hollow(folder, net)
+    save_file(tensors(net), folder / "model.safetensors")
+
+
+def safetensors_shards(folder, net):
+    """Tied tensors lie twice, in two shards."""
+    hollow(folder, net)
+    write_shards(folder, apart(tensors(net), *TIED, *VIEWS), "model", ".safetensors", save_file)
+
+
+def safetensors_deduplicated(folder, net):
+    """Of tied names the shards have one, as transformers writes it."""
+    hollow(folder, net)
+    named = tensors(net)
+    del named["again.weight"]
+    write_shards(folder, apart(named, "tied.weight", *VIEWS), "model", ".safetensors", save_file)
+
+
+def hdf5(folder, net, **options):
+    """h5py knows no complex numbers that hearthd reads: the program keeps them. Its bfloat16 are float32 there."""
+    hollow(folder, net, keep=("steps", "wave"))
+    with h5py.File(folder / "model.h5", "w", libver=("earliest", "v110")) as file:
+        for name, tensor in tensors(net).items():
+            if name == "wave":
+                continue
+            values = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+            file.create_dataset(name.replace(".", "/"), data=values,
+                                **(options if values.ndim and values.size else {}))
+
+
+def hdf5_chunked(folder, net):
+    hdf5(folder, net, chunks=True)
+
+
+def hdf5_gzip(folder, net):
+    hdf5(folder, net, chunks=True, compression="gzip", shuffle=True)
+
+
+KEEP_STRIDES = [scripted, traced, frozen, state_dict, traced_program, state_dict_shards]
+WRITERS = [*KEEP_STRIDES, safetensors, safetensors_shards, safetensors_deduplicated, hdf5, hdf5_chunked, hdf5_gzip]
+
+
+def make(write):
+    """The module of this format; each has values of its own."""
+    return tensor_nets.Every(WRITERS.index(write)).eval()
+
+
+@pytest.fixture(scope="module")
+def every(tmp_path_factory):
+    """A hearthd over one model for each format."""
+    root = tmp_path_factory.mktemp("every")
+    for write in WRITERS:
+        folder = root / write.__name__ / "1"
+        folder.mkdir(parents=True)
+        write(folder, make(write))
+    with daemon.Hearthd(root, tmp_path_factory.mktemp("server")) as running:
+        yield running
+        assert running.alive, running.log()
+
+
+def eager(net, values):
+    with torch.inference_mode():
+        return net(torch.from_numpy(values))
+
+
+def raw(tensor):
+    return tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+
+
+def values_of(batch):
+    return np.random.default_rng(batch).normal(size=(batch, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", tensor_nets.KINDS)
+@pytest.mark.parametrize("write", WRITERS, ids=lambda write: write.__name__)
+def test_each_kind_of_tensor_answers_as_eager_pytorch_to_the_bit(every, write, kind):
+    net = make(write)
+    if write not in KEEP_STRIDES:
+        for name, buffer in net.named_buffers():
+            net.get_buffer(name).data = buffer.contiguous()
+    at = tensor_nets.KINDS.index(kind)
+    for batch in range(1, 17):
+        values = values_of(batch)
+        want = eager(net, values)[at]
+        answer = every.stub().ModelInfer(request(write.__name__, ("x", "FP32", list(values.shape), values.tobytes())))
+        assert list(answer.outputs[at].shape) == list(want.shape)
+        assert models.TORCH_TYPES[answer.outputs[at].datatype] == want.dtype
+        assert answer.raw_output_contents[at] == raw(want), batch
