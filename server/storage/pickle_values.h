@@ -73,6 +73,10 @@ struct Container {
   KindSet value_kinds = 0;  // of a dictionary's values
   std::uint32_t depth = 1;  // 1 + the deepest item
   bool used = false;        // is part of another value, so may no longer change
+  // torch.save's, of a dictionary: what it says is True, which may be a tensor's flags.
+  bool conjugated = false;
+  bool negated = false;
+  bool other_flags = false;
   std::uint32_t first = 0;  // of a tuple's items, in Heap::items
   std::uint32_t count = 0;  // a tuple's items
 };

@@ -196,6 +196,10 @@ absl::Status AotiContainer::Bind(const Weights& weights, const AotiMetadata& met
         tensor = tensor.to(device_, constant.type);
         report.copied_bytes += tensor.nbytes();
       }
+      if (tensor.is_conj() || tensor.is_neg()) {  // compiled code reads what lies there
+        tensor = tensor.resolve_conj().resolve_neg();
+        report.copied_bytes += tensor.nbytes();
+      }
       if (std::string misfit = Misfit(constant, tensor, metadata); !misfit.empty()) {
         complaints.Misfit(std::move(misfit));
         continue;

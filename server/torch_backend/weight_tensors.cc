@@ -77,6 +77,8 @@ absl::StatusOr<std::vector<at::Tensor>> MakeTensors(const Weights& weights, cons
   for (const WeightTensor& tensor : weights.tensors) {
     at::Tensor& made = tensors.emplace_back(at::empty({0}, at::TensorOptions().dtype(ScalarTypeOf(*tensor.type))));
     made.set_(storages[tensor.storage], tensor.offset, tensor.sizes, tensor.strides);
+    if (tensor.conjugated) made._set_conj(true);
+    if (tensor.negated) made._set_neg(true);
   }
   return tensors;
 }

@@ -13,7 +13,7 @@ import hearthd as daemon
 import models
 import tensor_nets
 from test_formats import tensors, write_program
-from test_protocol import request
+from test_protocol import answers_of, request
 
 def hollow(folder, net, keep=("steps",)):
     """program.pt without the values of `net`, which keeps them."""
@@ -167,3 +167,53 @@ def test_each_kind_of_tensor_answers_as_eager_pytorch_to_the_bit(every, write, k
         assert list(answer.outputs[at].shape) == list(want.shape)
         assert models.TORCH_TYPES[answer.outputs[at].datatype] == want.dtype
         assert answer.raw_output_contents[at] == raw(want), batch
+
+
+# --- what not every format has ---
+
+def of(net, values):
+    return eager(net.eval(), values).numpy()
+
+class Conjugated(torch.nn.Module):
+    """Its tensors are conjugated and negated when they are read: memory has other values."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("wave", torch.complex(torch.arange(4.0), torch.arange(4.0) + 1).conj())
+        self.register_buffer("negative", torch.complex(torch.zeros(4), torch.arange(4.0)).conj().imag)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.view_as_real(torch.resolve_conj(self.wave * x))[:, :, 1] + self.negative
+
+
+@pytest.mark.parametrize("write", [scripted, frozen, state_dict, state_dict_shards], ids=lambda write: write.__name__)
+def test_conjugated_and_negated_tensors_are_what_they_were(start, tmp_path, write):
+    net = Conjugated().eval()
+    assert net.wave.is_conj() and net.negative.is_neg()
+    folder = tmp_path / "models" / "net" / "1"
+    folder.mkdir(parents=True)
+    if write is state_dict_shards:
+        hollow(folder, net, keep=("wave", "negative"))
+        write_shards(folder, [{name: tensor} for name, tensor in net.state_dict().items()], "net", ".bin", torch.save)
+    else:
+        write(folder, net)
+    values = values_of(3)
+    got, = answers_of(start(tmp_path / "models"), "net", ("x", "FP32", values))
+    assert got.tobytes() == of(net, values).tobytes()
+
+
+class Turning(Conjugated):
+    """Writes to them."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.wave.mul_(2)
+        self.negative.add_(1)
+        return torch.view_as_real(torch.resolve_conj(self.wave * x))[:, :, 1] + self.negative
+
+
+def test_written_to_they_are_what_they_were_for_each_request(start, tmp_path):
+    models.write_model(tmp_path / "models", "net", Turning())
+    server, values = start(tmp_path / "models"), values_of(3)
+    for _ in range(3):
+        got, = answers_of(server, "net", ("x", "FP32", values))
+        assert got.tobytes() == of(Turning(), values).tobytes()

@@ -67,14 +67,15 @@ std::string QTensor(const std::string& parameters) {
 }
 
 // Every record has 48 bytes, except "none", which does not exist.
-absl::StatusOr<PickleSummary> Walk(const std::string& body, const PickleLimits& limits = {}) {
+absl::StatusOr<PickleSummary> Walk(const std::string& body, const PickleLimits& limits = {},
+                                   PickleDialect dialect = PickleDialect::kTorchScript) {
   return WalkPickle(
       ToBytes(kProto + body),
       [](std::string_view key) -> std::optional<std::uint64_t> {
         if (key == "none") return std::nullopt;
         return 48;
       },
-      limits);
+      limits, dialect);
 }
 
 std::string Refusal(const std::string& body, const PickleLimits& limits = {}) {
@@ -235,6 +236,24 @@ TEST(PickleWalker, AcceptsConjugateFlags) {
   EXPECT_TRUE(summary->tensors[0].requires_grad);
   EXPECT_NE(Refusal(with(Dict(Str("conj") + Int(1)))), "(accepted)");
   EXPECT_NE(Refusal(with(Dict(Int(1) + kTrue))), "(accepted)");
+}
+
+TEST(PickleWalker, TellsWhichTensorsOfTorchSaveAreConjugatedOrNegated) {
+  const auto with = [](const std::string& flags, const std::string& type = "ComplexFloatStorage") {
+    return Walk(Dict(Str("w") + Global("torch._utils", "_rebuild_tensor_v2") +
+                     Tuple(Storage(type, "0", 3) + Int(0) + Ints({3}) + Ints({1}) + kFalse + Hooks() + flags) + "R") +
+                    ".",
+                {}, PickleDialect::kTorchSave);
+  };
+  const auto both = with(Dict(Str("conj") + kTrue + Str("neg") + kTrue));
+  ASSERT_TRUE(both.ok()) << both.status();
+  EXPECT_TRUE(both->tensors[0].conjugated && both->tensors[0].negated);
+  const auto neither = with(Dict(Str("conj") + kFalse + Str("other") + kFalse));
+  ASSERT_TRUE(neither.ok()) << neither.status();
+  EXPECT_FALSE(neither->tensors[0].conjugated || neither->tensors[0].negated);
+  EXPECT_TRUE(with(Dict(Str("neg") + kTrue), "FloatStorage")->tensors[0].negated);
+  EXPECT_THAT(with(Dict(Str("conj") + kTrue), "FloatStorage").status().message(), HasSubstr("elements of type Float"));
+  EXPECT_THAT(with(Dict(Str("other") + kTrue)).status().message(), HasSubstr("'conj' and 'neg'"));
 }
 
 TEST(PickleWalker, ChecksTypedLists) {
