@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 
 import hearthd as daemon
 import models
@@ -173,6 +173,36 @@ def test_each_kind_of_tensor_answers_as_eager_pytorch_to_the_bit(every, write, k
 
 def of(net, values):
     return eager(net.eval(), values).numpy()
+
+
+class Twice(torch.nn.Module):
+    """One module under two names, of which the second comes first in the alphabet."""
+
+    def __init__(self, prepare=lambda layer: layer):
+        super().__init__()
+        torch.manual_seed(2)
+        self.zeta = prepare(torch.nn.Linear(4, 4))
+        self.alpha = self.zeta
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.alpha(torch.relu(self.zeta(x)))
+
+
+@pytest.mark.parametrize("kept", ["alpha", "zeta"])
+@pytest.mark.parametrize("prepare", [lambda layer: layer, torch.jit.script], ids=["eager", "scripted"])
+def test_a_module_of_two_names_is_given_its_weights_by_either(start, tmp_path, prepare, kept):
+    """Scripted beforehand it stays one object; otherwise only its tensors are."""
+    folder = tmp_path / "models" / "net" / "1"
+    hollow(folder, Twice(prepare))
+    if kept == "alpha":
+        save_model(Twice(), folder / "model.safetensors")  # which of two names keeps the first in the alphabet
+    else:
+        save_file({name: tensor for name, tensor in tensors(Twice()).items() if name.startswith(kept)},
+                  folder / "model.safetensors")
+    values = values_of(3)
+    got, = answers_of(start(tmp_path / "models"), "net", ("x", "FP32", values))
+    assert got.tobytes() == of(Twice(), values).tobytes()
+
 
 class Conjugated(torch.nn.Module):
     """Its tensors are conjugated and negated when they are read: memory has other values."""
