@@ -64,7 +64,8 @@ void CollectAttributes(ScriptObject* object, const std::string& prefix,
     if (value.isObject()) {
       CollectAttributes(value.toObject().get(), StrCat(name, "."), seen, out);
     } else if (value.isTensor() && value.toTensor().defined() && value.toTensor().has_storage()) {
-      out.push_back({name, object, slot, type->is_parameter(slot)});
+      // An object of a class that is no module has tensors, and none of them is a parameter.
+      out.push_back({name, object, slot, type->is_module() && type->is_parameter(slot)});
     }
   }
 }
