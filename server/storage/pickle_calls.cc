@@ -391,19 +391,39 @@ std::vector<StateDictItem> TensorsIn(const Heap& heap, std::uint32_t dict) {
   return found;
 }
 
+// Quantized modules have tuples of tensors in their state_dict: passed over, the model would answer without them.
+absl::Status RefusePackedIn(const Heap& heap, std::uint32_t dict) {
+  for (const Entry& entry : heap.entries) {
+    if (entry.dict != dict || entry.key.kind != Kind::kString) continue;
+    const std::string_view name = heap.Text(entry.key);
+    if (name.substr(name.rfind('.') + 1) != "_packed_params") continue;
+    return Bad(StrCat("holds the weights of a quantized module ('", Printable(name),
+                      "'); quantized models are served as TorchScript, see `hearth pack`"));
+  }
+  return absl::OkStatus();
+}
+
+bool IsEmptyDict(const Heap& heap, const Value& value) {
+  return std::none_of(heap.entries.begin(), heap.entries.end(),
+                      [&value](const Entry& entry) { return entry.dict == value.index; });
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<StateDictItem>> StateDict(const Heap& heap, const Value& top) {
   if (top.kind != Kind::kDict) return Bad("it holds no dictionary of tensors; save model.state_dict()");
   std::vector<StateDictItem> found = TensorsIn(heap, top.index);
-  if (!found.empty()) return found;
+  if (!found.empty()) HEARTH_RETURN_IF_ERROR(RefusePackedIn(heap, top.index));
+  if (!found.empty() || IsEmptyDict(heap, top)) return found;  // empty: of a model without weights
   constexpr std::string_view kUsualKeys[] = {"state_dict", "model_state_dict", "model"};
   for (const std::string_view key : kUsualKeys) {
     for (const Entry& entry : heap.entries) {
       if (entry.dict != top.index || entry.value.kind != Kind::kDict) continue;
       if (entry.key.kind != Kind::kString || heap.Text(entry.key) != key) continue;
       found = TensorsIn(heap, entry.value.index);
-      if (!found.empty()) return found;
+      if (found.empty()) continue;
+      HEARTH_RETURN_IF_ERROR(RefusePackedIn(heap, entry.value.index));
+      return found;
     }
   }
   return Bad(

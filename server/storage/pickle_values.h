@@ -35,6 +35,10 @@ constexpr KindSet AnyOf(Kinds... kinds) {
 }
 constexpr KindSet kData = Bit(Kind::kStorage) - 1;
 constexpr KindSet kTupleItems = kData | AnyOf(Kind::kStorage, Kind::kElementType, Kind::kQScheme);
+// torch.save has types among them, {"dtype": torch.float16}.
+constexpr KindSet DictValues(PickleDialect dialect) {
+  return dialect == PickleDialect::kTorchSave ? kData | Bit(Kind::kElementType) : kData;
+}
 // What LibTorch can hash.
 constexpr KindSet kKeys = AnyOf(Kind::kBool, Kind::kInt, Kind::kFloat, Kind::kString,
                                 Kind::kComplex, Kind::kDevice, Kind::kTensor);

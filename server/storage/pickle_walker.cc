@@ -383,7 +383,7 @@ absl::Status Walker::SetItems(std::size_t target, std::size_t first) {
   Container& dict = heap_.containers[stack_[target].index];
   HEARTH_RETURN_IF_ERROR(Absorb(first, 2, pickle_internal::kKeys, dict.kinds, dict.depth));
   HEARTH_RETURN_IF_ERROR(
-      Absorb(first + 1, 2, pickle_internal::kData, dict.value_kinds, dict.depth));
+      Absorb(first + 1, 2, pickle_internal::DictValues(heap_.dialect), dict.value_kinds, dict.depth));
   if (dict.used) return Bad("a dictionary changes after it was used");
   if (torch_save()) {
     for (std::size_t i = first; i < stack_.size(); i += 2) {

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import hearthd as daemon
 import models
 from test_formats import write_program
-from test_protocol import answers_of, request
+from test_protocol import answers_of, refusal, request
 
 
 @torch.jit.script
@@ -334,3 +334,25 @@ def test_objects_stay_in_the_program_when_weights_are_apart(start, tmp_path):
         with torch.inference_mode():
             expected = Mixed(seed)(torch.from_numpy(values)).numpy()
         assert answer(server, f"net{seed}", values).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("weights", ["safetensors", "state_dict"])
+@pytest.mark.parametrize("name", ["objects", "collections", "interfaces", "records", "recurrent", "static"])
+def test_hearth_pack_takes_what_a_module_holds(pack, pack_server, name, weights):
+    made = f"{name}-{weights}"
+    pack(f"test_classes:{MADE[name].__name__}", made, "--weights", weights, "--example", "x=2x4:FP32", "--batch")
+    with pack_server.client() as client:
+        client.load_model(made)
+    for batch in (1, 2, 16):
+        values = values_of(batch)
+        assert answer(pack_server, made, values).tobytes() == eager(name, values).tobytes()
+
+
+@pytest.mark.parametrize("name", ["recurrent", "static", "halves"])
+def test_a_state_dict_of_packed_parameters_is_refused_with_the_way_out(start, tmp_path, name):
+    """Of packed parameters it has tuples and objects, which nobody could bind."""
+    folder = tmp_path / "models" / "net" / "1"
+    models.save(MADE[name](), folder / "program.pt")
+    torch.save(MADE[name]().state_dict(), folder / "weights.pth")
+    code, text = refusal(start(tmp_path / "models"), request("net", ("x", "FP32", [1, 4], bytes(16))))
+    assert code == "INVALID_ARGUMENT" and "hearth pack" in text, text

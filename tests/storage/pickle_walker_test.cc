@@ -13,6 +13,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using testing_files::ToBytes;
 
 // Pieces of pickles, put together by the tests.
@@ -254,6 +255,25 @@ TEST(PickleWalker, TellsWhichTensorsOfTorchSaveAreConjugatedOrNegated) {
   EXPECT_TRUE(with(Dict(Str("neg") + kTrue), "FloatStorage")->tensors[0].negated);
   EXPECT_THAT(with(Dict(Str("conj") + kTrue), "FloatStorage").status().message(), HasSubstr("elements of type Float"));
   EXPECT_THAT(with(Dict(Str("other") + kTrue)).status().message(), HasSubstr("'conj' and 'neg'"));
+}
+
+TEST(PickleWalker, AnEmptyDictionaryOfTorchSaveIsAModelWithoutWeights) {
+  const auto walk = [](const std::string& body) { return Walk(body + ".", {}, PickleDialect::kTorchSave); };
+  EXPECT_THAT(walk("}")->state_dict, IsEmpty());
+  EXPECT_THAT(walk(Hooks())->state_dict, IsEmpty());  // an OrderedDict
+  EXPECT_THAT(walk(Dict(Str("epoch") + Int(3))).status().message(), HasSubstr("no tensors by name"));
+}
+
+TEST(PickleWalker, ElementTypesBesideTensorsArePassedOverAndPackedParametersAreNot) {
+  const auto walk = [](const std::string& more) {
+    return Walk(Dict(Str("w") + Tensor12(0, {12}, {1}) + more) + ".", {}, PickleDialect::kTorchSave);
+  };
+  const auto typed = walk(Str("dtype") + Global("torch", "float16"));
+  ASSERT_TRUE(typed.ok()) << typed.status();
+  EXPECT_EQ(typed->state_dict.size(), 1u);
+  EXPECT_THAT(walk(Str("a.b._packed_params") + Tuple(Tensor12(0, {12}, {1}) + kNone)).status().message(),
+              HasSubstr("('a.b._packed_params'); quantized models are served as TorchScript"));
+  EXPECT_NE(Refusal(Dict(Str("dtype") + Global("torch", "FloatStorage")) + "."), "(accepted)");
 }
 
 TEST(PickleWalker, ChecksTypedLists) {
