@@ -2,6 +2,7 @@
 
 import copy
 import json
+from typing import Dict
 
 import h5py
 import numpy as np
@@ -11,9 +12,10 @@ from safetensors.torch import save_file, save_model
 
 import hearthd as daemon
 import models
+import pack_nets
 import tensor_nets
 from test_formats import tensors, write_program
-from test_protocol import answers_of, request
+from test_protocol import answers_of, refusal, request
 
 def hollow(folder, net, keep=("steps",)):
     """program.pt without the values of `net`, which keeps them."""
@@ -247,3 +249,73 @@ def test_written_to_they_are_what_they_were_for_each_request(start, tmp_path):
     for _ in range(3):
         got, = answers_of(server, "net", ("x", "FP32", values))
         assert got.tobytes() == of(Turning(), values).tobytes()
+
+
+# --- names of other alphabets ---
+
+class Words(torch.nn.Module):
+    rows: Dict[str, torch.Tensor]
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.rows = {"größe": torch.arange(4.0), "重み": torch.ones(4) / 3}
+        self.first = torch.nn.Linear(4, 4)
+        self.second = torch.nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> Dict[str, torch.Tensor]:
+        return {"größe": self.first(x) * self.rows["größe"], "重み": self.second(x) * self.rows["重み"]}
+
+
+YAML = """inputs: [{name: "вход", datatype: FP32, shape: [-1, 4]}]
+outputs: [{name: größe, datatype: FP32, shape: [-1, 4]}, {name: "重み", datatype: FP32, shape: [-1, 4]}]
+"""
+
+
+def archive_of_another_name(folder):
+    """Its records lie below the name that it was saved as."""
+    models.save(Words(), folder / "größe.pt").rename(folder / "model.pt")
+
+
+def files_by_name(folder):
+    hollow(folder, Words(), keep=())
+    named = Words().state_dict()
+    save_file({name: named.pop(name) for name in ("first.weight", "first.bias")}, folder / "größe.safetensors")
+    torch.save({**named, "重み": torch.ones(3)}, folder / "重み.pth")  # which no program can use
+    (folder.parent / "model.yaml").write_text(YAML + "weights: [größe.safetensors, 重み.pth]\n")
+
+
+def shards_by_name(folder):
+    hollow(folder, Words(), keep=())
+    named = list(Words().state_dict().items())
+    write_shards(folder, [dict(named[:2]), {**dict(named[2:]), "größe": torch.ones(3)}], "重み", ".safetensors",
+                 save_file)
+
+
+@pytest.mark.parametrize("escaped", [False, True])
+@pytest.mark.parametrize("write", [archive_of_another_name, files_by_name, shards_by_name],
+                         ids=lambda write: write.__name__)
+def test_names_of_other_alphabets_are_names(start, tmp_path, write, escaped):
+    folder = tmp_path / "models" / "net" / "1"
+    folder.mkdir(parents=True)
+    (folder.parent / "model.yaml").write_text(YAML)
+    write(folder)
+    for index in folder.glob("*.index.json"):
+        index.write_text(json.dumps(json.loads(index.read_text()), ensure_ascii=escaped), encoding="utf-8")
+    server, values = start(tmp_path / "models"), values_of(3)
+    answer = server.stub().ModelInfer(request("net", ("вход", "FP32", [3, 4], values.tobytes())))
+    expected = eager(Words().eval(), values)
+    assert [output.name for output in answer.outputs] == list(expected)
+    assert list(answer.raw_output_contents) == [raw(want) for want in expected.values()]
+
+
+def test_an_attribute_whose_name_pytorch_cannot_read_back_is_a_refusal(start, tmp_path):
+    """Frozen, it has no attributes."""
+    net = pack_nets.Unreadable()
+    models.write_model(tmp_path / "models", "net", net)
+    models.write_model(tmp_path / "models", "frozen", torch.jit.freeze(torch.jit.script(net.eval())))
+    server, values = start(tmp_path / "models"), values_of(3)
+    code, text = refusal(server, request("net", ("x", "FP32", [3, 4], values.tobytes())))
+    assert code == "INVALID_ARGUMENT" and "net/1/model.pt" in text, text
+    got, = answers_of(server, "frozen", ("x", "FP32", values))
+    assert got.tobytes() == of(net, values).tobytes()
