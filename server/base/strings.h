@@ -65,4 +65,13 @@ template <typename Range>
   return true;
 }
 
+// Whether it names a file in a folder and leads nowhere else, in whatever alphabet; hidden files are none of ours.
+[[nodiscard]] constexpr bool IsFileName(std::string_view name) {
+  if (name.empty() || name.size() > 255 || name.front() == '.') return false;
+  for (const char c : name) {
+    if (c == '/' || (c >= '\0' && c < ' ') || c == '\x7f') return false;
+  }
+  return true;
+}
+
 }  // namespace hearth

@@ -131,7 +131,7 @@ void ReadWarmUp(const YamlNode& list, std::vector<WarmUpSample>& out) {
 void ReadWeightNames(const YamlNode& list, std::vector<std::string>& out) {
   list.Read(out);
   for (const std::string& name : out) {
-    if (!IsPlainName(name)) list.Error(StrCat("'", name, "' is not the name of a file beside program.pt"));
+    if (!IsFileName(name)) list.Error(StrCat("'", name, "' is not the name of a file beside program.pt"));
   }
 }
 

@@ -161,6 +161,21 @@ absl::Status CheckQuantizer(const Heap& heap, const PickledTensor& t, const Valu
   return absl::OkStatus();
 }
 
+absl::Status ReadFlags(const Heap& heap, const Value& flags, PickledTensor& tensor) {
+  const bool booleans = flags.kind == Kind::kDict &&
+                        (heap.containers[flags.index].kinds & ~Bit(Kind::kString)) == 0 &&
+                        (heap.containers[flags.index].value_kinds & ~Bit(Kind::kBool)) == 0;
+  if (!booleans) return Bad("a tensor's flags are not a dictionary of booleans");
+  const Container& said = heap.containers[flags.index];
+  if (said.other_flags) return Bad("a tensor has a flag other than 'conj' and 'neg'");
+  tensor.conjugated = said.conjugated;
+  tensor.negated = said.negated;
+  if (tensor.conjugated && !tensor.type->name.starts_with("Complex")) {
+    return Bad(StrCat("a conjugated tensor has elements of type ", tensor.type->name));
+  }
+  return absl::OkStatus();
+}
+
 // (storage, offset, sizes, strides, [quantizer,] requires_grad, hooks [, {"conj": True}])
 // `type`: of the elements, if not the storage's.
 absl::StatusOr<Value> RebuildTensor(Heap& heap, std::span<const Value> args, bool quantized,
@@ -198,12 +213,7 @@ absl::StatusOr<Value> RebuildTensor(Heap& heap, std::span<const Value> args, boo
     return Bad("a tensor's gradient flag or hooks are not of the form torch writes");
   }
   tensor.requires_grad = grad.number != 0;
-  if (!quantized && args.size() == 7) {
-    const bool flags = args[6].kind == Kind::kDict &&
-                       (heap.containers[args[6].index].kinds & ~Bit(Kind::kString)) == 0 &&
-                       (heap.containers[args[6].index].value_kinds & ~Bit(Kind::kBool)) == 0;
-    if (!flags) return Bad("a tensor's flags are not a dictionary of booleans");
-  }
+  if (!quantized && args.size() == 7) HEARTH_RETURN_IF_ERROR(ReadFlags(heap, args[6], tensor));
   heap.summary.tensors.push_back(std::move(tensor));
   return Make(Kind::kTensor, static_cast<std::uint32_t>(heap.summary.tensors.size() - 1));
 }
@@ -381,19 +391,39 @@ std::vector<StateDictItem> TensorsIn(const Heap& heap, std::uint32_t dict) {
   return found;
 }
 
+// Quantized modules have tuples of tensors in their state_dict: passed over, the model would answer without them.
+absl::Status RefusePackedIn(const Heap& heap, std::uint32_t dict) {
+  for (const Entry& entry : heap.entries) {
+    if (entry.dict != dict || entry.key.kind != Kind::kString) continue;
+    const std::string_view name = heap.Text(entry.key);
+    if (name.substr(name.rfind('.') + 1) != "_packed_params") continue;
+    return Bad(StrCat("holds the weights of a quantized module ('", Printable(name),
+                      "'); quantized models are served as TorchScript, see `hearth pack`"));
+  }
+  return absl::OkStatus();
+}
+
+bool IsEmptyDict(const Heap& heap, const Value& value) {
+  return std::none_of(heap.entries.begin(), heap.entries.end(),
+                      [&value](const Entry& entry) { return entry.dict == value.index; });
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<StateDictItem>> StateDict(const Heap& heap, const Value& top) {
   if (top.kind != Kind::kDict) return Bad("it holds no dictionary of tensors; save model.state_dict()");
   std::vector<StateDictItem> found = TensorsIn(heap, top.index);
-  if (!found.empty()) return found;
+  if (!found.empty()) HEARTH_RETURN_IF_ERROR(RefusePackedIn(heap, top.index));
+  if (!found.empty() || IsEmptyDict(heap, top)) return found;  // empty: of a model without weights
   constexpr std::string_view kUsualKeys[] = {"state_dict", "model_state_dict", "model"};
   for (const std::string_view key : kUsualKeys) {
     for (const Entry& entry : heap.entries) {
       if (entry.dict != top.index || entry.value.kind != Kind::kDict) continue;
       if (entry.key.kind != Kind::kString || heap.Text(entry.key) != key) continue;
       found = TensorsIn(heap, entry.value.index);
-      if (!found.empty()) return found;
+      if (found.empty()) continue;
+      HEARTH_RETURN_IF_ERROR(RefusePackedIn(heap, entry.value.index));
+      return found;
     }
   }
   return Bad(

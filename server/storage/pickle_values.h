@@ -35,6 +35,10 @@ constexpr KindSet AnyOf(Kinds... kinds) {
 }
 constexpr KindSet kData = Bit(Kind::kStorage) - 1;
 constexpr KindSet kTupleItems = kData | AnyOf(Kind::kStorage, Kind::kElementType, Kind::kQScheme);
+// torch.save has types among them, {"dtype": torch.float16}.
+constexpr KindSet DictValues(PickleDialect dialect) {
+  return dialect == PickleDialect::kTorchSave ? kData | Bit(Kind::kElementType) : kData;
+}
 // What LibTorch can hash.
 constexpr KindSet kKeys = AnyOf(Kind::kBool, Kind::kInt, Kind::kFloat, Kind::kString,
                                 Kind::kComplex, Kind::kDevice, Kind::kTensor);
@@ -73,6 +77,10 @@ struct Container {
   KindSet value_kinds = 0;  // of a dictionary's values
   std::uint32_t depth = 1;  // 1 + the deepest item
   bool used = false;        // is part of another value, so may no longer change
+  // torch.save's, of a dictionary: what it says is True, which may be a tensor's flags.
+  bool conjugated = false;
+  bool negated = false;
+  bool other_flags = false;
   std::uint32_t first = 0;  // of a tuple's items, in Heap::items
   std::uint32_t count = 0;  // a tuple's items
 };

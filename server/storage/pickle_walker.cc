@@ -74,6 +74,7 @@ class Walker {
   absl::Status MarkedDict();
   absl::Status Append(std::size_t target, std::size_t first);
   absl::Status SetItems(std::size_t target, std::size_t first);
+  void NoteFlag(const Value& key, Container& dict) const;
   absl::Status NewObject();
   absl::Status Invoke(bool build);
   absl::Status PersistentId();
@@ -382,15 +383,21 @@ absl::Status Walker::SetItems(std::size_t target, std::size_t first) {
   Container& dict = heap_.containers[stack_[target].index];
   HEARTH_RETURN_IF_ERROR(Absorb(first, 2, pickle_internal::kKeys, dict.kinds, dict.depth));
   HEARTH_RETURN_IF_ERROR(
-      Absorb(first + 1, 2, pickle_internal::kData, dict.value_kinds, dict.depth));
+      Absorb(first + 1, 2, pickle_internal::DictValues(heap_.dialect), dict.value_kinds, dict.depth));
   if (dict.used) return Bad("a dictionary changes after it was used");
   if (torch_save()) {
     for (std::size_t i = first; i < stack_.size(); i += 2) {
       heap_.entries.push_back({stack_[target].index, stack_[i], stack_[i + 1]});
+      if (stack_[i + 1].kind == Kind::kBool && stack_[i + 1].number != 0) NoteFlag(stack_[i], dict);
     }
   }
   stack_.resize(first);
   return absl::OkStatus();
+}
+
+void Walker::NoteFlag(const Value& key, Container& dict) const {
+  const std::string_view name = key.kind == Kind::kString ? heap_.Text(key) : std::string_view();
+  (name == "conj" ? dict.conjugated : name == "neg" ? dict.negated : dict.other_flags) = true;
 }
 
 absl::Status Walker::NewObject() {

@@ -45,6 +45,10 @@ struct PickledTensor {
   std::vector<std::int64_t> strides;
   bool quantized = false;
   bool requires_grad = false;
+  // kTorchSave: its values are the conjugates, or the negatives, of what lies in its storage. Of TorchScript's
+  // files LibTorch sees to that.
+  bool conjugated = false;
+  bool negated = false;
 };
 
 // Who wrote the pickle. torch.save writes Python's dictionaries where TorchScript has classes; of its

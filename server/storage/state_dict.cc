@@ -47,7 +47,8 @@ absl::StatusOr<Weights> ReadStateDict(const std::shared_ptr<const MappedFile>& f
                  "'); quantized models are served as TorchScript, see `hearth pack`"));
     }
     weights.tensors.push_back(
-        {named.name, tensor.storage, tensor.type, tensor.sizes, tensor.strides, tensor.offset});
+        {named.name, tensor.storage, tensor.type, tensor.sizes, tensor.strides, tensor.offset,
+         tensor.conjugated, tensor.negated});
   }
   return weights;
 }

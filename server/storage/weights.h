@@ -56,6 +56,8 @@ struct WeightTensor {
   Shape sizes;
   std::vector<std::int64_t> strides;  // in elements, like `offset`
   std::int64_t offset = 0;
+  bool conjugated = false;  // its values are the conjugates of what lies there, as .conj() leaves them
+  bool negated = false;     // the negatives
 };
 
 struct Weights {

@@ -46,7 +46,7 @@ class IndexReader final : public nlohmann::json_sax<nlohmann::json> {
   bool string(string_t& text) override {
     if (!in_map_ || depth_ != 2) return true;
     // A plain name beside the index: "..", "/" and what is hidden lead elsewhere.
-    if (!IsPlainName(text)) return Fail("names a shard that is not a plain file name beside it");
+    if (!IsFileName(text)) return Fail("names a shard that is not a plain file name beside it");
     files.insert(text);
     return files.size() <= kMaxShards || Fail("names too many shards");
   }

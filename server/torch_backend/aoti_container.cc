@@ -1,9 +1,12 @@
 #include "server/torch_backend/aoti_container.h"
 
+#include <ATen/EmptyTensor.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 #include <torch/csrc/inductor/aoti_runtime/constant_type.h>
 #include <torch/csrc/inductor/aoti_torch/utils.h>
 
+#include <algorithm>
+#include <optional>
 #include <string_view>
 #include <unordered_set>
 #include <utility>
@@ -54,6 +57,23 @@ bool MayBeInCode(const WeightTensor& tensor) {
          !tensor.name.ends_with("num_batches_tracked");  // which nothing reads at inference
 }
 
+// From the first element to behind the last: more than the elements where others lie between them, as in a view.
+std::uint64_t SpanBytes(const Shape& shape, const Shape& strides, std::uint64_t element) {
+  return at::detail::computeStorageNbytes(shape, strides, element);
+}
+
+// Each is laid out at a multiple of 64 bytes, and some releases count that in.
+bool Takes(const AotiConstant& constant, std::uint64_t bytes) {
+  return bytes == constant.bytes || (bytes + 63) / 64 * 64 == constant.bytes;
+}
+
+// The strides that the code counts on; nothing where the package does not say.
+std::optional<Shape> StridesOf(const AotiConstant& constant, const Shape& shape, const AotiMetadata& metadata) {
+  if (!metadata.constants.contains(constant.name)) return std::nullopt;
+  const auto known = metadata.strides.find(constant.name);
+  return known == metadata.strides.end() ? ContiguousStrides(shape) : known->second;
+}
+
 // Why a tensor is not what the program reads; empty: it is.
 std::string Misfit(const AotiConstant& constant, const at::Tensor& tensor, const AotiMetadata& metadata) {
   const Shape shape = tensor.sizes().vec();
@@ -61,11 +81,20 @@ std::string Misfit(const AotiConstant& constant, const at::Tensor& tensor, const
   if (known != metadata.constants.end() && known->second != shape) {
     return StrCat("'", constant.name, "' has shape ", ToString(shape), ", the program wants ", ToString(known->second));
   }
-  // Each is laid out at a multiple of 64 bytes, and some releases count that in.
-  const std::uint64_t bytes = tensor.nbytes();
-  if (bytes == constant.bytes || (bytes + 63) / 64 * 64 == constant.bytes) return "";
-  return StrCat("'", constant.name, "' has shape ", ToString(shape), " and ", bytes, " bytes, the program wants ",
-                constant.bytes);
+  const Shape strides = StridesOf(constant, shape, metadata).value_or(tensor.strides().vec());
+  if (Takes(constant, tensor.nbytes())) return "";
+  if (strides.size() == shape.size() && Takes(constant, SpanBytes(shape, strides, tensor.itemsize()))) return "";
+  return StrCat("'", constant.name, "' has shape ", ToString(shape), " and ", tensor.nbytes(),
+                " bytes, the program wants ", constant.bytes);
+}
+
+// Without dimensions whose indices all have one element.
+at::Tensor WithoutRepeats(at::Tensor tensor, const Shape& strides) {
+  for (std::size_t i = 0; i < strides.size(); ++i) {
+    const auto dim = static_cast<std::int64_t>(i);
+    if (strides[i] == 0 && tensor.size(dim) > 1) tensor = tensor.narrow(dim, 0, 1);
+  }
+  return tensor;
 }
 
 // A copy where the code counts on other strides than the file has; safetensors keeps none. Where they are
@@ -74,16 +103,21 @@ std::string Misfit(const AotiConstant& constant, const at::Tensor& tensor, const
 at::Tensor LaidOut(const AotiConstant& constant, at::Tensor tensor, const AotiMetadata& metadata,
                    std::uint64_t& copied_bytes) {
   const Shape shape = tensor.sizes().vec();
-  const bool unknown = !metadata.constants.contains(constant.name);
-  const auto known = metadata.strides.find(constant.name);
-  const Shape strides = known == metadata.strides.end() ? ContiguousStrides(shape) : known->second;
+  const std::optional<Shape> known = StridesOf(constant, shape, metadata);
+  const std::uint64_t span = SpanBytes(shape, tensor.strides().vec(), tensor.itemsize());
+  if (!known && span >= tensor.nbytes() && Takes(constant, span)) return tensor;
+  const Shape strides = known.value_or(ContiguousStrides(shape));
   bool same = true;
-  if (unknown && tensor.is_non_overlapping_and_dense()) return tensor;
   for (std::size_t i = 0; i < shape.size(); ++i) same &= shape[i] < 2 || tensor.strides()[i] == strides[i];
   if (same) return tensor;
   at::Tensor copy = at::empty_strided(shape, strides, tensor.options());
   copied_bytes += tensor.nbytes();
-  return copy.copy_(tensor);
+  WithoutRepeats(copy, strides).copy_(WithoutRepeats(tensor, strides));
+  const bool repeats = std::find(strides.begin(), strides.end(), 0) != strides.end();
+  if (repeats && !at::equal(copy, tensor)) {
+    throw std::runtime_error(StrCat("the program has one element for several of '", constant.name, "', which differ"));
+  }
+  return copy;
 }
 
 }  // namespace
@@ -194,6 +228,10 @@ absl::Status AotiContainer::Bind(const Weights& weights, const AotiMetadata& met
       at::Tensor tensor = *found->second;
       if (tensor.scalar_type() != constant.type) {
         tensor = tensor.to(constant.type);
+        report.copied_bytes += tensor.nbytes();
+      }
+      if (tensor.is_conj() || tensor.is_neg()) {  // compiled code reads what lies there
+        tensor = tensor.resolve_conj().resolve_neg();
         report.copied_bytes += tensor.nbytes();
       }
       if (std::string misfit = Misfit(constant, tensor, metadata); !misfit.empty()) {

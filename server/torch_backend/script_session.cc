@@ -22,8 +22,11 @@ at::Tensor CopyTensor(const at::Tensor& tensor, StorageCopies& storages) {
     raw.copy_(whole);
     found = storages.emplace(original, raw.storage()).first;
   }
-  return at::empty({0}, tensor.options())
-      .set_(found->second, tensor.storage_offset(), tensor.sizes(), tensor.strides());
+  at::Tensor copy = at::empty({0}, tensor.options())
+                        .set_(found->second, tensor.storage_offset(), tensor.sizes(), tensor.strides());
+  if (tensor.is_conj()) copy._set_conj(true);
+  if (tensor.is_neg()) copy._set_neg(true);
+  return copy;
 }
 
 at::IValue CopyValue(const at::IValue& value, StorageCopies& storages) {

@@ -116,8 +116,11 @@ absl::StatusOr<std::vector<at::Tensor>> MakeTensors(const Weights& weights, Devi
   std::vector<at::Tensor> tensors;
   tensors.reserve(weights.tensors.size());
   for (const WeightTensor& tensor : weights.tensors) {
-    at::Tensor& made = tensors.emplace_back(at::empty({0}, at::TensorOptions().dtype(ScalarTypeOf(*tensor.type)).device(device.torch())));
+    const at::TensorOptions options = at::TensorOptions().dtype(ScalarTypeOf(*tensor.type)).device(device.torch());
+    at::Tensor& made = tensors.emplace_back(at::empty({0}, options));
     made.set_(storages[tensor.storage], tensor.offset, tensor.sizes, tensor.strides);
+    if (tensor.conjugated) made._set_conj(true);
+    if (tensor.negated) made._set_neg(true);
   }
   return tensors;
 }

@@ -1,6 +1,7 @@
 #include "server/torch_backend/weights_binder.h"
 
 #include <map>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <unordered_map>
@@ -29,8 +30,25 @@ bool IsHollow(const at::Tensor& tensor) {
   return tensor.storage().nbytes() < static_cast<std::size_t>(tensor.numel()) * tensor.element_size();
 }
 
+// Where a value is.
+using Place = std::pair<const ScriptObject*, std::size_t>;
+
+// Where a name leads, through whichever of a module's names it goes.
+std::optional<Place> Follow(const ScriptObject* object, std::string_view name) {
+  for (;;) {
+    const std::size_t dot = name.find('.');
+    const auto slot = object->type()->findAttributeSlot(std::string(name.substr(0, dot)));
+    if (!slot) return std::nullopt;
+    if (dot == name.npos) return Place{object, *slot};
+    const at::IValue& value = object->getSlot(*slot);
+    if (!value.isObject()) return std::nullopt;
+    object = &value.toObjectRef();
+    name.remove_prefix(dot + 1);
+  }
+}
+
 struct Attribute {
-  std::string name;
+  std::string name;  // the first, if the module that it belongs to has several
   ScriptObject* object;
   std::size_t slot;
   bool is_parameter;
@@ -46,7 +64,8 @@ void CollectAttributes(ScriptObject* object, const std::string& prefix,
     if (value.isObject()) {
       CollectAttributes(value.toObject().get(), StrCat(name, "."), seen, out);
     } else if (value.isTensor() && value.toTensor().defined() && value.toTensor().has_storage()) {
-      out.push_back({name, object, slot, type->is_parameter(slot)});
+      // An object of a class that is no module has tensors, and none of them is a parameter.
+      out.push_back({name, object, slot, type->is_module() && type->is_parameter(slot)});
     }
   }
 }
@@ -55,9 +74,14 @@ class WeightsBinder {
  public:
   WeightsBinder(torch::jit::Module& module, const Weights& weights, Device& device, const std::stop_token& stop,
                 LoadReport& report, PhaseTimer& binding)
-      : weights_(weights), device_(device), stop_(stop), report_(report), binding_(binding) {
+      : root_(module._ivalue().get()),
+        weights_(weights),
+        device_(device),
+        stop_(stop),
+        report_(report),
+        binding_(binding) {
     std::unordered_set<const ScriptObject*> seen;
-    CollectAttributes(module._ivalue().get(), "", seen, attributes_);
+    CollectAttributes(root_, "", seen, attributes_);
   }
 
   absl::Status Bind() {
@@ -65,15 +89,24 @@ class WeightsBinder {
     for (std::size_t i = 0; i < made.size(); ++i) {
       given_.emplace(weights_.tensors[i].name, Given{std::move(made[i])});
     }
-    std::vector<const Attribute*> missing;
+    std::vector<const Attribute*> unnamed, missing;
     std::vector<std::pair<const Attribute*, Given*>> present;
     for (const Attribute& attribute : attributes_) {
       const auto given = given_.find(attribute.name);
       if (given == given_.end()) {
-        missing.push_back(&attribute);
+        unnamed.push_back(&attribute);
       } else {
         given->second.used = true;
         present.emplace_back(&attribute, &given->second);
+      }
+    }
+    const std::map<Place, Given*> others = GivenByOtherNames();
+    for (const Attribute* attribute : unnamed) {
+      const auto other = others.find({attribute->object, attribute->slot});
+      if (other == others.end()) {
+        missing.push_back(attribute);
+      } else {
+        present.emplace_back(attribute, other->second);
       }
     }
     // Only what is missing asks which tensors were tied to which.
@@ -88,6 +121,19 @@ class WeightsBinder {
     at::Tensor tensor;
     bool used = false;
   };
+
+  // Of modules that have several names, attributes have one; what is given may have another.
+  std::map<Place, Given*> GivenByOtherNames() {
+    std::map<Place, Given*> found;
+    for (const WeightTensor& tensor : weights_.tensors) {
+      Given& given = given_.at(tensor.name);
+      const auto place = given.used ? std::nullopt : Follow(root_, tensor.name);
+      if (!place) continue;
+      given.used = true;
+      found.emplace(*place, &given);
+    }
+    return found;
+  }
 
   void Replace(const Attribute& attribute, at::Tensor tensor, bool remember_identity) {
     const at::Tensor own = attribute.object->getSlot(attribute.slot).toTensor();
@@ -122,6 +168,7 @@ class WeightsBinder {
     log::Warning("weights that the program does not use", {{"tensors", QuotedList(unused)}});
   }
 
+  ScriptObject* const root_;
   const Weights& weights_;
   Device& device_;
   const std::stop_token& stop_;

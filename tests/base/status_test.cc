@@ -100,5 +100,17 @@ TEST(IsPlainName, FollowsTheRule) {
   EXPECT_FALSE(IsPlainName(std::string_view("a\0b", 3)));
 }
 
+TEST(IsFileName, LeadsNowhereElse) {
+  for (const char* name : {"a", "model-00001-of-00002.safetensors", "größe.pth", "重み", "a b", "a..b"}) {
+    EXPECT_TRUE(IsFileName(name)) << name;
+  }
+  for (const char* name : {"", ".", "..", ".hidden", "a/b", "/", "../a", "a\n", "\x7f"}) {
+    EXPECT_FALSE(IsFileName(name)) << name;
+  }
+  EXPECT_TRUE(IsFileName(std::string(255, 'a')));
+  EXPECT_FALSE(IsFileName(std::string(256, 'a')));
+  EXPECT_FALSE(IsFileName(std::string_view("a\0b", 3)));
+}
+
 }  // namespace
 }  // namespace hearth

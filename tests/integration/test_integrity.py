@@ -16,6 +16,7 @@ from hearth_pack import weights as pack_weights
 from test_aoti import folder, package  # fixtures
 from test_formats import write_program
 from test_protocol import answers_of, refusal, request
+from test_tensors import write_shards
 
 
 class Net(torch.nn.Module):
@@ -88,6 +89,15 @@ def torch_save(root, _):
     return of_net(root, "saved", version / "weights.pth", "'second.weight'")
 
 
+def torch_save_shards(root, _):
+    """The damage is in the second of them."""
+    version = root / "shards" / "1"
+    write_program(version, Net().eval(), keep=())
+    named = list(Net().state_dict().items())
+    write_shards(version, [dict(named[:2]), dict(named[2:])], "pytorch_model", ".bin", torch.save)
+    return of_net(root, "shards", version / "pytorch_model-00002-of-00002.bin", "'second.weight'")
+
+
 def aoti(root, compiled):
     module = aoti_nets.net(0)
     version = test_aoti.write_model(root, "compiled", compiled, module)
@@ -97,7 +107,7 @@ def aoti(root, compiled):
                 test_aoti.eager(module, *arrays), inputs, test_aoti.YAML)
 
 
-KINDS = [torchscript, safetensors, torch_save, aoti]
+KINDS = [torchscript, safetensors, torch_save, torch_save_shards, aoti]
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)

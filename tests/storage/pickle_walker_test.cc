@@ -13,6 +13,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using testing_files::ToBytes;
 
 // Pieces of pickles, put together by the tests.
@@ -67,14 +68,15 @@ std::string QTensor(const std::string& parameters) {
 }
 
 // Every record has 48 bytes, except "none", which does not exist.
-absl::StatusOr<PickleSummary> Walk(const std::string& body, const PickleLimits& limits = {}) {
+absl::StatusOr<PickleSummary> Walk(const std::string& body, const PickleLimits& limits = {},
+                                   PickleDialect dialect = PickleDialect::kTorchScript) {
   return WalkPickle(
       ToBytes(kProto + body),
       [](std::string_view key) -> std::optional<std::uint64_t> {
         if (key == "none") return std::nullopt;
         return 48;
       },
-      limits);
+      limits, dialect);
 }
 
 std::string Refusal(const std::string& body, const PickleLimits& limits = {}) {
@@ -235,6 +237,43 @@ TEST(PickleWalker, AcceptsConjugateFlags) {
   EXPECT_TRUE(summary->tensors[0].requires_grad);
   EXPECT_NE(Refusal(with(Dict(Str("conj") + Int(1)))), "(accepted)");
   EXPECT_NE(Refusal(with(Dict(Int(1) + kTrue))), "(accepted)");
+}
+
+TEST(PickleWalker, TellsWhichTensorsOfTorchSaveAreConjugatedOrNegated) {
+  const auto with = [](const std::string& flags, const std::string& type = "ComplexFloatStorage") {
+    return Walk(Dict(Str("w") + Global("torch._utils", "_rebuild_tensor_v2") +
+                     Tuple(Storage(type, "0", 3) + Int(0) + Ints({3}) + Ints({1}) + kFalse + Hooks() + flags) + "R") +
+                    ".",
+                {}, PickleDialect::kTorchSave);
+  };
+  const auto both = with(Dict(Str("conj") + kTrue + Str("neg") + kTrue));
+  ASSERT_TRUE(both.ok()) << both.status();
+  EXPECT_TRUE(both->tensors[0].conjugated && both->tensors[0].negated);
+  const auto neither = with(Dict(Str("conj") + kFalse + Str("other") + kFalse));
+  ASSERT_TRUE(neither.ok()) << neither.status();
+  EXPECT_FALSE(neither->tensors[0].conjugated || neither->tensors[0].negated);
+  EXPECT_TRUE(with(Dict(Str("neg") + kTrue), "FloatStorage")->tensors[0].negated);
+  EXPECT_THAT(with(Dict(Str("conj") + kTrue), "FloatStorage").status().message(), HasSubstr("elements of type Float"));
+  EXPECT_THAT(with(Dict(Str("other") + kTrue)).status().message(), HasSubstr("'conj' and 'neg'"));
+}
+
+TEST(PickleWalker, AnEmptyDictionaryOfTorchSaveIsAModelWithoutWeights) {
+  const auto walk = [](const std::string& body) { return Walk(body + ".", {}, PickleDialect::kTorchSave); };
+  EXPECT_THAT(walk("}")->state_dict, IsEmpty());
+  EXPECT_THAT(walk(Hooks())->state_dict, IsEmpty());  // an OrderedDict
+  EXPECT_THAT(walk(Dict(Str("epoch") + Int(3))).status().message(), HasSubstr("no tensors by name"));
+}
+
+TEST(PickleWalker, ElementTypesBesideTensorsArePassedOverAndPackedParametersAreNot) {
+  const auto walk = [](const std::string& more) {
+    return Walk(Dict(Str("w") + Tensor12(0, {12}, {1}) + more) + ".", {}, PickleDialect::kTorchSave);
+  };
+  const auto typed = walk(Str("dtype") + Global("torch", "float16"));
+  ASSERT_TRUE(typed.ok()) << typed.status();
+  EXPECT_EQ(typed->state_dict.size(), 1u);
+  EXPECT_THAT(walk(Str("a.b._packed_params") + Tuple(Tensor12(0, {12}, {1}) + kNone)).status().message(),
+              HasSubstr("('a.b._packed_params'); quantized models are served as TorchScript"));
+  EXPECT_NE(Refusal(Dict(Str("dtype") + Global("torch", "FloatStorage")) + "."), "(accepted)");
 }
 
 TEST(PickleWalker, ChecksTypedLists) {

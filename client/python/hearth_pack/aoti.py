@@ -8,7 +8,7 @@ import zipfile
 
 import torch
 
-from hearth_pack import compare, entry, examples, exported, program, verify, weights
+from hearth_pack import compare, entry, examples, exported, model_yaml, program, verify, weights
 from hearth_pack.datatypes import PROTOCOL_NAMES
 from hearth_pack.errors import PackError, UsageError, first_line
 
@@ -281,6 +281,7 @@ def write(origin, options, example, batched, new, say):
     cases = verify.make_cases(origin, options.method, example, schema, batched)
     dynamic = {name: [dim for dim in dims if dim > 0 or name not in batched] for name, dims in open_dims.items()}
     dynamic = {name: dims for name, dims in dynamic.items() if dims}
+    model_yaml.refuse_another(options, "forward", names, cases)
     yaml = entry.model_yaml("forward", cases, batched, dynamic)
     outputs = describe_outputs(cases[0].expected, entry.output_shapes(cases, dynamic))
 

@@ -34,7 +34,8 @@ def _parser():
     where.add_argument("--repository", default="models", metavar="FOLDER", help="default: %(default)s")
     where.add_argument("--name", help="default: of the file or factory")
     where.add_argument("--model-version", type=int, metavar="N", help="default: one above the highest there")
-    where.add_argument("--overwrite-yaml", action="store_true", help="replace the model.yaml of earlier versions")
+    where.add_argument("--overwrite-yaml", action="store_true",
+                       help="replace the model.yaml of earlier versions, which holds for all")
 
     model = parser.add_argument_group("the model")
     model.add_argument("--args", default="{}", metavar="JSON", help="an object: the factory's keyword arguments")

@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from hearth_pack import aoti, entry, examples, program, source, verify, weights
+from hearth_pack import aoti, entry, examples, model_yaml, program, source, verify, weights
 from hearth_pack.errors import PackError, UsageError
 
 
@@ -123,6 +123,7 @@ def _pack_torchscript(options, origin, example):
     _check_dynamic(options, example)
     batched = _tensor_inputs(example, schema) if options.batch else []
     cases = verify.make_cases(origin, options.method, example, schema, batched)
+    model_yaml.refuse_another(options, options.method, [name for name, _, _ in schema], cases)
     yaml = entry.model_yaml(options.method, cases, batched, options.dynamic)
     tensors = program.weights_of(made, set(origin.state_names()))
 
