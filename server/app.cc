@@ -190,7 +190,7 @@ absl::Status App::Parts::BuildCore(const ServerConfig& c, const MemoryLimit& lim
   // Models of both kinds share weights.
   const auto mapped_files = std::make_shared<MappedFiles>(
       c.cache.drop_page_cache ? MappedFile::AfterUse::kDropCached : MappedFile::AfterUse::kLeaveCached);
-  const auto verifier = std::make_shared<BackgroundVerifier>();
+  const auto verifier = std::make_shared<BackgroundVerifier>(mapped_files);
   const ServerConfig::Devices::Fake& fake = c.devices.fake;
   devices = std::make_shared<Devices>(Devices::Fakes{fake.count, fake.memory, fake.copy_rate});
   const auto kept_programs = std::make_shared<KeptPrograms>();

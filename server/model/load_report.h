@@ -11,7 +11,9 @@
 namespace hearth {
 
 // In the order they happen.
-//   map        open the files, check their structure and, where model.yaml asks for it, their checksums
+//   open       open the files and check their structure; the load's estimate is made of that
+//   map        map what is not mapped yet, and share what others have mapped
+//   verify     compare weights with their checksums, where model.yaml asks for it
 //   parse      compile the program; nothing but its lookup when it was kept
 //   bind       make tensors of the weights
 //   read       copy and unpack the weights that cannot be mapped, or must not be: residency: sealed
@@ -19,14 +21,16 @@ namespace hearth {
 //   populate   bring the mapped pages into memory
 //   analyse    find out what the program writes to
 //   warm_up    run the model on samples
-enum class LoadPhase : std::uint8_t { kMap, kParse, kBind, kRead, kToDevice, kPopulate, kAnalyse, kWarmUp };
+enum class LoadPhase : std::uint8_t {
+  kOpen, kMap, kVerify, kParse, kBind, kRead, kToDevice, kPopulate, kAnalyse, kWarmUp
+};
 
-inline constexpr std::size_t kLoadPhaseCount = 8;
+inline constexpr std::size_t kLoadPhaseCount = 10;
 
 // The names used in logs, metrics and replies.
 constexpr std::string_view ToString(LoadPhase phase) {
   constexpr std::array<std::string_view, kLoadPhaseCount> kNames = {
-      "map", "parse", "bind", "read", "to_device", "populate", "analyse", "warm_up"};
+      "open", "map", "verify", "parse", "bind", "read", "to_device", "populate", "analyse", "warm_up"};
   return kNames[static_cast<std::size_t>(phase)];
 }
 

@@ -10,12 +10,18 @@
 
 namespace hearth {
 
+// A model's files, opened and checked: what an estimate is made of, and a load may go on from.
+class OpenedFiles {
+ public:
+  virtual ~OpenedFiles() = default;
+};
+
 // What a load will need, read from headers alone. Both are upper bounds, for as long as `opened` is kept:
 // they count on bytes that other models have mapped.
 struct LoadEstimate {
   Footprint peak;    // while loading
   Footprint steady;  // once ready
-  std::shared_ptr<const void> opened = nullptr;
+  std::shared_ptr<const OpenedFiles> opened = nullptr;
 };
 
 // Turns files into models. One Loader per format; stateless and thread-safe.
@@ -30,8 +36,14 @@ class Loader {
 
   // All or nothing: on error nothing stays behind. Returns CANCELLED soon after `stop` is requested.
   // The model it returns has its pages populated and its warm-up done.
-  virtual absl::StatusOr<std::unique_ptr<Model>> Load(const ModelSpec& spec,
+  //
+  // `opened`: what this loader's Estimate() of the same spec has opened, which need not be done again unless the files
+  // changed since; what it cost is in the model's report. Null: none was made.
+  virtual absl::StatusOr<std::unique_ptr<Model>> Load(const ModelSpec& spec, const OpenedFiles* opened,
                                                       std::stop_token stop) const = 0;
+  absl::StatusOr<std::unique_ptr<Model>> Load(const ModelSpec& spec, std::stop_token stop) const {
+    return Load(spec, nullptr, std::move(stop));
+  }
 };
 
 }  // namespace hearth

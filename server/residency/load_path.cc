@@ -44,7 +44,8 @@ void ModelManager::LoadOne(LoadPtr load) {
   if (!room.ok()) return Fail(*load, room.status(), /*remember=*/false);
   if (*room == Room::kLater) return Park(std::move(load), TaskGroup::How::kRun);
 
-  absl::StatusOr<std::unique_ptr<Model>> model = load->loader->Load(*load->spec, load->stop);
+  absl::StatusOr<std::unique_ptr<Model>> model = 
+      load->loader->Load(*load->spec, load->estimate.opened.get(), load->stop);
   if (!model.ok()) return Fail(*load, model.status(), !absl::IsCancelled(model.status()));
   const LoadReport report = (*model)->load_report();
 
@@ -220,7 +221,9 @@ void ModelManager::Ready(PendingLoad& load, const LoadReport& report,
                             {"shared", FormatBytes(report.shared_bytes)},
                             {"locked", FormatBytes(report.locked_bytes)},
                             {"load_ms", ToMilliseconds(total)},
+                            {"open_ms", phase_ms(LoadPhase::kOpen)},
                             {"map_ms", phase_ms(LoadPhase::kMap)},
+                            {"verify_ms", phase_ms(LoadPhase::kVerify)},
                             {"parse_ms", phase_ms(LoadPhase::kParse)},
                             {"bind_ms", phase_ms(LoadPhase::kBind)},
                             {"read_ms", phase_ms(LoadPhase::kRead)},

@@ -25,6 +25,7 @@ class FileReader {
   bool Intact() const;
 
   const std::filesystem::path& path() const { return path_; }
+  const FileId& id() const { return id_; }
 
  private:
   FileReader(UniqueFd fd, std::filesystem::path path, FileId id);

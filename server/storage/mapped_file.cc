@@ -294,17 +294,22 @@ absl::Status MappedFile::Populate(std::uint64_t offset, std::uint64_t length,
 
 // Only advice: that a kernel may not take it changes nothing but time.
 MappedFile::Scattered::Scattered(const MappedFile& file)
-    : file_(file), cold_(file.CachedBytes(0, file.size_) < file.size_ / kColdShare) {
-  ::madvise(file_.data_, file_.size_, MADV_RANDOM);
+    : file_(file), cold_(!file.in_use() && file.CachedBytes(0, file.size_) < file.size_ / kColdShare) {
+  if (cold_) ::madvise(file_.data_, file_.size_, MADV_RANDOM);
 }
 
 MappedFile::Scattered::~Scattered() {
-  ::madvise(file_.data_, file_.size_, MADV_NORMAL);
   if (!cold_) return;
+  ::madvise(file_.data_, file_.size_, MADV_NORMAL);
   MutexLock lock(file_.mu_);  // nobody's use begins meanwhile
   if (!file_.uses_.empty()) return;
   file_.Drop({0, file_.size_});
   ::posix_fadvise(file_.fd_.get(), 0, 0, POSIX_FADV_DONTNEED);
+}
+
+bool MappedFile::in_use() const {
+  MutexLock lock(mu_);
+  return !uses_.empty();
 }
 
 std::uint64_t MappedFile::CachedBytes(std::uint64_t offset, std::uint64_t length) const {
@@ -331,9 +336,14 @@ std::uint64_t MappedFile::CachedBytes(std::uint64_t offset, std::uint64_t length
 absl::StatusOr<std::string> ReadSmallFile(const std::filesystem::path& path,
                                           std::size_t max_bytes) {
   HEARTH_ASSIGN_OR_RETURN(const OpenFile file, OpenRegularFile(path));
-  std::string text(max_bytes + 1, '\0');
+  // As large as it says, and a byte to see the end by; it may grow meanwhile.
+  std::string text(std::min(static_cast<std::size_t>(file.st.st_size), max_bytes) + 1, '\0');
   std::size_t size = 0;
-  while (size < text.size()) {
+  while (true) {
+    if (size == text.size()) {
+      if (size > max_bytes) break;
+      text.resize(std::min(2 * size, max_bytes + 1));
+    }
     const ::ssize_t got = ::read(file.fd.get(), text.data() + size, text.size() - size);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return ErrnoStatus(errno, StrCat("'", ShortName(path), "' cannot be read"));
@@ -372,6 +382,9 @@ absl::Status MappedFile::Intact() const {
     return ErrnoStatus(errno, StrCat("'", ShortName(path_), "' cannot be examined"));
   }
   const FileId now = FileIdOf(st);
+  if (damaged_.load(std::memory_order_relaxed)) {
+    return absl::DataLossError(StrCat("'", ShortName(path_), "' was found damaged while in use"));
+  }
   if (now == id_ && !poisoned()) return absl::OkStatus();
   std::string what = poisoned() ? "cut short while in use" : "written to while in use";
   if (now.size < id_.size) what = StrCat("cut short while in use, from ", id_.size, " to ", now.size, " bytes");

@@ -9,6 +9,7 @@
 // DATA_LOSS.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -95,7 +96,7 @@ class MappedFile {
 
    private:
     const MappedFile& file_;
-    const bool cold_;
+    const bool cold_;  // and nobody uses it: otherwise nothing is done
   };
 
   // How much of a range is in the page cache: cold or warm, to within a page at its ends. 0 where the
@@ -120,6 +121,9 @@ class MappedFile {
 
   // A kShared mapping was written to: what it holds is the file's bytes no more. Never reset.
   bool written() const { return guard_.written(); }
+
+  // The file's bytes were found not to be what they should: Intact() says so from now on, to all who have it mapped.
+  void SetDamaged() const { damaged_.store(true, std::memory_order_relaxed); }
 
   // A model's use of parts of a mapping. Parts that nobody uses any more leave this process's memory
   // with the last use, though the rest of the mapping may stay. With kDropCached, what nobody has mapped of
@@ -160,6 +164,7 @@ class MappedFile {
   static absl::StatusOr<std::shared_ptr<const MappedFile>> Map(const std::filesystem::path& path,
                                                                UniqueFd fd, FileId id, Access access,
                                                                AfterUse after_use);
+  bool in_use() const ABSL_LOCKS_EXCLUDED(mu_);
   void Drop(const ByteRange& range) const;
   absl::Status LockPages(const std::vector<ByteRange>& pages) const ABSL_LOCKS_EXCLUDED(mu_);
   void UnlockPages(const std::vector<ByteRange>& pages) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -172,6 +177,7 @@ class MappedFile {
   const Mapping mapping_;
   std::byte* const data_;
   const AfterUse after_use_;
+  mutable std::atomic<bool> damaged_{false};
   mutable Mutex mu_;
   mutable RangeUses uses_ ABSL_GUARDED_BY(mu_);
   mutable RangeUses locks_ ABSL_GUARDED_BY(mu_);  // the kernel does not count them

@@ -67,6 +67,14 @@ void MappedFiles::Share(Weights& weights, Own own) {
   }
 }
 
+bool MappedFiles::Distrust(const FileId& id) {
+  FilePtr mapped;  // outlives the lock
+  MutexLock lock(mu_);
+  if (const auto known = files_.find(id); known != files_.end()) mapped = known->second.lock();
+  if (mapped != nullptr) mapped->SetDamaged();
+  return distrusted_.insert(id).second;
+}
+
 MappedFiles::FileSet MappedFiles::TakePlaces(std::vector<WeightStorage>& storages, const FileSet& unusable,
                                              FileSet& seen) {
   std::set<Place> spoken_for;
@@ -84,7 +92,7 @@ MappedFiles::FileSet MappedFiles::TakePlaces(std::vector<WeightStorage>& storage
       const FilePtr file = known == files_.end() ? nullptr : known->second.lock();
       if (file == nullptr) continue;
       seen.insert(file);
-      if (file->written() || unusable.contains(file)) continue;
+      if (file->written() || unusable.contains(file) || distrusted_.contains(place.file)) continue;
       if (!spoken_for.insert(place).second) continue;
       storage.file = file;
       storage.offset = place.offset;

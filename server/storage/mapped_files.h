@@ -1,8 +1,8 @@
 // Who has what mapped: so that the same bytes are mapped once, however many models have them.
 //
 // Bytes are the same when they are in the same file (device, inode, time of change, size), whatever its
-// path; and when two files state the same SHA-256 and size for them. The statement is believed: whoever
-// writes a model's files decides what its program does, too.
+// path; and when two files state the same SHA-256 and size for them. The statement is believed, until it was found
+// wrong: whoever writes a model's files decides what its program does, too.
 //
 // Refers to mappings without keeping them: they live as long as a model uses them. One that was written
 // to, poisoned, or whose file is not what it was, is not handed out again.
@@ -45,6 +45,10 @@ class MappedFiles {
   enum class Own : std::uint8_t { kOffer, kKeep };
   void Share(Weights& weights, Own own) ABSL_LOCKS_EXCLUDED(mu_);
 
+  // The file does not hold what it states. Nothing is moved onto its bytes from now on, and who has them mapped
+  // finds them damaged (MappedFile::Intact). False: that was known.
+  bool Distrust(const FileId& id) ABSL_LOCKS_EXCLUDED(mu_);
+
  private:
   struct Content {
     Checksum checksum;
@@ -72,6 +76,7 @@ class MappedFiles {
   Mutex mu_;
   std::map<FileId, std::weak_ptr<const MappedFile>> files_ ABSL_GUARDED_BY(mu_);
   std::map<Content, std::vector<Place>> places_ ABSL_GUARDED_BY(mu_);
+  std::set<FileId> distrusted_ ABSL_GUARDED_BY(mu_);  // never forgotten: damaged files are few
   std::size_t forget_at_ ABSL_GUARDED_BY(mu_) = 64;  // so many entries: time to forget
 };
 

@@ -1,6 +1,7 @@
 #include "server/torch_backend/aoti_loader.h"
 
 #include <chrono>
+#include <optional>
 #include <utility>
 
 #include "server/base/cpu_features.h"
@@ -27,8 +28,17 @@ struct AotiSource {
   AotiPackage package;
   Weights weights;
   std::vector<SourceFile> files;  // of weights
+  std::vector<SourceFile> own = {};  // the same before any of them was shared
   bool sealed = false;            // or to be: copies of those files in memory, and no extents of them
 
+  // With its weights where others have mapped the same. What is sealed is shared with nobody.
+  void Share(MappedFiles& mapped, MappedFiles::Own how) {
+    if (sealed) return;
+    own = files;
+    mapped.Share(weights, how);
+    files.clear();
+    AddFilesOf(weights, files);
+  }
   std::uint64_t sealed_bytes() const { return sealed ? FileBytes(files) : 0; }
   std::vector<Extent> extents() const {
     std::vector<Extent> extents;
@@ -40,9 +50,15 @@ struct AotiSource {
   }
 };
 
-// With residency: sealed nothing is shared, and weights are copied, but not for an estimate (kKeep).
-absl::StatusOr<AotiSource> OpenSource(const ModelSpec& spec, const Device& device, MappedFiles& mapped,
-                                      MappedFiles::Own own, std::stop_token stop = {}) {
+struct OpenedAoti final : OpenedFiles {
+  std::optional<AotiSource> source, shared;  // the latter because the estimate counts on what others have mapped of it
+  TimePoint began;
+  PhaseCost cost;
+};
+
+// `seal`: weights are copied, with residency: sealed. Not for an estimate.
+absl::StatusOr<AotiSource> OpenSource(const ModelSpec& spec, const Device& device, MappedFiles& mapped, bool seal,
+                                      std::stop_token stop = {}) {
   HEARTH_ASSIGN_OR_RETURN(AotiPackage package, AotiPackage::Open(spec.file));
   if (package.has_metadata()) {
     HEARTH_ASSIGN_OR_RETURN(const CpuFeatures features, ReadCpuFeatures());
@@ -56,12 +72,11 @@ absl::StatusOr<AotiSource> OpenSource(const ModelSpec& spec, const Device& devic
         "was compiled for the device '", compiled, "', and model.yaml asks for '", spec.options.device, "'")));
   }
   const bool sealed = spec.options.residency == Residency::kSealed;
-  const OpenWeights open = Opener(mapped, sealed && own == MappedFiles::Own::kOffer, std::move(stop));
+  const OpenWeights open = Opener(mapped, sealed && seal, std::move(stop));
   HEARTH_ASSIGN_OR_RETURN(Weights weights, ReadAllWeights(spec.weights, open));
-  if (!sealed) mapped.Share(weights, own);
   std::vector<SourceFile> files;
   AddFilesOf(weights, files);
-  return AotiSource{std::move(package), std::move(weights), std::move(files), sealed};
+  return AotiSource{std::move(package), std::move(weights), std::move(files), {}, sealed};
 }
 
 class AotiLoader final : public Loader {
@@ -69,7 +84,7 @@ class AotiLoader final : public Loader {
   explicit AotiLoader(AotiOptions options)
       : options_(std::move(options)),
         files_(options_.mapped_files ? options_.mapped_files : std::make_shared<MappedFiles>()),
-        verifier_(options_.verifier ? options_.verifier : std::make_shared<BackgroundVerifier>()),
+        verifier_(options_.verifier ? options_.verifier : std::make_shared<BackgroundVerifier>(files_)),
         devices_(options_.devices ? options_.devices : std::make_shared<Devices>()),
         programs_(options_.temporary) {
     InitialiseTorch();
@@ -77,7 +92,17 @@ class AotiLoader final : public Loader {
 
   absl::StatusOr<LoadEstimate> Estimate(const ModelSpec& spec) const override {
     HEARTH_ASSIGN_OR_RETURN(const std::shared_ptr<Device> device, devices_->Find(spec.options.device));
-    HEARTH_ASSIGN_OR_RETURN(AotiSource source, OpenSource(spec, *device, *files_, MappedFiles::Own::kKeep));
+    LoadReport report{.began = std::chrono::steady_clock::now()};
+    auto opened = std::make_shared<OpenedAoti>();
+    {
+      const PhaseTimer timer(report, LoadPhase::kOpen);
+      HEARTH_ASSIGN_OR_RETURN(opened->source, OpenSource(spec, *device, *files_, /*seal=*/false));
+    }
+    opened->began = report.began;
+    opened->cost = report[LoadPhase::kOpen];
+    opened->shared = opened->source;
+    opened->shared->Share(*files_, MappedFiles::Own::kKeep);
+    const AotiSource& source = *opened->shared;
     Footprint steady;
     // Weights inside of the library are copied out of it; how many they are, only the library knows.
     steady.host_bytes = kContainerBytes + source.package.library().size + source.weights.copied_bytes() +
@@ -91,14 +116,16 @@ class AotiLoader final : public Loader {
                             source.package.library().size;
       peak.device_bytes = steady.device_bytes;
     }
-    return LoadEstimate{std::move(peak), std::move(steady), std::make_shared<const AotiSource>(std::move(source))};
+    return LoadEstimate{std::move(peak), std::move(steady), std::move(opened)};
   }
 
-  absl::StatusOr<std::unique_ptr<Model>> Load(const ModelSpec& spec, std::stop_token stop) const override {
+  absl::StatusOr<std::unique_ptr<Model>> Load(const ModelSpec& spec, const OpenedFiles* opened_before,
+                                              std::stop_token stop) const override {
     HostByteCounter host_bytes;
-    LoadReport report{.began = std::chrono::steady_clock::now()};
+    const auto* before = static_cast<const OpenedAoti*>(opened_before);
+    LoadReport report{.began = before != nullptr ? before->began : std::chrono::steady_clock::now()};
     HEARTH_ASSIGN_OR_RETURN(const std::shared_ptr<Device> device, devices_->Find(spec.options.device));
-    HEARTH_ASSIGN_OR_RETURN(AotiSource source, OpenAndVerify(spec, *device, stop, report));
+    HEARTH_ASSIGN_OR_RETURN(AotiSource source, OpenAndVerify(spec, before, *device, stop, report));
     SourceUse use(source.files);
     use.Report(source.sealed, report);
     if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
@@ -145,25 +172,47 @@ class AotiLoader final : public Loader {
  private:
   // Others may write to what is shared while it is verified: then it is done again with a mapping that nobody
   // has written to.
-  absl::StatusOr<AotiSource> OpenAndVerify(const ModelSpec& spec, const Device& device, const std::stop_token& stop,
-                                           LoadReport& report) const {
+  absl::StatusOr<AotiSource> OpenAndVerify(const ModelSpec& spec, const OpenedAoti* before, const Device& device,
+                                           const std::stop_token& stop, LoadReport& report) const {
     while (true) {
-      HEARTH_ASSIGN_OR_RETURN(AotiSource source, Open(spec, device, stop, report));
+      report = LoadReport{.began = report.began};
+      HEARTH_ASSIGN_OR_RETURN(AotiSource source, Open(spec, std::exchange(before, nullptr), device, stop, report));
       if (!verifier_->OnLoad(spec.options.integrity, source.files)) return source;
-      const PhaseTimer timer(report, LoadPhase::kMap);
-      const absl::Status verified = VerifyChecksums(ChecksummedParts(source.weights), stop);
-      if (verified.ok()) verifier_->Acquit(source.files);
-      if (verified.ok()) return source;
-      if (!Written(source.files)) return verified;
+      PhaseTimer timer(report, LoadPhase::kVerify);
+      timer.AddBytes(FileBytes(source.files));
+      const Verdict verdict = VerifyChecksums(ChecksummedParts(source.weights), stop);
+      if (verdict.status.ok()) {
+        verifier_->Acquit(source.files);
+        return source;
+      }
+      if (Written(source.files)) continue;
+      if (!verdict.damaged || source.sealed) return verdict.status;
+      files_->Distrust(*verdict.damaged);
+      // Another model's file, whose bytes are stated to be the same: those of its own may be whole.
+      if (AnyIs(source.own, *verdict.damaged)) return verdict.status;
     }
   }
 
-  absl::StatusOr<AotiSource> Open(const ModelSpec& spec, const Device& device, const std::stop_token& stop,
-                                  LoadReport& report) const {
-    PhaseTimer timer(report, spec.options.residency == Residency::kSealed ? LoadPhase::kRead : LoadPhase::kMap);
-    HEARTH_ASSIGN_OR_RETURN(AotiSource source, OpenSource(spec, device, *files_, MappedFiles::Own::kOffer, stop));
-    timer.AddBytes(source.sealed ? source.sealed_bytes() : MappedBytes(source.files));
-    return source;
+  absl::StatusOr<AotiSource> Open(const ModelSpec& spec, const OpenedAoti* before, const Device& device,
+                                  const std::stop_token& stop, LoadReport& report) const {
+    std::optional<AotiSource> source;
+    const bool sealed = spec.options.residency == Residency::kSealed;
+    if (before != nullptr) report[LoadPhase::kOpen] = before->cost;
+    if (before != nullptr && !sealed) {
+      const PhaseTimer timer(report, LoadPhase::kOpen);
+      const auto package = AotiPackage::Open(spec.file);
+      const bool same = package.ok() && package->ids() == before->source->package.ids();
+      if (same && AsOpened(before->source->files)) source = before->source;
+    }
+    if (!source) {
+      PhaseTimer timer(report, sealed ? LoadPhase::kRead : LoadPhase::kOpen);
+      HEARTH_ASSIGN_OR_RETURN(source, OpenSource(spec, device, *files_, /*seal=*/true, stop));
+      timer.AddBytes(source->sealed_bytes());
+    }
+    PhaseTimer timer(report, LoadPhase::kMap);
+    source->Share(*files_, MappedFiles::Own::kOffer);
+    timer.AddBytes(source->sealed ? 0 : MappedBytes(source->files));
+    return *std::move(source);
   }
 
   absl::StatusOr<std::unique_ptr<AotiContainer>> Parse(const ModelSpec& spec, const AotiSource& source,

@@ -12,8 +12,8 @@ absl::StatusOr<TensorList> AotiModel::Run(const TensorList& inputs, Session*) co
   HEARTH_ASSIGN_OR_RETURN(const std::vector<const Tensor*> ordered, signature_.CheckInputs(inputs));
   auto caught = CatchTorch("the model refused the request", absl::StatusCode::kInvalidArgument,
                            [&] { return RunChecked(ordered); });
+  if (check_ != nullptr) HEARTH_RETURN_IF_ERROR(check_->status());  // it knows more than Intact()
   HEARTH_RETURN_IF_ERROR(Intact(files_));
-  if (check_ != nullptr) HEARTH_RETURN_IF_ERROR(check_->status());
   // Whoever did: compiled code cannot be bound anew while others run it, so the model is loaded again.
   if (Written(files_)) return absl::DataLossError("a program has written to weights that this model uses as well");
   return caught.ok() ? *std::move(caught) : std::move(caught).status();

@@ -87,20 +87,21 @@ void BackgroundVerifier::Run(const std::shared_ptr<Job>& job) {
     parts.swap(job->parts);
   }
   const TimePoint begin = std::chrono::steady_clock::now();
-  const absl::Status verified = VerifyAtLeisure(parts, job->stop.get_token());
+  const Verdict verdict = VerifyAtLeisure(parts, job->stop.get_token());
   if (job->stop.stop_requested()) return;
-  if (verified.ok()) {
+  if (verdict.status.ok()) {
     verified_.fetch_add(1, std::memory_order_relaxed);
     log::Info("weights verified", {{"model", ToString(job->model)},
                                    {"checksums", parts.size()},
                                    {"ms", ToMilliseconds(std::chrono::steady_clock::now() - begin)}});
   } else {
-    Differs(*job, parts, verified);
+    Differs(*job, parts, verdict);
   }
 }
 
 void BackgroundVerifier::Differs(Job& job, const std::vector<Checksummed<FileReader>>& parts,
-                                 const absl::Status& found) {
+                                 const Verdict& verdict) {
+  const absl::Status& found = verdict.status;
   for (const Checksummed<FileReader>& part : parts) {
     if (part.file->Intact()) continue;
     // The model notices that itself, and is then loaded from what the file is by now.
@@ -112,6 +113,7 @@ void BackgroundVerifier::Differs(Job& job, const std::vector<Checksummed<FileRea
     MutexLock lock(mu_);
     for (const Checksummed<FileReader>& part : parts) suspects_.insert(part.file->path());
   }
+  if (mapped_ != nullptr) mapped_->Distrust(*verdict.damaged);
   job.found = found;
   job.damaged.store(true, std::memory_order_release);
   damaged_.fetch_add(1, std::memory_order_relaxed);

@@ -7,6 +7,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "server/base/mutex.h"
@@ -47,7 +48,8 @@ class BackgroundVerifier {
     const std::shared_ptr<Job> job_;
   };
 
-  BackgroundVerifier() = default;
+  // `mapped`: who else has mapped what was found damaged hears of it. Null: nobody else has.
+  explicit BackgroundVerifier(std::shared_ptr<MappedFiles> mapped = nullptr) : mapped_(std::move(mapped)) {}
   ~BackgroundVerifier();  // ends what is under way
 
   // Opens the files of `parts` anew, and keeps nothing mapped. The verification itself waits for Begin(): until
@@ -68,8 +70,9 @@ class BackgroundVerifier {
 
  private:
   void Run(const std::shared_ptr<Job>& job);
-  void Differs(Job& job, const std::vector<Checksummed<FileReader>>& parts, const absl::Status& found);
+  void Differs(Job& job, const std::vector<Checksummed<FileReader>>& parts, const Verdict& found);
 
+  const std::shared_ptr<MappedFiles> mapped_;
   std::atomic<std::uint64_t> verified_{0}, damaged_{0};
   std::stop_source closing_;
   mutable Mutex mu_;

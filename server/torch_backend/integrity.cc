@@ -75,15 +75,23 @@ std::vector<Checksummed<MappedFile>> ChecksummedParts(const ScriptArchive& progr
   return parts;
 }
 
-absl::Status VerifyChecksums(const std::vector<Checksummed<MappedFile>>& parts, const std::stop_token& stop) {
-  return ParallelFor(parts.size(), std::thread::hardware_concurrency(), [&](std::size_t i) {
+Verdict VerifyChecksums(const std::vector<Checksummed<MappedFile>>& parts, const std::stop_token& stop) {
+  std::vector<char> damaged(parts.size(), 0);
+  Verdict verdict;
+  verdict.status = ParallelFor(parts.size(), std::thread::hardware_concurrency(), [&](std::size_t i) {
     const MappedFile& file = *parts[i].file;
-    return Verify(parts[i], {kStep, [&](std::uint64_t offset, std::uint64_t length) -> Bytes {
-                               HEARTH_RETURN_IF_ERROR(
-                                   file.Populate(offset, length, stop, MappedFile::ReadAhead::kYes));
-                               return file.bytes().subspan(offset, length);
-                             }});
+    absl::Status verified = Verify(parts[i], {kStep, [&](std::uint64_t offset, std::uint64_t length) -> Bytes {
+                                                HEARTH_RETURN_IF_ERROR(
+                                                    file.Populate(offset, length, stop, MappedFile::ReadAhead::kYes));
+                                                return file.bytes().subspan(offset, length);
+                                              }});
+    damaged[i] = absl::IsDataLoss(verified) ? 1 : 0;
+    return verified;
   });
+  if (!absl::IsDataLoss(verdict.status)) return verdict;
+  const auto first = std::find(damaged.begin(), damaged.end(), 1);  // as ParallelFor has it
+  verdict.damaged = parts[static_cast<std::size_t>(first - damaged.begin())].file->id();
+  return verdict;
 }
 
 absl::StatusOr<std::vector<Checksummed<FileReader>>> ForReading(const std::vector<Checksummed<MappedFile>>& parts) {
@@ -99,7 +107,7 @@ absl::StatusOr<std::vector<Checksummed<FileReader>>> ForReading(const std::vecto
   return unmapped;
 }
 
-absl::Status VerifyAtLeisure(const std::vector<Checksummed<FileReader>>& parts, const std::stop_token& stop) {
+Verdict VerifyAtLeisure(const std::vector<Checksummed<FileReader>>& parts, const std::stop_token& stop) {
   std::vector<std::byte> buffer(kLeisurelyStep);
   for (const Checksummed<FileReader>& part : parts) {
     const auto read = [&](std::uint64_t offset, std::uint64_t length) -> Bytes {
@@ -108,9 +116,11 @@ absl::Status VerifyAtLeisure(const std::vector<Checksummed<FileReader>>& parts, 
       HEARTH_RETURN_IF_ERROR(part.file->Read(offset, bytes));
       return bytes;
     };
-    HEARTH_RETURN_IF_ERROR(Verify(part, {kLeisurelyStep, read}));
+    absl::Status verified = Verify(part, {kLeisurelyStep, read});
+    if (absl::IsDataLoss(verified)) return {std::move(verified), part.file->id()};
+    if (!verified.ok()) return {std::move(verified)};
   }
-  return absl::OkStatus();
+  return {absl::OkStatus()};
 }
 
 }  // namespace hearth

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <stop_token>
 #include <vector>
 
@@ -25,15 +26,20 @@ struct Checksummed {
 std::vector<Checksummed<MappedFile>> ChecksummedParts(const Weights& weights);
 std::vector<Checksummed<MappedFile>> ChecksummedParts(const ScriptArchive& program);
 
-// Reads them where they are mapped, on as many threads as there are processors. DATA_LOSS names the first that
-// differs, and its file. CANCELLED.
-absl::Status VerifyChecksums(const std::vector<Checksummed<MappedFile>>& parts, const std::stop_token& stop);
+// What came of it. DATA_LOSS names what differs, and its file, which is then `damaged`. CANCELLED.
+struct Verdict {
+  absl::Status status;
+  std::optional<FileId> damaged = std::nullopt;
+};
+
+// Reads them where they are mapped, on as many threads as there are processors.
+Verdict VerifyChecksums(const std::vector<Checksummed<MappedFile>>& parts, const std::stop_token& stop);
 
 // Without the mappings.
 absl::StatusOr<std::vector<Checksummed<FileReader>>> ForReading(const std::vector<Checksummed<MappedFile>>& parts);
 
 // The same as VerifyChecksums() on the calling thread, which may be one that hardly ever runs: it holds nothing
 // that others wait for, and looks at `stop` before each MiB.
-absl::Status VerifyAtLeisure(const std::vector<Checksummed<FileReader>>& parts, const std::stop_token& stop);
+Verdict VerifyAtLeisure(const std::vector<Checksummed<FileReader>>& parts, const std::stop_token& stop);
 
 }  // namespace hearth

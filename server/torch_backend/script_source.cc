@@ -24,7 +24,7 @@ std::vector<SourceFile> FilesOf(const ScriptArchive& program, const Weights& wei
 }  // namespace
 
 std::uint64_t ScriptSource::weight_bytes() const {
-  if (has_weights()) return weights.mapped_bytes() + weights.copied_bytes();
+  if (has_weights) return weights.mapped_bytes() + weights.copied_bytes();
   return program.mapped_bytes + program.copied_bytes;
 }
 
@@ -42,16 +42,22 @@ std::vector<Extent> ScriptSource::extents() const {
   return extents;
 }
 
-absl::StatusOr<ScriptSource> OpenScriptSource(const ModelSpec& spec, MappedFiles& files, MappedFiles::Own own,
+absl::StatusOr<ScriptSource> OpenScriptSource(const ModelSpec& spec, MappedFiles& files, bool seal,
                                               std::stop_token stop) {
   const bool sealed = spec.options.residency == Residency::kSealed;
-  const OpenWeights open = Opener(files, sealed && own == MappedFiles::Own::kOffer, std::move(stop));
+  const OpenWeights open = Opener(files, sealed && seal, std::move(stop));
   HEARTH_ASSIGN_OR_RETURN(FilePtr file, open(spec.file));
   HEARTH_ASSIGN_OR_RETURN(ScriptArchive program, OpenScriptArchive(std::move(file)));
   HEARTH_ASSIGN_OR_RETURN(Weights weights, ReadAllWeights(spec.weights, open));
-  if (!sealed) files.Share(weights, own);
   std::vector<SourceFile> parts = FilesOf(program, weights);
-  return ScriptSource{std::move(program), std::move(weights), std::move(parts), sealed};
+  return ScriptSource{std::move(program), std::move(weights), !spec.weights.empty(), std::move(parts), sealed};
+}
+
+ScriptSource Shared(ScriptSource source, MappedFiles& files, MappedFiles::Own own) {
+  if (source.sealed || source.weights.storages.empty()) return source;
+  files.Share(source.weights, own);
+  source.files = FilesOf(source.program, source.weights);
+  return source;
 }
 
 absl::StatusOr<ScriptSource> MapAgain(const ScriptSource& source, MappedFiles* files) {
@@ -61,7 +67,7 @@ absl::StatusOr<ScriptSource> MapAgain(const ScriptSource& source, MappedFiles* f
                                                               : old.file->MapAgain(MappedFile::Access::kOwn));
   }
   HEARTH_ASSIGN_OR_RETURN(ScriptArchive archive, OpenScriptArchive(fresh[source.program.file]));
-  ScriptSource again{std::move(archive), source.weights, {}, source.sealed};
+  ScriptSource again{std::move(archive), source.weights, source.has_weights, {}, source.sealed};
   for (WeightStorage& storage : again.weights.storages) {
     storage.file = fresh[storage.file];  // what is packed is still unpacked from where it was: no tensor is there
   }
@@ -72,7 +78,7 @@ absl::StatusOr<ScriptSource> MapAgain(const ScriptSource& source, MappedFiles* f
 absl::StatusOr<BoundModule> BindSource(ScriptProgram& program, const ScriptSource& source, Device& device,
                                        LoadReport& report, const std::stop_token& stop) {
   HEARTH_ASSIGN_OR_RETURN(BoundModule bound, program.Bind(source.program, device, report, stop));
-  if (source.has_weights()) {
+  if (source.has_weights) {
     report.weight_bytes = 0;  // the program's own are replaced
     HEARTH_RETURN_IF_ERROR(BindWeights(bound.module, source.weights, device, stop, report));
   }

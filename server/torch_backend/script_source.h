@@ -21,11 +21,11 @@ namespace hearth {
 // Opened and checked, nothing read but headers. Plain data: copies share the mappings.
 struct ScriptSource {
   ScriptArchive program;
-  Weights weights;                // empty: all of them are in the program's archive
+  Weights weights;
+  bool has_weights = false;       // in files of their own, even if those are empty: `weights`, not the program's
   std::vector<SourceFile> files;  // each once, the program's first; not those whose weights are all elsewhere
   bool sealed = false;            // or to be: copies of the files in memory, and no extents of them
 
-  bool has_weights() const { return !weights.tensors.empty(); }
   std::uint64_t weight_bytes() const;   // of all tensors
   std::uint64_t copied_bytes() const;   // of those, in private memory
   std::uint64_t mapped_bytes() const { return MappedBytes(files); }  // of the parts of files that hold the others
@@ -35,11 +35,13 @@ struct ScriptSource {
   bool written() const { return Written(files); }
 };
 
-// Shards are opened in parallel. What `files` has mapped already is used where it lies, be it the same
-// file or weights of the same checksum. With residency: sealed nothing is shared, and the files are copied,
-// but not for an estimate (kKeep).
-absl::StatusOr<ScriptSource> OpenScriptSource(const ModelSpec& spec, MappedFiles& files, MappedFiles::Own own,
+// Shards are opened in parallel. A file that `files` has mapped already is used where it lies. With residency: sealed
+// the files are copied, if `seal` says that it is time for that: not for an estimate.
+absl::StatusOr<ScriptSource> OpenScriptSource(const ModelSpec& spec, MappedFiles& files, bool seal,
                                               std::stop_token stop = {});
+
+// The same with its weights where others have mapped the same: files.Share(). What is sealed is shared with nobody.
+ScriptSource Shared(ScriptSource source, MappedFiles& files, MappedFiles::Own own);
 
 // The same files with none of the writes made to these mappings: shared ones of `files`, or with null
 // ones of one's own.

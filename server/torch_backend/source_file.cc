@@ -73,6 +73,15 @@ bool Written(const std::vector<SourceFile>& files) {
   return std::any_of(files.begin(), files.end(), [](const SourceFile& file) { return file.file->written(); });
 }
 
+bool AnyIs(const std::vector<SourceFile>& files, const FileId& id) {
+  return std::any_of(files.begin(), files.end(), [&](const SourceFile& file) { return file.file->id() == id; });
+}
+
+bool AsOpened(const std::vector<SourceFile>& files) {
+  return !Written(files) && std::all_of(files.begin(), files.end(),
+                                        [](const SourceFile& file) { return file.file->Unchanged().ok(); });
+}
+
 SourceUse::SourceUse(const std::vector<SourceFile>& files) {
   for (const SourceFile& file : files) {
     const MappedFile::Use& part = parts_.emplace_back(file.file, file.ranges);

@@ -37,6 +37,10 @@ std::vector<Extent> Extents(const SourceFile& file);
 absl::Status Intact(const std::vector<SourceFile>& files);
 // Whether somebody has written to one of the mappings: MappedFile::written().
 bool Written(const std::vector<SourceFile>& files);
+bool AnyIs(const std::vector<SourceFile>& files, const FileId& id);
+// Whether what was found in the files when they were opened may be relied on still: MappedFile::Unchanged(), and
+// nobody has written to them.
+bool AsOpened(const std::vector<SourceFile>& files);
 
 // A model's use of its mapped weights: while it lasts their pages stay, with the last one they go, whoever
 // else keeps the mapping. Move-only.

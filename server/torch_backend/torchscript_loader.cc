@@ -1,5 +1,6 @@
 #include "server/torch_backend/torchscript_loader.h"
 
+#include <optional>
 #include <utility>
 
 #include "server/model/phase_timer.h"
@@ -61,12 +62,18 @@ std::string WarmUpKey(const ModelSpec& spec, const torch::jit::Module& module) {
   return key;
 }
 
+struct OpenedScript final : OpenedFiles {
+  std::optional<ScriptSource> source, shared;  // the latter because the estimate counts on what others have mapped of it
+  TimePoint began;
+  PhaseCost cost;
+};
+
 class TorchScriptLoader final : public Loader {
  public:
   explicit TorchScriptLoader(TorchScriptOptions options)
       : options_(std::move(options)),
         files_(options_.mapped_files ? options_.mapped_files : std::make_shared<MappedFiles>()),
-        verifier_(options_.verifier ? options_.verifier : std::make_shared<BackgroundVerifier>()),
+        verifier_(options_.verifier ? options_.verifier : std::make_shared<BackgroundVerifier>(files_)),
         devices_(options_.devices ? options_.devices : std::make_shared<Devices>()),
         programs_(options_.kept_program_bytes, options_.kept_programs) {
     InitialiseTorch();
@@ -74,22 +81,34 @@ class TorchScriptLoader final : public Loader {
 
   absl::StatusOr<LoadEstimate> Estimate(const ModelSpec& spec) const override {
     HEARTH_ASSIGN_OR_RETURN(const std::shared_ptr<Device> device, devices_->Find(spec.options.device));
-    HEARTH_ASSIGN_OR_RETURN(ScriptSource source, OpenScriptSource(spec, *files_, MappedFiles::Own::kKeep));
+    LoadReport report{.began = std::chrono::steady_clock::now()};
+    auto opened = std::make_shared<OpenedScript>();
+    {
+      const PhaseTimer timer(report, LoadPhase::kOpen);
+      HEARTH_ASSIGN_OR_RETURN(opened->source, OpenScriptSource(spec, *files_, /*seal=*/false));
+    }
+    opened->began = report.began;
+    opened->cost = report[LoadPhase::kOpen];
+    opened->shared = Shared(*opened->source, *files_, MappedFiles::Own::kKeep);
+    const ScriptSource& source = *opened->shared;
     const std::uint64_t host = ProgramBytes(source.program.code_bytes) + source.copied_bytes();
     LoadEstimate estimate{FootprintOf(source, *device, host), FootprintOf(source, *device, host), nullptr};
     if (!device->is_host()) {  // mapped while it is copied to the device
       estimate.peak.extents = source.extents();
     }
-    estimate.opened = std::make_shared<const ScriptSource>(std::move(source));
+    estimate.opened = std::move(opened);
     return estimate;
   }
 
-  absl::StatusOr<std::unique_ptr<Model>> Load(const ModelSpec& spec, std::stop_token stop) const override {
+  absl::StatusOr<std::unique_ptr<Model>> Load(const ModelSpec& spec, const OpenedFiles* opened_before,
+                                              std::stop_token stop) const override {
     HostByteCounter host_bytes;
-    LoadReport report{.began = std::chrono::steady_clock::now()};
+    const auto* before = static_cast<const OpenedScript*>(opened_before);
+    LoadReport report{.began = before != nullptr ? before->began : std::chrono::steady_clock::now()};
     HEARTH_ASSIGN_OR_RETURN(const std::shared_ptr<Device> device, devices_->Find(spec.options.device));
-    HEARTH_ASSIGN_OR_RETURN(BoundSource opened, OpenAndBind(spec, *device, stop, report));
-    auto& [source, use, program_found, bound] = opened;
+    HEARTH_ASSIGN_OR_RETURN(BoundSource opened, OpenAndBind(spec, before, *device, stop, report));
+    auto& [source, own, use, program_found, bound] = opened;
+    own.clear();
     const std::uint64_t code_bytes = source.program.code_bytes;
     programs_.Keep(program_found, ProgramBytes(code_bytes));
     const std::string warm_up = WarmUpKey(spec, bound.module);
@@ -132,6 +151,7 @@ class TorchScriptLoader final : public Loader {
  private:
   struct BoundSource {
     ScriptSource source;
+    std::vector<SourceFile> own;  // the files before any of them was shared
     SourceUse use;
     ProgramCache::Found program;
     BoundModule bound;
@@ -139,14 +159,19 @@ class TorchScriptLoader final : public Loader {
 
   // Other models may write to what they share with this one while it is read and copied here: then all of
   // it is done again with a mapping that nobody has written to.
-  absl::StatusOr<BoundSource> OpenAndBind(const ModelSpec& spec, Device& device, const std::stop_token& stop,
-                                          LoadReport& report) const {
+  absl::StatusOr<BoundSource> OpenAndBind(const ModelSpec& spec, const OpenedScript* before, Device& device,
+                                          const std::stop_token& stop, LoadReport& report) const {
     while (true) {
       report = LoadReport{.began = report.began};
-      HEARTH_ASSIGN_OR_RETURN(BoundSource made, Open(spec, stop, report));
-      const absl::Status verified = Verify(spec, made.source, stop, report);
+      HEARTH_ASSIGN_OR_RETURN(BoundSource made, Open(spec, std::exchange(before, nullptr), stop, report));
+      const Verdict verdict = Verify(spec, made.source, stop, report);
       if (made.source.written()) continue;
-      HEARTH_RETURN_IF_ERROR(verified);
+      if (verdict.damaged && !made.source.sealed) {
+        files_->Distrust(*verdict.damaged);
+        // Another model's file, whose bytes are stated to be the same: those of its own may be whole.
+        if (!AnyIs(made.own, *verdict.damaged)) continue;
+      }
+      HEARTH_RETURN_IF_ERROR(verdict.status);
       if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
       made.program = FindProgram(made.source, device, report);
       auto bound = Bind(made, device, stop, report);
@@ -157,22 +182,35 @@ class TorchScriptLoader final : public Loader {
     }
   }
 
-  absl::StatusOr<BoundSource> Open(const ModelSpec& spec, const std::stop_token& stop, LoadReport& report) const {
-    PhaseTimer timer(report, spec.options.residency == Residency::kSealed ? LoadPhase::kRead : LoadPhase::kMap);
-    HEARTH_ASSIGN_OR_RETURN(ScriptSource source, OpenScriptSource(spec, *files_, MappedFiles::Own::kOffer, stop));
-    SourceUse use(source.files);
-    use.Report(source.sealed, report);
-    timer.AddBytes(source.sealed ? source.sealed_bytes() : report.mapped_bytes);
-    return BoundSource{std::move(source), std::move(use), {}, {}};
+  absl::StatusOr<BoundSource> Open(const ModelSpec& spec, const OpenedScript* before, const std::stop_token& stop,
+                                   LoadReport& report) const {
+    std::optional<ScriptSource> source;
+    const bool sealed = spec.options.residency == Residency::kSealed;
+    if (before != nullptr) report[LoadPhase::kOpen] = before->cost;
+    if (before != nullptr && !sealed && AsOpened(before->source->files)) {
+      source = before->source;
+    } else {
+      PhaseTimer timer(report, sealed ? LoadPhase::kRead : LoadPhase::kOpen);
+      HEARTH_ASSIGN_OR_RETURN(source, OpenScriptSource(spec, *files_, /*seal=*/true, stop));
+      timer.AddBytes(source->sealed_bytes());
+    }
+    PhaseTimer timer(report, LoadPhase::kMap);
+    std::vector<SourceFile> own = source->files;
+    source = Shared(*std::move(source), *files_, MappedFiles::Own::kOffer);
+    SourceUse use(source->files);
+    use.Report(source->sealed, report);
+    timer.AddBytes(report.mapped_bytes);
+    return BoundSource{*std::move(source), std::move(own), std::move(use), {}, {}};
   }
 
-  absl::Status Verify(const ModelSpec& spec, const ScriptSource& source, const std::stop_token& stop,
-                      LoadReport& report) const {
-    if (!verifier_->OnLoad(spec.options.integrity, source.files)) return absl::OkStatus();
-    const PhaseTimer timer(report, LoadPhase::kMap);
-    HEARTH_RETURN_IF_ERROR(VerifyChecksums(Checksums(source), stop));
-    verifier_->Acquit(source.files);
-    return absl::OkStatus();
+  Verdict Verify(const ModelSpec& spec, const ScriptSource& source, const std::stop_token& stop,
+                 LoadReport& report) const {
+    if (!verifier_->OnLoad(spec.options.integrity, source.files)) return {};
+    PhaseTimer timer(report, LoadPhase::kVerify);
+    timer.AddBytes(FileBytes(source.files));
+    Verdict verdict = VerifyChecksums(Checksums(source), stop);
+    if (verdict.status.ok()) verifier_->Acquit(source.files);
+    return verdict;
   }
 
   static std::vector<Checksummed<MappedFile>> Checksums(const ScriptSource& source) {

@@ -114,8 +114,8 @@ absl::StatusOr<TensorList> TorchScriptModel::Run(const TensorList& inputs, Sessi
           return RunOn(*binding, binding->plan.Copy(), inputs);
         });
     absl::StatusOr<TensorList> outputs = caught.ok() ? *std::move(caught) : std::move(caught).status();
+    if (check_ != nullptr) HEARTH_RETURN_IF_ERROR(check_->status());  // it knows more than Intact()
     HEARTH_RETURN_IF_ERROR(Intact(*binding));
-    if (check_ != nullptr) HEARTH_RETURN_IF_ERROR(check_->status());
     const Disturbance disturbance = Disturbed(*binding);
     if (!disturbance.any()) return outputs;
     HEARTH_RETURN_IF_ERROR(Rebind(binding, disturbance, /*own_mapping=*/round > 0 && disturbance.changed.empty()));

@@ -51,7 +51,8 @@ class FakeLoader final : public Loader {
     return LoadEstimate{script.peak.value_or(script.model.footprint), script.model.footprint};
   }
 
-  absl::StatusOr<std::unique_ptr<Model>> Load(const ModelSpec& spec,
+  using Loader::Load;
+  absl::StatusOr<std::unique_ptr<Model>> Load(const ModelSpec& spec, const OpenedFiles*,
                                               std::stop_token stop) const override {
     Script script;
     absl::Status fault;

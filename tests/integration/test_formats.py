@@ -177,6 +177,20 @@ def test_missing_and_misfitting_tensors_are_named(start, tmp_path):
     assert "'second.weight' has shape [3,3], the program wants [4,19]" in told
 
 
+@pytest.mark.parametrize("write", [
+    lambda folder: save_file({}, folder / "model.safetensors"),
+    lambda folder: h5py.File(folder / "model.h5", "w").close(),
+    lambda folder: torch.save({}, folder / "weights.pth"),
+], ids=["safetensors", "hdf5", "state_dict"])
+def test_empty_files_of_weights_are_no_weights(start, tmp_path, write):
+    root = tmp_path / "models"
+    folder = root / "net" / "1"
+    write_program(folder, make(1))
+    write(folder)
+    told = refusal(start, root)
+    assert "the weights do not go with the program; missing: " in told and "'first.weight'" in told
+
+
 def test_a_program_without_weights_says_so(start, tmp_path):
     root = tmp_path / "models"
     write_program(root / "net" / "1", make(1))

@@ -1,5 +1,6 @@
 """Weights that are not what their files' checksums say, in every format that has checksums."""
 
+import json
 import pathlib
 import re
 import shutil
@@ -182,3 +183,52 @@ def test_a_sealed_package_is_out_of_reach_of_what_happens_to_its_weights(start, 
         client.unload_model(kind.name)
     assert server.metric("hearth_resident_bytes", dimension="host") < size
     assert server.terminate() == 0
+
+
+def same_weights(root, name):
+    """One of several models whose files state the same checksums."""
+    version = root / name / "1"
+    write_program(version, Net().eval(), keep=())
+    pack_weights.write(version, Net().state_dict())
+    return of_net(root, name, version / "model.safetensors", "'second.weight'")
+
+
+def test_a_model_whose_files_are_whole_is_not_refused_for_the_damaged_ones_it_would_share(start, tmp_path):
+    root = tmp_path / "repository"
+    bad, good = same_weights(root, "bad"), same_weights(root, "good")
+    bad.damage()
+    good.configure("integrity: on-load\n")
+    server = start(root)
+    with server.client() as client:
+        client.load_model("bad")  # unverified, and mapped first
+        client.load_model("good")
+        good.check(server)
+    assert server.terminate() == 0
+
+
+def test_damage_found_by_one_model_is_told_to_those_who_share_the_file(start, tmp_path):
+    root = tmp_path / "repository"
+    bad, good = same_weights(root, "bad"), same_weights(root, "good")
+    bad.damage()
+    server = start(root)
+    with server.client() as client:
+        client.load_model("bad")
+        client.load_model("good")  # of the same bytes, as the files state
+        assert server.wait_for("model ready")["model"]
+        bad.configure("integrity: background\n")
+        client.load_model("bad")
+        server.wait_for("weights damaged")
+        code, text = refusal(server, good.message())
+        assert code == "DATA_LOSS" and "bad/1/model.safetensors" in text, (code, text)
+        good.check(server)  # loaded anew, from its own file
+        good.check(server)
+    assert server.terminate() == 0
+
+
+def test_verifying_is_a_phase_of_the_load(start, kind):
+    kind.configure("integrity: on-load\n")
+    server = start(kind.root)
+    report = json.loads(server.cli("profile", kind.name, "--json").stdout)
+    phases = {phase["name"]: phase for phase in report["phases"]}
+    assert phases["verify"]["ms"] > 0 and phases["verify"]["bytes"] > 0, phases
+    assert server.metric("hearth_load_phase_seconds_count", phase="verify") == 1

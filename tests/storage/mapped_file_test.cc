@@ -493,6 +493,7 @@ TEST(ReadSmallFile, ReadsUpToItsLimit) {
   EXPECT_EQ(*ReadSmallFile(dir.Write("a", "12345"), 5), "12345");
   EXPECT_EQ(*ReadSmallFile(dir.Write("empty", ""), 5), "");
   EXPECT_EQ(ReadSmallFile(dir.path() / "a", 4).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(*ReadSmallFile(dir.path() / "a", std::size_t{1} << 46), "12345") << "takes what the file has";
   EXPECT_EQ(ReadSmallFile(dir.path() / "none", 4).status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(ReadSmallFile(dir.path(), 4).status().code(), absl::StatusCode::kInvalidArgument);
 }

@@ -196,6 +196,21 @@ TEST_F(MappedFilesTest, WeightsOfAFileThatWasWrittenToInPlaceAreNotShared) {
   EXPECT_EQ(*At(head, 2), std::byte{'c'});
 }
 
+TEST_F(MappedFilesTest, NothingIsSharedWithADistrustedFile) {
+  const Weights bad = OpenShared("bad", "ab");
+  const MappedFile& mapped = *bad.storages[0].file;
+  EXPECT_TRUE(files_.Distrust(mapped.id()));
+  EXPECT_FALSE(files_.Distrust(mapped.id())) << "known";
+  EXPECT_EQ(mapped.Intact().code(), absl::StatusCode::kDataLoss) << "who has it mapped hears of it";
+  const Weights good = OpenShared("good", "ab");
+  EXPECT_NE(good.storages[0].file, bad.storages[0].file);
+  EXPECT_TRUE(good.storages[0].file->Intact().ok());
+  const Weights third = OpenShared("third", "ab");
+  EXPECT_EQ(At(third, 0), At(good, 0));
+  const Weights again = OpenShared("bad", "ab");
+  EXPECT_TRUE(again.storages[0].file->Intact().ok()) << "its own model may look once more";
+}
+
 TEST_F(MappedFilesTest, OfManyLoadsAtOnceOneProvides) {
   for (int i = 0; i < 8; ++i) Open("m" + std::to_string(i), "abcdefgh");
   std::vector<Weights> loaded(8);

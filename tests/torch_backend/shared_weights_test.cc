@@ -161,7 +161,7 @@ TEST_F(SharedWeightsTest, TensorsOfOneFileLieAtOneAddress) {
   std::vector<ScriptSource> sources;
   std::vector<BoundModule> bound;
   for (int i = 0; i < 2; ++i) {
-    sources.push_back(*OpenScriptSource(spec, *files_, MappedFiles::Own::kOffer));
+    sources.push_back(Shared(*OpenScriptSource(spec, *files_, /*seal=*/true), *files_, MappedFiles::Own::kOffer));
     const auto program = std::make_shared<ScriptProgram>(sources[0].program.contents.version, false);
     bound.push_back(*BindSource(*program, sources.back(), testing_models::Host(), report));
   }

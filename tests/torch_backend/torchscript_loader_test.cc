@@ -399,6 +399,33 @@ TEST_F(TorchScriptLoaderTest, ADeclaredWarmUpThatFailsFailsTheLoad) {
   EXPECT_GT((*loaded)->load_report()[LoadPhase::kWarmUp].wall.count(), 0);
 }
 
+TEST_F(TorchScriptLoaderTest, ALoadGoesOnFromWhatItsEstimateOpened) {
+  Linear(4, 2, 1).save(file_.string());
+  const ModelSpec spec{{"m", 1}, "torchscript", file_, {}};
+  const auto estimate = loader_->Estimate(spec);
+  ASSERT_TRUE(estimate.ok()) << estimate.status();
+  const auto model = loader_->Load(spec, estimate->opened.get(), {});
+  ASSERT_TRUE(model.ok()) << model.status();
+  const PhaseCost& open = (*model)->load_report()[LoadPhase::kOpen];
+  EXPECT_GT(open.wall, Duration::zero()) << "part of what the load took";
+  EXPECT_GE((*model)->load_report()[LoadPhase::kMap].start, open.wall);
+  const at::Tensor x = at::randn({3, 4});
+  ExpectSameBits(RunOne(**model, "x", x), Reference(x));
+}
+
+TEST_F(TorchScriptLoaderTest, ALoadOpensAnewWhatWasReplacedSinceItsEstimate) {
+  Linear(4, 2, 1).save(file_.string());
+  const ModelSpec spec{{"m", 1}, "torchscript", file_, {}};
+  const auto estimate = loader_->Estimate(spec);
+  ASSERT_TRUE(estimate.ok()) << estimate.status();
+  Linear(4, 2, 2).save((dir_ / "next").string());
+  std::filesystem::rename(dir_ / "next", file_);
+  const auto model = loader_->Load(spec, estimate->opened.get(), {});
+  ASSERT_TRUE(model.ok()) << model.status();
+  const at::Tensor x = at::randn({3, 4});
+  ExpectSameBits(RunOne(**model, "x", x), Reference(x));
+}
+
 TEST_F(TorchScriptLoaderTest, ACancelledLoadStops) {
   Linear(4, 2, 1).save(file_.string());
   std::stop_source stop;
