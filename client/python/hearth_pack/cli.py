@@ -118,3 +118,14 @@ def main(argv=None):
     except KeyboardInterrupt:
         print("hearth-pack: interrupted; nothing was put in place", file=sys.stderr)
         return 130
+
+
+def command():
+    """What `hearth-pack` and `python -m hearth_pack` run: main(), in a process whose sets have one order.
+
+    TorchScript writes constants in the order that a set of names has, which Python makes anew for every process. The
+    same program has to come out as the same bytes: hearthd keeps one for all models that have it.
+    """
+    if sys.executable and os.environ.get("PYTHONHASHSEED") != "0":  # read only when Python starts
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONHASHSEED": "0"})
+    return main()
