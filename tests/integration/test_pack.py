@@ -13,6 +13,7 @@ import sys
 import tarfile
 import zipfile
 
+import h5py
 import numpy as np
 import pytest
 import safetensors.torch
@@ -101,12 +102,20 @@ def legacy_tar(tensors, path):
             tar.addfile(entry, part)
 
 
+def hdf5(tensors, path):
+    with h5py.File(path, "w") as file:
+        for name, tensor in tensors.items():
+            file[name.replace(".", "/")] = tensor.numpy()
+        file["about"] = "text is no weight"
+
+
 CHECKPOINTS = {
     "state_dict": lambda net, path: torch.save(net.state_dict(), path),
     "training": lambda net, path: torch.save({"epoch": 3, "model_state_dict": net.state_dict()}, path),
     "parallel": lambda net, path: torch.save({f"module.{n}": t for n, t in net.state_dict().items()}, path),
     "safetensors": lambda net, path: safetensors.torch.save_file(
         {name: tensor.clone() for name, tensor in net.state_dict().items()}, path),
+    "hdf5": lambda net, path: hdf5(net.state_dict(), path),
     "legacy": lambda net, path: torch.save(net.state_dict(), path, _use_new_zipfile_serialization=False),
     "module": lambda net, path: torch.save(net, path),
     "legacy_module": lambda net, path: torch.save(net, path, _use_new_zipfile_serialization=False),
@@ -122,7 +131,9 @@ def test_a_factory_with_a_checkpoint_is_packed(pack, pack_server, root, tmp_path
     CHECKPOINTS[kind](pack_nets.Net(11, width=7), tmp_path / "weights")
     arguments = ["pack_nets:Net", kind, "--args", '{"width": 7}', "--checkpoint", tmp_path / "weights", *EXAMPLE]
     if kind in CODE:
-        assert "--trust-pickle" in pack(*arguments, code=1)
+        told = pack(*arguments, code=1)
+        assert "--trust-pickle" in told and told.count("\n") == 1
+        assert "torch.load" not in told and "weights_only" not in told
         assert not (root / kind).exists()
         arguments.append("--trust-pickle")
     pack(*arguments)
@@ -145,6 +156,52 @@ def test_a_pickled_module_is_packed_by_those_who_trust_it(pack, pack_server, tmp
     assert "--trust-pickle" in pack(tmp_path / "net.pt", "whole", *EXAMPLE, code=1)
     pack(tmp_path / "net.pt", "whole", "--trust-pickle", *EXAMPLE)
     assert serves(pack_server, "whole", pack_nets.Net(4))
+
+
+SCRIPT = """import sys
+import pack_nets
+import torch
+
+
+class Mine(pack_nets.Plain):
+    pass
+
+
+if __name__ == "__main__":
+    torch.save(Mine(), sys.argv[1])
+    torch.save(Mine(), sys.argv[2], _use_new_zipfile_serialization=False)
+"""
+
+
+def test_a_module_whose_class_the_saving_script_defined_is_packed_when_the_script_is_named(pack, pack_server, tmp_path):
+    (tmp_path / "saving.py").write_text(SCRIPT)
+    files = [tmp_path / "own.pt", tmp_path / "own_legacy.pt"]
+    subprocess.run([sys.executable, tmp_path / "saving.py", *files], check=True, timeout=daemon.PATIENCE,
+                   env=daemon.environment({"PYTHONPATH": str(pathlib.Path(__file__).parent)}))
+    (tmp_path / "other.py").write_text("")
+    for file in files:
+        told = pack(file, file.stem, "--trust-pickle", *EXAMPLE, code=1)
+        assert "'Mine', which was defined in the script that saved it" in told and "--main FILE.py" in told
+        assert "--checkpoint" in told and told.count("\n") == 1
+        told = pack(file, file.stem, "--trust-pickle", "--main", tmp_path / "other.py", *EXAMPLE, code=1)
+        assert "'Mine', which" in told and "other.py' does not define" in told
+        main = sys.modules["__main__"]
+        pack(file, file.stem, "--trust-pickle", "--main", tmp_path / "saving.py", *EXAMPLE)
+        assert sys.modules["__main__"] is main
+        assert serves(pack_server, file.stem, pack_nets.Plain())
+    told = pack(files[0], "own", "--trust-pickle", "--main", tmp_path / "none.py", *EXAMPLE, code=1)
+    assert "none.py could not be imported: FileNotFoundError" in told
+
+
+def test_a_pickle_of_a_module_that_is_not_here_says_which(pack, tmp_path, monkeypatch):
+    (tmp_path / "gone_nets.py").write_text("import pack_nets\n\n\nclass Gone(pack_nets.Plain):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import gone_nets
+    torch.save(gone_nets.Gone(), tmp_path / "gone.pt")
+    monkeypatch.delitem(sys.modules, "gone_nets")
+    (tmp_path / "gone_nets.py").unlink()
+    told = pack(tmp_path / "gone.pt", "gone", "--trust-pickle", *EXAMPLE, code=1)
+    assert "needs the module 'gone_nets'" in told and "PYTHONPATH" in told
 
 
 def test_a_traced_model_is_packed(pack, pack_server):
@@ -381,6 +438,46 @@ def test_a_checkpoint_of_another_module_is_refused_by_name(pack, root, tmp_path)
     assert "size mismatch for first.weight" in pack("pack_nets:Net", "foreign", "--checkpoint",
                                                     tmp_path / "weights.pt", code=1)
     assert not (root / "foreign").exists()
+
+
+def test_hdf5_is_read_as_hearthd_reads_it_or_refused_by_name(pack, tmp_path, monkeypatch):
+    arguments = ["pack_nets:Plain", "hierarchical", "--checkpoint", tmp_path / "weights", *EXAMPLE]
+    plain = pack_nets.Plain()
+    with h5py.File(tmp_path / "weights", "w") as file:
+        file["inner/weight"] = plain.inner.weight.detach().numpy().astype(">f4")
+        file.create_dataset("inner/bias", data=plain.inner.bias.detach().numpy(), chunks=(3,), compression="lzf")
+    pack(*arguments)
+    with h5py.File(tmp_path / "weights", "a") as file:
+        del file["inner/bias"]
+        file["inner/bias"] = np.zeros(8, [("a", "f4"), ("b", "i4")])
+    told = pack(*arguments, code=1)
+    assert "'inner/bias' cannot be read: PyTorch has no type for" in told and "--trust-pickle" not in told
+    with h5py.File(tmp_path / "weights", "a") as file:
+        del file["inner/bias"]
+        file.create_dataset("inner/bias", (8,), "f4", external=[("/dev/zero", 0, 32)])
+    assert "'inner/bias' cannot be read: it lies in another file" in pack(*arguments, code=1)
+    data = pathlib.Path(os.environ["SOURCE_DIR"]) / "tests/data/hdf5"
+    for name, words in (("crashes_libhdf5.h5", "is not HDF5 that h5py reads"), ("same_name.h5", "two data sets that are"),
+                        ("skipped.h5", "unknown: ")):
+        shutil.copy(data / name, tmp_path / "weights")
+        told = pack(*arguments, code=1)
+        assert words in told and told.count("\n") == 1
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    told = pack(*arguments, code=1)
+    assert "hearth-pack[hdf5]" in told and "safetensors" in told and "--trust-pickle" not in told
+
+
+def test_what_is_no_file_of_weights_is_not_called_a_pickle(pack, tmp_path):
+    file = tmp_path / "weights"
+    for content in (b"", b"hello", bytes(range(200, 256))):
+        file.write_bytes(content)
+        told = pack("pack_nets:Plain", "nothing", "--checkpoint", file, code=1)
+        assert "is nothing that weights are read from: safetensors" in told and told.count("\n") == 1
+    for kind in ("state_dict", "legacy"):
+        CHECKPOINTS[kind](pack_nets.Plain(), file)
+        file.write_bytes(file.read_bytes()[:-200])
+        told = pack("pack_nets:Plain", "nothing", "--checkpoint", file, code=1)
+        assert "is not whole" in told and "--trust-pickle" not in told
 
 
 def test_a_saved_buffer_that_the_module_computes_itself_has_to_agree(pack, root, tmp_path):
