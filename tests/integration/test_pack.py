@@ -305,11 +305,12 @@ def test_the_program_has_no_values_but_those_that_are_nowhere_else(pack, root):
 @pytest.mark.parametrize("weights", ["safetensors", "state_dict"])
 def test_weights_are_split_into_shards_of_a_size(pack, pack_server, root, weights):
     name = f"shards-{weights}"
-    pack("pack_nets:Net", name, "--shard-size", "0.5kB", "--weights", weights, *EXAMPLE)
+    told = pack("pack_nets:Net", name, "--shard-size", "0.5kB", "--weights", weights, *EXAMPLE)
     folder = root / name / "1"
     (index,) = folder.glob("*.index.json")
     weight_map = json.loads(index.read_text())["weight_map"]
     shards = set(weight_map.values())
+    assert f"bytes in {len(shards)} files and an index, read back" in told
     assert len(shards) > 2 and shards < {path.name for path in folder.iterdir()}
     tensors = pack_nets.Net().state_dict()
     for shard in shards:
