@@ -1,5 +1,6 @@
 """`hearth pack`: every kind of source, packed, served by the real hearthd, and compared with eager PyTorch."""
 
+import collections
 import hashlib
 import io
 import json
@@ -345,6 +346,15 @@ def test_floating_weights_are_converted(pack, pack_server, root):
     assert header["inner.weight"]["dtype"] == "BF16"
 
 
+@pytest.mark.parametrize("options", [(), ("--trace",)])
+def test_an_example_of_another_type_than_the_weights_is_told_which_to_write(pack, options):
+    arguments = ["pack_nets:Plain", "other_type", "--dtype", "bfloat16", *options, "--batch"]
+    told = pack(*arguments, "--example", "x=2x4:FP32", code=1)
+    assert "the weights are BF16, and 'x' is FP32: write --example x=2x4:BF16" in told and told.count("\n") == 1
+    assert "write --example" not in pack(*arguments, "--example", "x=2x5:FP32", "--dtype", "float32", code=1)
+    pack(*arguments, "--example", "x=2x4:BF16")
+
+
 def test_model_yaml_has_the_signature_and_a_sample(pack, pack_server, root, tmp_path):
     np.savez(tmp_path / "example.npz", x=values_of(3))
     pack("pack_nets:Plain", "described", "--example", tmp_path / "example.npz", "--batch")
@@ -407,7 +417,7 @@ def test_a_failure_halfway_leaves_nothing_behind(pack, tmp_path, monkeypatch):
 @pytest.mark.parametrize("arguments, code, words", [
     (["no/such.pt"], 2, "is no file and not MODULE:FACTORY"),
     (["nosuchmodule:make"], 1, "could not be called"),
-    (["pack_nets:not_a_module"], 1, "which is no torch.nn.Module"),
+    (["pack_nets:not_a_module"], 1, "gave an int, which is no torch.nn.Module"),
     (["pack_nets:Net", "--args", "[1]"], 2, "JSON object"),
     (["pack_nets:Net", "--args", '{"depth": 1}'], 1, "depth"),
     (["pack_nets:Net", "--checkpoint", "no/such.bin"], 2, "there is no file"),
@@ -429,6 +439,17 @@ def test_refusals_say_what_to_do(tmp_path, capsys, arguments, code, words):
     told = capsys.readouterr().err
     assert words in told and told.startswith("hearth-pack: ") and told.count("\n") == 1
     assert not (tmp_path / "new").exists() or list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_factory_that_fails_is_told_with_its_own_line(pack, tmp_path):
+    (tmp_path / "below.py").write_text("def deep():\n    return {}['key']\n")
+    (tmp_path / "failing.py").write_text("import torch\nfrom below import deep\n\n\ndef make(size=-1):\n"
+                                         "    return torch.nn.Linear(size, 3) if size else deep()\n")
+    source = f"{tmp_path / 'failing.py'}:make"
+    assert f"negative dimension -1: [3, -1] ({tmp_path / 'failing.py'}:6)" in pack(source, "failing", code=1)
+    told = pack(source, "failing", "--args", '{"size": 0}', code=1)
+    assert f"KeyError: 'key' ({tmp_path / 'below.py'}:2)\n" in told
+    assert pack(source, "failing", "--args", '{"sizes": 0}', code=1).endswith("argument 'sizes'\n")  # nothing ran
 
 
 def test_a_checkpoint_of_another_module_is_refused_by_name(pack, root, tmp_path):
@@ -458,14 +479,20 @@ def test_hdf5_is_read_as_hearthd_reads_it_or_refused_by_name(pack, tmp_path, mon
         file.create_dataset("inner/bias", (8,), "f4", external=[("/dev/zero", 0, 32)])
     assert "'inner/bias' cannot be read: it lies in another file" in pack(*arguments, code=1)
     data = pathlib.Path(os.environ["SOURCE_DIR"]) / "tests/data/hdf5"
-    for name, words in (("crashes_libhdf5.h5", "is not HDF5 that h5py reads"), ("same_name.h5", "two data sets that are"),
-                        ("skipped.h5", "unknown: ")):
+    for name, words in (("crashes_libhdf5.h5", "is not HDF5 that h5py reads"), ("skipped.h5", "unknown: "),
+                        ("same_name.h5", "two data sets that are")):
         shutil.copy(data / name, tmp_path / "weights")
         told = pack(*arguments, code=1)
         assert words in told and told.count("\n") == 1
     monkeypatch.setitem(sys.modules, "h5py", None)
     told = pack(*arguments, code=1)
     assert "hearth-pack[hdf5]" in told and "safetensors" in told and "--trust-pickle" not in told
+
+
+def test_what_a_pickle_holds_instead_of_weights_is_named(pack, tmp_path):
+    for value, words in ((collections.OrderedDict(a=1), "an OrderedDict without"), ([1], "a list without")):
+        torch.save(value, tmp_path / "weights")
+        assert f"holds {words}" in pack("pack_nets:Plain", "nothing", "--checkpoint", tmp_path / "weights", code=1)
 
 
 def test_what_is_no_file_of_weights_is_not_called_a_pickle(pack, tmp_path):
@@ -564,11 +591,11 @@ def code_of(program):
         return {name: archive.read(name) for name in archive.namelist() if "/code/" in name}
 
 
-def as_a_process(*arguments, seed="random"):
+def as_a_process(*arguments, seed="random", **environment):
     path = f"{os.environ['PYTHONPATH']}:{pathlib.Path(__file__).parent}"
-    return subprocess.Popen([sys.executable, "-m", "hearth_pack", *map(str, arguments)], text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            env=daemon.environment({"PYTHONPATH": path, "PYTHONHASHSEED": seed}))
+    environment = daemon.environment({"PYTHONPATH": path, "PYTHONHASHSEED": seed, **environment})
+    return subprocess.Popen([sys.executable, "-m", "hearth_pack", *map(str, arguments)], text=True, env=environment,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def test_one_program_is_the_same_bytes_whichever_process_packs_it(pack_server, root):

@@ -10,8 +10,8 @@ import zipfile
 
 import torch
 
-from hearth_pack import checkpoint, exported, user_code
-from hearth_pack.errors import PackError, UsageError, first_line
+from hearth_pack import checkpoint, examples, exported, user_code
+from hearth_pack.errors import PackError, UsageError, first_line, kind_of
 
 
 class Source:
@@ -90,8 +90,9 @@ class EagerModule(Source):
                 return torch.jit.trace_module(module, {method: trace_inputs}, strict=False, check_trace=False)
         except Exception as error:  # the compiler's errors have no common base, and tracing runs foreign code
             verb, other = ("trace", "") if trace_inputs is not None else ("script", "; try --trace")
-            text = " ".join(str(error).split())
-            raise PackError(f"TorchScript cannot {verb} {type(self._module).__name__}: {text[:600]}{other}") from error
+            text = " ".join(str(error).split())[:600]
+            text += examples.type_hint(error, module, dict(zip(self.input_names, trace_inputs or ())))
+            raise PackError(f"TorchScript cannot {verb} {type(self._module).__name__}: {text}{other}") from error
 
     def exported(self, export):
         return export(self.reference())
@@ -135,9 +136,9 @@ def call_factory(text, arguments):
         if not isinstance(made, torch.nn.Module):
             made = made(**arguments)
     except Exception as error:  # foreign code
-        raise PackError(f"'{text}' could not be called: {type(error).__name__}: {first_line(error)}") from error
+        raise PackError(f"'{text}' could not be called: {user_code.described(error)}") from error
     if not isinstance(made, torch.nn.Module):
-        raise PackError(f"'{text}' gave a {type(made).__name__}, which is no torch.nn.Module")
+        raise PackError(f"'{text}' gave {kind_of(made)}, which is no torch.nn.Module")
     return made
 
 

@@ -6,8 +6,35 @@ import importlib.util
 import os
 import pathlib
 import sys
+import sysconfig
+import traceback
+
+import torch
 
 from hearth_pack.errors import PackError, first_line
+
+
+_INSTALLED = ("site-packages", "dist-packages")
+_NOT_USERS = [pathlib.Path(path).resolve() for path in (
+    pathlib.Path(__file__).parent, pathlib.Path(torch.__file__).parent, sysconfig.get_path("stdlib"))]
+
+
+def where(error):
+    """' (FILE:LINE)' of the innermost frame in the user's code, or else in a library beside PyTorch; '' in neither."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    inside = [(frame, pathlib.Path(frame.filename).resolve()) for frame in frames]
+    installed = [(frame, path) for frame, path in inside if any(part in _INSTALLED for part in path.parts)]
+    own = [(frame, path) for frame, path in inside if (frame, path) not in installed]
+    for candidates in (own, installed):
+        for frame, path in reversed(candidates):
+            if not any(folder in path.parents for folder in _NOT_USERS):
+                return f" ({frame.filename}:{frame.lineno})"
+    return ""
+
+
+def described(error):
+    """One that the user's code raised."""
+    return f"{type(error).__name__}: {first_line(error)}{where(error)}"
 
 
 def import_by_name(name):
@@ -33,8 +60,7 @@ def as_main(script):
     try:
         module = import_by_name(script)
     except Exception as error:  # foreign code
-        raise PackError(f"--main {script} could not be imported: {type(error).__name__}: "
-                        f"{first_line(error)}") from error
+        raise PackError(f"--main {script} could not be imported: {described(error)}") from error
     own, sys.modules["__main__"] = sys.modules["__main__"], module
     try:
         yield
