@@ -111,8 +111,8 @@ TEST(TorchScriptArchive, RefusalsSayWhatToDo) {
   EXPECT_THAT(Refusal("sparse"), HasSubstr(".to_dense()"));
   EXPECT_THAT(Refusal("two_types"), HasSubstr("does not fit into its storage of 4 elements"));
   EXPECT_THAT(Refusal("state_dict"), HasSubstr("torch.jit.save(torch.jit.script(model), path)"));
-  EXPECT_THAT(Refusal("legacy_state_dict"),
-              HasSubstr("torch.jit.save(torch.jit.script(model), path)"));
+  EXPECT_THAT(Refusal("state_dict"), HasSubstr("`hearth pack`"));
+  EXPECT_THAT(Refusal("legacy_state_dict"), HasSubstr("`hearth pack`"));
 }
 
 TEST(TorchScriptArchive, RefusesAWeightRecordThatIsTooShort) {
