@@ -7,6 +7,7 @@ import subprocess
 import tarfile
 
 import h5py
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -244,3 +245,18 @@ def test_inspect_shows_places_only_of_what_has_one(tmp_path):
     text = hearth("inspect", folder / "model.h5").stdout
     assert row(text, "first.weight")[-2:] == ["-", "copied"]
     assert row(text, "none")[-2:] == ["-", "-"]  # of no elements
+
+
+def test_hdf5_of_any_version_is_read_except_the_chunks_of_2_0(tmp_path):
+    def seen(libver, **options):
+        file = tmp_path / "w.h5"
+        with h5py.File(file, "w", libver=libver) as out:
+            out.create_dataset("a", data=np.ones((64, 64), "f4"), **options)
+        return hearth("inspect", file, check=False)
+
+    for libver in ("earliest", "v108", "v110", "v112", "v114"):
+        assert seen(libver).returncode == 0, libver
+        assert seen(libver, chunks=(8, 8), compression="gzip").returncode == 0, libver
+    assert seen("latest").returncode == 0
+    done = seen("v200", chunks=(8, 8), compression="gzip")
+    assert done.returncode == 1 and "'a'" in done.stderr
