@@ -14,6 +14,7 @@
 #include <functional>
 #include <memory>
 #include <stop_token>
+#include <string>
 #include <type_traits>
 #include <utility>
 
@@ -59,6 +60,11 @@ class UnaryCall {
     // Anything beyond a century is "for ever", and would overflow below.
     if (left > std::chrono::hours(24 * 36500)) return kNoDeadline;
     return clock.Now() + std::chrono::duration_cast<Duration>(left);
+  }
+
+  // Goes with the answer, after it. `key` in lower case.
+  void AddTrailer(const std::string& key, const std::string& value) {
+    state_->context.AddTrailingMetadata(key, value);
   }
 
   // Sends `response()` or the error. Nothing of this call may be used afterwards.

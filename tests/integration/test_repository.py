@@ -136,6 +136,17 @@ def test_a_new_version_takes_over_at_load(start, folder):
         assert np.array_equal(infer_floats(client, "good", "1"), FLOATS * 2)
 
 
+def test_a_load_answers_with_its_phases(server):
+    with server.client() as client:
+        client.unload_model("typed")
+    _, call = server.stub().RepositoryModelLoad.with_call(
+        pb.RepositoryModelLoadRequest(model_name="typed"), timeout=60)
+    timing, = (value for key, value in call.trailing_metadata() if key == "server-timing")
+    phases = dict(part.split(";dur=") for part in timing.split(", "))
+    assert {"open", "map", "parse", "bind", "populate"} <= set(phases), timing
+    assert all(float(ms) >= 0 for ms in phases.values()), timing
+
+
 # --- files that are not models ---
 
 
