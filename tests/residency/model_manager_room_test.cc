@@ -299,10 +299,11 @@ TEST_F(RoomTest, ModelsOfOneFileAreChargedOnceAndEvictionKnowsIt) {
 // Acquires a model in the moment in which it is being weighed.
 class AskingPolicy final : public EvictionPolicy {
  public:
-  double Worth(const EvictionCandidate& candidate, TimePoint now) const override {
+  double Loss(const EvictionCandidate& candidate, TimePoint now) const override {
     if (on_look) std::exchange(on_look, nullptr)();
-    return LruPolicy().Worth(candidate, now);
+    return LruPolicy().Loss(candidate, now);
   }
+  bool adds_up() const override { return false; }
   mutable std::function<void()> on_look;
 };
 
