@@ -152,6 +152,9 @@ ModelStat ToStat(const hearth::v1::Model& from) {
     model.load_phases.push_back({phase.name(), phase.milliseconds(), phase.start_milliseconds(),
                                  phase.cpu_milliseconds(), phase.bytes(), phase.minor_faults(),
                                  phase.major_faults()});
+    for (const auto& part : phase.parts()) {
+      model.load_phases.back().parts.push_back({part.start_milliseconds(), part.milliseconds()});
+    }
   }
   model.load = {from.load().weight_bytes(), from.load().copied_bytes(), from.load().mapped_bytes(),
                 from.load().cached_bytes(), from.load().kept_program(), from.load().shared_bytes()};

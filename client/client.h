@@ -94,6 +94,11 @@ struct BudgetStat {
   std::uint64_t resident_bytes = 0, loading_bytes = 0, unloading_bytes = 0;
 };
 
+struct PhasePartStat {
+  double start_milliseconds = 0;  // since the load began
+  double milliseconds = 0;
+};
+
 // One phase of a load: "map", "parse", "bind", "read", "to_device", "populate", "analyse" or "warm_up".
 struct PhaseStat {
   std::string name = {};
@@ -102,6 +107,7 @@ struct PhaseStat {
   double cpu_milliseconds = 0;    // of the loading thread
   std::uint64_t bytes = 0;        // mapped, copied or brought into memory
   std::uint64_t minor_faults = 0, major_faults = 0;
+  std::vector<PhasePartStat> parts = {};  // when it was at work; empty: the server does not say
 };
 
 struct LoadStat {

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "client/strings.h"
@@ -34,7 +35,7 @@ std::string FindHearthd() {
 
 }  // namespace
 
-absl::StatusOr<std::string> RunHearthd(const std::vector<std::string>& arguments) {
+absl::StatusOr<ToolResult> RunHearthd(const std::vector<std::string>& arguments) {
   const std::string program = FindHearthd();
   std::vector<char*> argv = {const_cast<char*>(program.c_str())};
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
@@ -66,10 +67,9 @@ absl::StatusOr<std::string> RunHearthd(const std::vector<std::string>& arguments
   int status = 0;
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return out;
+  if (WIFEXITED(status)) return ToolResult{WEXITSTATUS(status), std::move(out)};
   return absl::FailedPreconditionError(
-      WIFEXITED(status) ? "the file could not be read, see above"
-                        : Cat("hearthd was ended by signal ", WTERMSIG(status), " while it read the file"));
+      Cat("hearthd was ended by signal ", WTERMSIG(status), " while it read the file"));
 }
 
 }  // namespace hearth::client

@@ -8,9 +8,13 @@
 
 namespace hearth::client {
 
-// What `hearthd ARGUMENTS...` writes to standard output. hearthd is $HEARTHD, or stands beside this
-// program, or in PATH. NOT_FOUND when there is none; FAILED_PRECONDITION when it fails: its own words
-// are on standard error by then.
-absl::StatusOr<std::string> RunHearthd(const std::vector<std::string>& arguments);
+struct ToolResult {
+  int exit_code = 0;   // unless 0, hearthd has said why on standard error, and nothing is to be added
+  std::string output;  // standard output
+};
+
+// Runs `hearthd ARGUMENTS...`. hearthd is $HEARTHD, or stands beside this program, or in PATH. NOT_FOUND when there
+// is none; FAILED_PRECONDITION when it was ended by a signal.
+absl::StatusOr<ToolResult> RunHearthd(const std::vector<std::string>& arguments);
 
 }  // namespace hearth::client

@@ -1,8 +1,8 @@
 #include "client/load_profile.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
-#include <cstdio>
 
 #include "client/strings.h"
 #include "client/table.h"
@@ -15,44 +15,33 @@ using Json = nlohmann::ordered_json;
 
 constexpr int kBarCells = 40;
 
-struct Advice {
-  std::string_view phase, what, help;
-};
-constexpr Advice kAdvice[] = {
-    {"map", "opening and checking the file", "many small tensors or a slow file system do that"},
-    {"parse", "compiling the program",
-     "a program that is kept (cache.kept_programs) skips it when the model comes back"},
-    {"bind", "making tensors of the weights", "there are very many of them"},
-    {"read", "copying weights that cannot be mapped",
-     "write them uncompressed and aligned to 64 bytes, as `hearth pack` does"},
-    {"to_device", "copying the weights to the device", "that is the speed of the bus"},
-    {"populate", "bringing the weights into memory", ""},
-    {"analyse", "finding out what the program writes to", "a program that is kept skips it"},
-    {"warm_up", "running the samples", "fewer runs in model.yaml's warm_up would shorten it"},
-};
-
 std::string Milliseconds(double ms) { return FormatSeconds(ms / 1000); }
 
 std::string Percent(double part, double whole) {
   return whole > 0 ? Cat(std::lround(100 * part / whole), " %") : "0 %";
 }
 
-bool IsCold(const LoadStat& load) { return load.cached_bytes < load.mapped_bytes * 9 / 10; }
-
-// "  ████      ": where in the whole load the phase was.
+// "  ██  ████": when in the whole load the phase was at work.
 std::string Bar(const PhaseStat& phase, double total) {
   if (total <= 0) return "";
   const auto cell = [&](double ms) {
     return std::clamp(static_cast<int>(std::lround(ms / total * kBarCells)), 0, kBarCells);
   };
-  const int begin = std::min(cell(phase.start_milliseconds), kBarCells - 1);
-  const int end = std::max(cell(phase.start_milliseconds + phase.milliseconds), begin + 1);
-  std::string bar(static_cast<std::size_t>(begin), ' ');
-  for (int i = begin; i < end; ++i) bar += "█";
+  std::array<bool, kBarCells> filled{};
+  int last = 0;
+  for (const PhasePartStat& part : PartsOf(phase)) {
+    const int begin = std::min(cell(part.start_milliseconds), kBarCells - 1);
+    const int end = std::max(cell(part.start_milliseconds + part.milliseconds), begin + 1);
+    std::fill(filled.begin() + begin, filled.begin() + end, true);
+    last = std::max(last, end);
+  }
+  std::string bar;
+  for (int i = 0; i < last; ++i) bar += filled[static_cast<std::size_t>(i)] ? "█" : " ";
   return bar;
 }
 
-Json PhaseJson(const PhaseStat& phase) {
+// Without its parts.
+Json CostJson(const PhaseStat& phase) {
   return {{"name", phase.name},
           {"start_ms", phase.start_milliseconds},
           {"ms", phase.milliseconds},
@@ -62,18 +51,36 @@ Json PhaseJson(const PhaseStat& phase) {
           {"major_faults", phase.major_faults}};
 }
 
-std::string Escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&quot;"; break;
-      default: out += c;
-    }
+Json PhaseJson(const PhaseStat& phase) {
+  Json json = CostJson(phase);
+  json["parts"] = Json::array();
+  for (const PhasePartStat& part : phase.parts) {
+    json["parts"].push_back({{"start_ms", part.start_milliseconds}, {"ms", part.milliseconds}});
   }
-  return out;
+  return json;
+}
+
+// Absent from what an older hearthd prints.
+std::vector<PhasePartStat> ParseParts(const Json& phase) {
+  std::vector<PhasePartStat> parts;
+  if (!phase.contains("parts")) return parts;
+  for (const Json& part : phase.at("parts")) parts.push_back({part.at("start_ms"), part.at("ms")});
+  return parts;
+}
+
+}  // namespace
+
+double LoadProfile::total_milliseconds() const {
+  double end = 0;
+  for (const PhaseStat& phase : phases) {
+    for (const PhasePartStat& part : PartsOf(phase)) end = std::max(end, part.start_milliseconds + part.milliseconds);
+  }
+  return end;
+}
+
+std::vector<PhasePartStat> PartsOf(const PhaseStat& phase) {
+  if (!phase.parts.empty()) return phase.parts;
+  return {{phase.start_milliseconds, phase.milliseconds}};
 }
 
 std::string WeightsLine(const LoadStat& load) {
@@ -85,14 +92,6 @@ std::string WeightsLine(const LoadStat& load) {
   if (load.shared_bytes > 0) line += Cat("; ", FormatBytes(load.shared_bytes), " shared with other models");
   if (load.kept_program) line += "; the program was kept from an earlier load";
   return line;
-}
-
-}  // namespace
-
-double LoadProfile::total_milliseconds() const {
-  double end = 0;
-  for (const PhaseStat& phase : phases) end = std::max(end, phase.start_milliseconds + phase.milliseconds);
-  return end;
 }
 
 absl::StatusOr<LoadProfile> ParseLoadProfile(std::string_view text) {
@@ -113,7 +112,8 @@ absl::StatusOr<LoadProfile> ParseLoadProfile(std::string_view text) {
                                 .cpu_milliseconds = phase.at("cpu_ms"),
                                 .bytes = phase.at("bytes"),
                                 .minor_faults = phase.at("minor_faults"),
-                                .major_faults = phase.at("major_faults")});
+                                .major_faults = phase.at("major_faults"),
+                                .parts = ParseParts(phase)});
     }
     return profile;
   } catch (const Json::exception&) {
@@ -131,27 +131,6 @@ std::string RenderWaterfall(const LoadProfile& profile, bool colors) {
   }
   return Cat(profile.model, ": ", Milliseconds(total), "; ", WeightsLine(profile.load), "\n",
              table.Format(colors), Bottleneck(profile), "\n");
-}
-
-std::string Bottleneck(const LoadProfile& profile) {
-  const auto longest = std::max_element(
-      profile.phases.begin(), profile.phases.end(),
-      [](const PhaseStat& a, const PhaseStat& b) { return a.milliseconds < b.milliseconds; });
-  if (longest == profile.phases.end()) return "Nothing was measured.";
-  double sum = 0;
-  for (const PhaseStat& phase : profile.phases) sum += phase.milliseconds;
-  std::string what = longest->name, help;
-  for (const Advice& advice : kAdvice) {
-    if (advice.phase != longest->name) continue;
-    what = advice.what;
-    help = advice.help;
-  }
-  if (longest->name == "populate") {
-    help = IsCold(profile.load) ? "they came from the disk; a preload does that before anybody waits"
-                                : "they were in the page cache, so that is the cost of mapping the pages";
-  }
-  return Cat("Most of the time, ", Percent(longest->milliseconds, sum), ", went into ", what,
-             help.empty() ? "." : Cat(": ", help, "."));
 }
 
 Json ToJson(const LoadProfile& profile) {
@@ -176,45 +155,22 @@ std::string ToTrace(const LoadProfile& profile) {
   };
   name("process_name", "hearthd");
   name("thread_name", Cat("load of ", profile.model));
+  // Whole microseconds: readers round fractions each in their own way, and slices that touch would overlap.
+  const auto microseconds = [](double ms) { return std::llround(ms * 1000); };
   for (const PhaseStat& phase : profile.phases) {
-    events.push_back({{"name", phase.name},
-                      {"cat", "load"},
-                      {"ph", "X"},
-                      {"ts", phase.start_milliseconds * 1000},
-                      {"dur", phase.milliseconds * 1000},
-                      {"pid", 1},
-                      {"tid", 1},
-                      {"args", PhaseJson(phase)}});
+    for (const PhasePartStat& part : PartsOf(phase)) {
+      const auto begin = microseconds(part.start_milliseconds);
+      events.push_back({{"name", phase.name},
+                        {"cat", "load"},
+                        {"ph", "X"},
+                        {"ts", begin},
+                        {"dur", microseconds(part.start_milliseconds + part.milliseconds) - begin},
+                        {"pid", 1},
+                        {"tid", 1},
+                        {"args", CostJson(phase)}});
+    }
   }
   return Json{{"traceEvents", std::move(events)}, {"displayTimeUnit", "ms"}}.dump(1) + "\n";
-}
-
-std::string ToHtml(const LoadProfile& profile) {
-  const double total = std::max(profile.total_milliseconds(), 1e-6);
-  std::string rows;
-  for (const PhaseStat& phase : profile.phases) {
-    char place[96];
-    std::snprintf(place, sizeof place, "margin-left:%.3f%%;width:%.3f%%", 100 * phase.start_milliseconds / total,
-                  std::max(100 * phase.milliseconds / total, 0.15));
-    rows += Cat("<tr><th>", Escaped(phase.name), "</th><td>", Milliseconds(phase.milliseconds), "</td><td>",
-                Milliseconds(phase.cpu_milliseconds), "</td><td>",
-                phase.bytes > 0 ? FormatBytes(phase.bytes) : "", "</td><td>", phase.minor_faults, " / ",
-                phase.major_faults, "</td><td class=bar><div class=", Escaped(phase.name), " style=\"", place,
-                "\"></div></td></tr>\n");
-  }
-  return Cat(R"(<!doctype html><html lang="en"><meta charset="utf-8"><title>)", Escaped(profile.model),
-             R"(: load</title><style>
-body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse;width:100%}th,td{padding:.3em .6em;text-align:right;white-space:nowrap}
-th:first-child{text-align:left}.bar{width:60%;text-align:left}.bar div{height:1.1em;border-radius:2px;background:#888}
-.map{background:#4e79a7!important}.parse{background:#f28e2b!important}.bind{background:#59a14f!important}
-.read{background:#e15759!important}.to_device{background:#b07aa1!important}.populate{background:#76b7b2!important}
-.analyse{background:#9c755f!important}.warm_up{background:#edc948!important}tr+tr{border-top:1px solid #eee}
-</style><h1>)",
-             Escaped(profile.model), ": ", Milliseconds(profile.total_milliseconds()), "</h1><p>",
-             Escaped(WeightsLine(profile.load)), "</p>\n<table><tr><th>phase</th><th>time</th><th>CPU</th>"
-             "<th>bytes</th><th>faults / from disk</th><th></th></tr>\n",
-             rows, "</table><p><b>", Escaped(Bottleneck(profile)), "</b></p></html>\n");
 }
 
 }  // namespace hearth::client

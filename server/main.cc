@@ -65,17 +65,23 @@ std::optional<int> RunTool(int argc, char** argv) {
   if (argc != 3 || argv[2][0] == '-') {
     return Complain(absl::InvalidArgumentError(hearth::StrCat("usage: hearthd ", tool, " PATH")), kExitUsage);
   }
-  hearth::log::Configure(hearth::log::Level::kWarning, hearth::log::Format::kText);
+  // The catalog's warnings say again what becomes the error; the loader's say more.
+  const auto log_from = [](hearth::log::Level level) { hearth::log::Configure(level, hearth::log::Format::kText); };
+  log_from(hearth::log::Level::kError);
   absl::StatusOr<std::string> json;
   if (tool == "inspect") {
     json = hearth::Inspect(argv[2]);
   } else {
     hearth::InitialiseTorch();
-    json = hearth::Profile(argv[2], [](std::string_view format) {
+    json = hearth::Profile(argv[2], [&](std::string_view format) {
+      log_from(hearth::log::Level::kWarning);
       return format == "aoti" ? hearth::MakeAotiLoader({}) : hearth::MakeTorchScriptLoader({});
     });
   }
-  if (!json.ok()) return Complain(json.status(), kExitFailure);
+  if (!json.ok()) {  // a file that is not there, or not for us, is the caller's mistake
+    const bool unread = absl::IsNotFound(json.status()) || absl::IsPermissionDenied(json.status());
+    return Complain(json.status(), unread ? kExitUsage : kExitFailure);
+  }
   std::fputs(json->c_str(), stdout);
   return 0;
 }

@@ -55,19 +55,11 @@ absl::StatusOr<LoadProfile> ProfileOfServed(Client& client, const std::string& m
   return LoadProfile{Cat(row.name, ":", row.version), row.load, row.load_phases};
 }
 
-absl::StatusOr<LoadProfile> ProfileOfPath(const std::string& path) {
-  const absl::StatusOr<std::string> json = RunHearthd({"profile", path});
-  if (!json.ok()) return json.status();
-  return ParseLoadProfile(*json);
-}
+// Of a hearthd that failed and said why.
+int ExitCodeOf(const ToolResult& failed) { return failed.exit_code == kExitUsage ? kExitUsage : kExitFailed; }
 
-int Profile(const Context& context, const ProfileArguments& arguments) {
-  const absl::StatusOr<LoadProfile> profile =
-      NamesAPath(arguments.subject) ? ProfileOfPath(arguments.subject)
-                                    : ProfileOfServed(context.client, arguments.subject, arguments.reload);
-  if (!profile.ok()) {
-    return NamesAPath(arguments.subject) ? Fail(profile.status()) : FailForModel(profile.status(), arguments.subject);
-  }
+int Present(const Context& context, const absl::StatusOr<LoadProfile>& profile, const ProfileArguments& arguments) {
+  if (!profile.ok()) return Fail(profile.status());
   if (!arguments.trace.empty()) {
     if (const absl::Status written = WriteFile(arguments.trace, ToTrace(*profile)); !written.ok()) return Fail(written);
   }
@@ -76,6 +68,16 @@ int Profile(const Context& context, const ProfileArguments& arguments) {
   }
   if (context.json) return context.PrintJson(ToJson(*profile));
   return context.Print(RenderWaterfall(*profile, context.colors));
+}
+
+int Profile(const Context& context, const ProfileArguments& arguments) {
+  if (!NamesAPath(arguments.subject)) {
+    const auto profile = ProfileOfServed(context.client, arguments.subject, arguments.reload);
+    return profile.ok() ? Present(context, profile, arguments) : FailForModel(profile.status(), arguments.subject);
+  }
+  const absl::StatusOr<ToolResult> ran = RunHearthd({"profile", arguments.subject});
+  if (!ran.ok()) return Fail(ran.status());
+  return ran->exit_code == 0 ? Present(context, ParseLoadProfile(ran->output), arguments) : ExitCodeOf(*ran);
 }
 
 std::string ShapeText(const Json& shape) {
@@ -110,7 +112,7 @@ std::string PackageText(const Json& file, bool colors) {
   return table.empty() ? out : out + table.Format(colors);
 }
 
-std::string InspectText(const Json& file, bool colors) {
+std::string FileText(const Json& file, bool colors) {
   if (file.at("format") == "aoti") return PackageText(file, colors);
   const auto bytes = [](const Json& value) { return FormatBytes(value.get<std::uint64_t>()); };
   std::string out = Cat(file.at("file").get<std::string>(), ": ", file.at("format").get<std::string>(), ", ",
@@ -126,19 +128,34 @@ std::string InspectText(const Json& file, bool colors) {
   const Json& tensors = file.at("tensors");
   for (std::size_t i = 0; i < tensors.size() && i < kTensorsShown; ++i) {
     const Json& tensor = tensors[i];
+    const Json& offset = tensor.at("offset");
+    const bool empty = tensor.at("bytes") == 0;
     table.Add({tensor.at("name").get<std::string>(), tensor.at("type").get<std::string>(), ShapeText(tensor.at("shape")),
-               bytes(tensor.at("bytes")), Cat(tensor.at("offset").get<std::uint64_t>()),
-               std::string(tensor.at("mappable").get<bool>() ? "yes" : "copied")});
+               bytes(tensor.at("bytes")), offset.is_null() ? "-" : Cat(offset.get<std::uint64_t>()),
+               std::string(empty ? "-" : tensor.at("mappable").get<bool>() ? "yes" : "copied")});
   }
   if (!table.empty()) out += table.Format(colors);
   if (tensors.size() > kTensorsShown) out += Cat("and ", tensors.size() - kTensorsShown, " more; --json shows all\n");
   return out;
 }
 
+// Of one file, or of those of an index or of a version.
+std::string InspectText(const Json& seen, bool colors) {
+  if (seen.at("format") != "model" && seen.at("format") != "index") return FileText(seen, colors);
+  const std::size_t count = seen.at("files").size();
+  std::string out = seen.at("format") == "index"
+                        ? seen.at("file").get<std::string>()
+                        : Cat(seen.at("model").get<std::string>(), ":", seen.at("version").get<std::int64_t>());
+  out += Cat(": ", count, count == 1 ? " file\n" : " files\n");
+  for (const Json& file : seen.at("files")) out += Cat("\n", FileText(file, colors));
+  return out;
+}
+
 int Inspect(const Context& context, const std::string& path) {
-  const absl::StatusOr<std::string> text = RunHearthd({"inspect", path});
-  if (!text.ok()) return Fail(text.status());
-  const Json json = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
+  const absl::StatusOr<ToolResult> ran = RunHearthd({"inspect", path});
+  if (!ran.ok()) return Fail(ran.status());
+  if (ran->exit_code != 0) return ExitCodeOf(*ran);
+  const Json json = Json::parse(ran->output, nullptr, /*allow_exceptions=*/false);
   try {
     return context.json ? context.PrintJson(json) : context.Print(InspectText(json, context.colors));
   } catch (const Json::exception&) {
@@ -163,8 +180,9 @@ void AddFileCommands(CLI::App& app, Selection& selection) {
   });
 
   auto path = std::make_shared<std::string>();
-  CLI::App* inspect = app.add_subcommand("inspect", "Show what is in a file of a model or weights, without loading it");
-  inspect->add_option("FILE", *path, "TorchScript archive, AOTInductor package, safetensors, torch.save")->required();
+  CLI::App* inspect = app.add_subcommand("inspect", "Show what is in the files of a model, without loading it");
+  inspect->add_option("PATH", *path, "A TorchScript archive, an AOTInductor package, weights (safetensors, torch.save, "
+                      "HDF5), an index of shards, or a version's or a model's folder")->required();
   inspect->callback([path, &selection] {
     selection.run = [path](const Context& context) { return Inspect(context, *path); };
   });

@@ -98,6 +98,12 @@ void FillModel(const ModelCache::Row& row, const Clock& clock, hearth::v1::Model
     wire_phase->set_bytes(cost.bytes);
     wire_phase->set_minor_faults(cost.minor_faults);
     wire_phase->set_major_faults(cost.major_faults);
+    for (const PhasePart& part : row.load_report.parts) {
+      if (part.phase != phase) continue;
+      hearth::v1::LoadPart* wire_part = wire_phase->add_parts();
+      wire_part->set_start_milliseconds(ToMilliseconds(part.start));
+      wire_part->set_milliseconds(ToMilliseconds(part.wall));
+    }
   }
   if (!wire.load_phases().empty()) FillLoad(row.load_report, *wire.mutable_load());
   if (!row.error.ok()) wire.set_error(std::string(FromAbsl(row.error.message())));

@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "server/storage/catalog.h"
 #include "server/inspect/report_json.h"
@@ -11,12 +12,30 @@ namespace hearth {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+// A program whose weights lie beside it is nothing without them: its version is meant.
+absl::StatusOr<ModelSpec> SpecOfProgram(const fs::path& full) {
+  ModelSpec alone{{full.stem().string(), 1}, FormatOf(full), full, {}};
+  const bool program = full.filename().string() == kProgramFile;
+  if (!program && alone.format != "aoti") return alone;
+  const fs::path folder = full.parent_path();
+  HEARTH_ASSIGN_OR_RETURN(std::vector<fs::path> weights, WeightsBeside(folder, {}));
+  if (weights.empty()) return alone;
+  if (!ParseVersionFolder(folder.filename().string())) {
+    if (program) alone.weights = std::move(weights);
+    return alone;
+  }
+  HEARTH_ASSIGN_OR_RETURN(ModelSpec version, inspect_internal::SpecOf(folder));
+  return version.file == full ? version : alone;
+}
+
+}  // namespace
+
 absl::StatusOr<ModelSpec> inspect_internal::SpecOf(const fs::path& path) {
   std::error_code error;
   const fs::path full = fs::absolute(path, error).lexically_normal();
-  if (!fs::is_directory(full, error) || FormatOf(full) == "aoti") {
-    return ModelSpec{{full.stem().string(), 1}, FormatOf(full), full, {}};
-  }
+  if (!fs::is_directory(full, error) || FormatOf(full) == "aoti") return SpecOfProgram(full);
   const fs::path folder = full.has_filename() ? full : full.parent_path();
   const std::optional<std::int64_t> version = ParseVersionFolder(folder.filename().string());
   const fs::path model = version ? folder.parent_path() : folder;

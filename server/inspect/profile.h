@@ -13,7 +13,7 @@
 namespace hearth {
 
 // `path`: a TorchScript file, an AOTInductor package, a version's folder, or a model's folder (its highest
-// version). Returns report_json.h's JSON. The model is gone again afterwards.
+// version). A program with weights beside it is loaded with them, as its version. Returns report_json.h's JSON. The model is gone again afterwards.
 using MakeLoader = std::function<std::unique_ptr<Loader>(std::string_view format)>;
 absl::StatusOr<std::string> Profile(const std::filesystem::path& path, const MakeLoader& make_loader);
 

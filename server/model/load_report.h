@@ -33,7 +33,7 @@ constexpr std::string_view ToString(LoadPhase phase) {
 // What one phase cost. CPU time and faults are those of the loading thread alone: helpers of a parallel
 // phase are not in them.
 struct PhaseCost {
-  Duration start{};  // since the load began; of the first part, if a phase comes in parts
+  Duration start{};  // since the load began; of the first part, if the phase comes in parts
   Duration wall{};   // zero: did not happen
   Duration cpu{};
   std::uint64_t bytes = 0;  // mapped, copied or brought in
@@ -41,9 +41,20 @@ struct PhaseCost {
   std::uint64_t major_faults = 0;  // waited for the disk
 };
 
+// When a phase was at work. Parts of all phases are disjoint: what happens inside another phase divides it.
+struct PhasePart {
+  LoadPhase phase{};
+  Duration start{};  // since the load began
+  Duration wall{};
+};
+
+// A program may be parsed class after class while its weights are bound: of that, half as many are kept.
+inline constexpr std::size_t kMaxPhaseParts = 64;
+
 struct LoadReport {
   TimePoint began{};
   std::array<PhaseCost, kLoadPhaseCount> phases{};
+  std::vector<PhasePart> parts = {};  // of one phase in the order of time; kMaxPhaseParts at most
   std::uint64_t weight_bytes = 0;  // bytes of tensors bound
   std::uint64_t copied_bytes = 0;  // of those, copied because they could not be mapped
   std::uint64_t mapped_bytes = 0;  // of the files' ranges that are mapped as weights

@@ -14,11 +14,12 @@ namespace hearth {
 class PhaseTimer {
  public:
   PhaseTimer(LoadReport& report, LoadPhase phase, PhaseTimer* outer = nullptr)
-      : cost_(report[phase]), outer_(outer), start_(Now()) {
+      : report_(report), phase_(phase), cost_(report[phase]), outer_(outer), start_(Now()), resumed_(start_.time) {
     if (cost_.wall == Duration::zero()) cost_.start = start_.time - report.began;
   }
   ~PhaseTimer() {
     const Sample end = Now();
+    AddParts(end.time);
     const PhaseCost own{.start = {},
                         .wall = end.time - start_.time,
                         .cpu = end.cpu - start_.cpu,
@@ -58,10 +59,31 @@ class PhaseTimer {
     sum.major_faults += cost.major_faults;
   }
 
+  // REQUIRES: before cost_ is added to.
+  void AddParts(TimePoint end) {
+    if (outer_ != nullptr) {
+      // What is too short to be seen does not divide the phase around it, unless it is all there is.
+      const bool first = cost_.wall == Duration::zero();
+      if ((!first && end - start_.time < kShortestPart) || report_.parts.size() >= kMaxPhaseParts / 2) return;
+      outer_->AddPart(start_.time);
+      outer_->resumed_ = end;
+    }
+    AddPart(end);
+  }
+  void AddPart(TimePoint until) {
+    if (until <= resumed_ || report_.parts.size() >= kMaxPhaseParts) return;
+    report_.parts.push_back({phase_, resumed_ - report_.began, until - resumed_});
+  }
+
+  static constexpr Duration kShortestPart = std::chrono::microseconds(20);
+
+  LoadReport& report_;
+  const LoadPhase phase_;
   PhaseCost& cost_;
   PhaseTimer* const outer_;
   PhaseCost inner_;
   const Sample start_;
+  TimePoint resumed_;  // when the part that is still going on began
 };
 
 }  // namespace hearth

@@ -11,6 +11,7 @@
 
 #include "server/base/bytes.h"
 #include "server/base/check.h"
+#include "server/storage/foreign_file.h"
 #include "server/storage/zip_directory.h"
 
 namespace hearth {
@@ -24,25 +25,16 @@ constexpr std::size_t kVerifyStep = 256 << 10;
 
 // What a file that is no zip file most likely is.
 absl::Status NotAnArchive(std::span<const std::byte> file) {
-  std::string_view what = "is not a TorchScript archive";
-  if (file.size() >= 2 && file[0] == std::byte{0x80} && file[1] >= std::byte{2} &&
-      file[1] <= std::byte{5}) {
-    what = "is a pickle file as torch.save wrote them before PyTorch 1.6 (no program inside)";
-  } else if (StartsWith(file, "ustar", 257)) {
-    what =
-        "is a tar file, as torch.save wrote them in its first versions, or an archive to be "
-        "unpacked";
-  } else if (StartsWith(file, "\x89HDF\r\n\x1a\n")) {
-    what = "is an HDF5 file (no program inside)";
-  } else if (StartsWith(file, "\x1f\x8b") || StartsWith(file, "\x28\xb5\x2f\xfd")) {
-    what = "is a compressed file; unpack it first";
-  } else if (StartsWith(file, "version https://git-lfs")) {
-    what = "is a Git LFS pointer, not the file itself; run `git lfs pull` where it comes from";
-  } else if (StartsWith(file, "<")) {
-    what = "is a web page or XML, not a model; was the download refused?";
+  if (const std::optional<std::string_view> foreign = ForeignFile(file)) {
+    return absl::InvalidArgumentError(std::string(*foreign));
+  }
+  if (StartsWith(file, "\x89HDF\r\n\x1a\n")) {
+    return absl::InvalidArgumentError(
+        "is an HDF5 file, which has weights and no program; put it beside a program.pt, which `hearth pack` makes");
   }
   return absl::InvalidArgumentError(
-      StrCat(what, "; models are files written by torch.jit.save(torch.jit.script(model), path)"));
+      "is not a TorchScript archive; models are files written by torch.jit.save(torch.jit.script(model), path), or "
+      "by `hearth pack`");
 }
 
 using Place = std::function<std::span<std::byte>(std::uint64_t produced)>;
@@ -250,8 +242,8 @@ absl::Status RequireTorchScript(const Archive& archive) {
       break;
     case ArchiveKind::kTorchSave:
       return absl::InvalidArgumentError(
-          "is a torch.save file (no program inside); save it with "
-          "torch.jit.save(torch.jit.script(model), path)");
+          "is a torch.save file, a pickled module or weights (no program inside); where PyTorch runs, turn it into "
+          "a model with `hearth pack`, or save the module with torch.jit.save(torch.jit.script(model), path)");
     case ArchiveKind::kOther:
       if (archive.Contains("model.json")) {
         return absl::InvalidArgumentError(
@@ -259,9 +251,8 @@ absl::Status RequireTorchScript(const Archive& archive) {
             "one");
       }
       return absl::InvalidArgumentError(
-          "is a zip file, but not a TorchScript archive (it has no data.pkl); models are files "
-          "written "
-          "by torch.jit.save(torch.jit.script(model), path)");
+          "is a zip file, but not a TorchScript archive (it has no data.pkl); models are files written by "
+          "torch.jit.save(torch.jit.script(model), path), or by `hearth pack`");
   }
   return RequireLittleEndian(archive);
 }

@@ -10,7 +10,7 @@
 namespace hearth {
 
 absl::StatusOr<PickleSummary> WalkArchive(const Archive& archive, const std::string& name,
-                                          PickleDialect dialect) {
+                                          PickleDialect dialect, TensorNames names) {
   const Archive::Record* record = archive.Find(name + ".pkl");
   if (record == nullptr) {
     return absl::InvalidArgumentError(StrCat("has no ", name, ".pkl; the archive is incomplete"));
@@ -29,7 +29,7 @@ absl::StatusOr<PickleSummary> WalkArchive(const Archive& archive, const std::str
     if (storage == nullptr) return std::nullopt;
     return storage->size;
   };
-  absl::StatusOr<PickleSummary> summary = WalkPickle(bytes, record_size, limits, dialect);
+  absl::StatusOr<PickleSummary> summary = WalkPickle(bytes, record_size, limits, dialect, names);
   if (summary.ok()) return summary;
   return Annotate(summary.status(), dialect == PickleDialect::kTorchScript
                                         ? StrCat("cannot be trusted: ", name, ".pkl")

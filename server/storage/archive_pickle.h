@@ -12,6 +12,6 @@ namespace hearth {
 // Walks <name>.pkl; the storage of key k has its bytes in the record <name>/k. INVALID_ARGUMENT; the
 // text continues a sentence that begins with the file's name.
 absl::StatusOr<PickleSummary> WalkArchive(const Archive& archive, const std::string& name,
-                                          PickleDialect dialect);
+                                          PickleDialect dialect, TensorNames names = TensorNames::kNo);
 
 }  // namespace hearth

@@ -18,7 +18,6 @@ namespace fs = std::filesystem;
 
 constexpr std::array<std::string_view, 3> kExtensions = {".pt", ".jit", ".pt2"};  // the first one counts
 constexpr std::string_view kPackage = ".pt2";        // of AOTInductor; its weights may lie apart
-constexpr std::string_view kProgram = "program.pt";  // a program whose weights lie apart
 constexpr std::string_view kIndexExtension = ".index.json";
 constexpr std::array<std::string_view, 6> kWeightExtensions = {".safetensors", ".pt", ".pth", ".bin", ".h5", ".hdf5"};
 
@@ -58,21 +57,6 @@ bool HoldsWeights(std::string_view name) {
                      [&](std::string_view extension) { return name.ends_with(extension); });
 }
 
-// The files of weights beside a program: those that model.yaml names, else an index of shards, else
-// all that look like weights, which may be none.
-absl::StatusOr<std::vector<fs::path>> WeightsBeside(const fs::path& folder,
-                                                    const std::vector<std::string>& named) {
-  std::vector<fs::path> weights;
-  for (const std::string& name : named) weights.push_back(folder / name);
-  if (!weights.empty()) return weights;
-  HEARTH_ASSIGN_OR_RETURN(const std::vector<std::string> names, Names(folder));
-  for (const std::string& name : names) {
-    if (name.ends_with(kIndexExtension)) return std::vector<fs::path>{folder / name};
-    if (name != kProgram && HoldsWeights(name)) weights.push_back(folder / name);
-  }
-  return weights;
-}
-
 // What a version is loaded from. Something that is there but is no regular file counts: the loader
 // says what is wrong with it. NOT_FOUND: nothing is there.
 absl::StatusOr<VersionFiles> FindVersion(const fs::path& folder, const ModelOptions& options) {
@@ -83,7 +67,7 @@ absl::StatusOr<VersionFiles> FindVersion(const fs::path& folder, const ModelOpti
     HEARTH_ASSIGN_OR_RETURN(std::vector<fs::path> weights, WeightsBeside(folder, options.weights));
     return VersionFiles{std::move(file), std::move(weights)};
   }
-  fs::path program = folder / kProgram;
+  fs::path program = folder / kProgramFile;
   if (TypeOf(program) == fs::file_type::not_found) {
     return absl::NotFoundError(StrCat("'", ShortName(folder), "' has no model.pt, model.pt2 or program.pt"));
   }
@@ -117,6 +101,19 @@ std::string Unknown(std::string_view model) {
 }
 
 }  // namespace
+
+absl::StatusOr<std::vector<fs::path>> WeightsBeside(const fs::path& folder,
+                                                    const std::vector<std::string>& named) {
+  std::vector<fs::path> weights;
+  for (const std::string& name : named) weights.push_back(folder / name);
+  if (!weights.empty()) return weights;
+  HEARTH_ASSIGN_OR_RETURN(const std::vector<std::string> names, Names(folder));
+  for (const std::string& name : names) {
+    if (name.ends_with(kIndexExtension)) return std::vector<fs::path>{folder / name};
+    if (name != kProgramFile && HoldsWeights(name)) weights.push_back(folder / name);
+  }
+  return weights;
+}
 
 std::optional<std::int64_t> ParseVersionFolder(std::string_view name) {
   if (name.empty() || name[0] < '1' || name[0] > '9') return std::nullopt;

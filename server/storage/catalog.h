@@ -99,6 +99,13 @@ class Catalog {
 // "3", not "03", "+3" or "0": the number of a version's folder.
 std::optional<std::int64_t> ParseVersionFolder(std::string_view name);
 
+inline constexpr std::string_view kProgramFile = "program.pt";  // a program whose weights lie beside it
+
+// The files of weights beside a program: those that model.yaml names, else an index of shards, else
+// all that look like weights, which may be none.
+absl::StatusOr<std::vector<std::filesystem::path>> WeightsBeside(const std::filesystem::path& folder,
+                                                                 const std::vector<std::string>& named);
+
 // "torchscript" or "aoti": the format of a program, by its name.
 std::string FormatOf(const std::filesystem::path& program);
 

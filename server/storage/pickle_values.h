@@ -66,7 +66,9 @@ struct Value {
   // kFunction, kQScheme: the enumerator.
   std::uint32_t index = 0;
   union {
-    std::int64_t number = 0;          // kInt, kBool; kString: where in the pickle it begins
+    // kInt, kBool; kString: where in the pickle it begins; kObject: 1 + the index of the dictionary of its
+    // attributes, or 0.
+    std::int64_t number = 0;
     const ElementType* element_type;  // kElementType
   };
 };
@@ -85,7 +87,7 @@ struct Container {
   std::uint32_t count = 0;  // a tuple's items
 };
 
-// An item of a dictionary, for torch.save's.
+// An item of a dictionary, for torch.save's and for the names of TorchScript's tensors.
 struct Entry {
   std::uint32_t dict = 0;  // index into Heap::containers
   Value key;

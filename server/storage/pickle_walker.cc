@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_format.h"
 #include "server/storage/pickle_calls.h"
+#include "server/storage/pickle_names.h"
 #include "server/storage/pickle_values.h"
 
 namespace hearth {
@@ -38,8 +39,10 @@ absl::Status Bad(std::string_view what) { return absl::InvalidArgumentError(std:
 class Walker {
  public:
   Walker(std::span<const std::byte> pickle, const RecordSize& record_size,
-         const PickleLimits& limits, PickleDialect dialect)
-      : record_size_(record_size), limits_(limits) {
+         const PickleLimits& limits, PickleDialect dialect, TensorNames names)
+      : record_size_(record_size),
+        limits_(limits),
+        keeps_entries_(dialect == PickleDialect::kTorchSave || names == TensorNames::kYes) {
     heap_.pickle = pickle;
     heap_.dialect = dialect;
   }
@@ -53,6 +56,8 @@ class Walker {
     heap_.summary.classes.assign(heap_.classes.begin(), heap_.classes.end());
     if (torch_save()) {
       HEARTH_ASSIGN_OR_RETURN(heap_.summary.state_dict, pickle_internal::StateDict(heap_, stack_[0]));
+    } else if (keeps_entries_) {
+      pickle_internal::NameTensors(heap_, stack_[0]);
     }
     return std::move(heap_.summary);
   }
@@ -141,6 +146,7 @@ class Walker {
 
   const RecordSize& record_size_;
   const PickleLimits limits_;
+  const bool keeps_entries_;
   Heap heap_;
   std::size_t at_ = 0;
   bool stopped_ = false;
@@ -385,10 +391,10 @@ absl::Status Walker::SetItems(std::size_t target, std::size_t first) {
   HEARTH_RETURN_IF_ERROR(
       Absorb(first + 1, 2, pickle_internal::DictValues(heap_.dialect), dict.value_kinds, dict.depth));
   if (dict.used) return Bad("a dictionary changes after it was used");
-  if (torch_save()) {
+  if (keeps_entries_) {
     for (std::size_t i = first; i < stack_.size(); i += 2) {
       heap_.entries.push_back({stack_[target].index, stack_[i], stack_[i + 1]});
-      if (stack_[i + 1].kind == Kind::kBool && stack_[i + 1].number != 0) NoteFlag(stack_[i], dict);
+      if (torch_save() && stack_[i + 1].kind == Kind::kBool && stack_[i + 1].number != 0) NoteFlag(stack_[i], dict);
     }
   }
   stack_.resize(first);
@@ -434,6 +440,7 @@ absl::Status Walker::Invoke(bool build) {
   } else if (callee.kind == (build ? Kind::kNewObject : Kind::kClass)) {
     KindSet kinds = 0;
     result.kind = Kind::kObject;
+    if (argument.kind == Kind::kDict) result.number = std::int64_t{argument.index} + 1;
     HEARTH_RETURN_IF_ERROR(
         Absorb(stack_.size() - 1, 1, pickle_internal::kData, kinds, result.index));
   } else {
@@ -455,8 +462,8 @@ absl::Status Walker::PersistentId() {
 
 absl::StatusOr<PickleSummary> WalkPickle(std::span<const std::byte> pickle,
                                          const RecordSize& record_size,
-                                         const PickleLimits& limits, PickleDialect dialect) {
-  return Walker(pickle, record_size, limits, dialect).Run();
+                                         const PickleLimits& limits, PickleDialect dialect, TensorNames names) {
+  return Walker(pickle, record_size, limits, dialect, names).Run();
 }
 
 }  // namespace hearth

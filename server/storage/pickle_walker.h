@@ -43,6 +43,7 @@ struct PickledTensor {
   std::int64_t offset = 0;  // in elements, like strides
   Shape sizes;
   std::vector<std::int64_t> strides;
+  std::string name;  // "encoder.weight", of the first attribute that has it; only where it was asked for
   bool quantized = false;
   bool requires_grad = false;
   // kTorchSave: its values are the conjugates, or the negatives, of what lies in its storage. Of TorchScript's
@@ -80,6 +81,10 @@ struct PickleLimits {
   std::uint32_t max_depth = 1000;
 };
 
+// Whether the tensors of a TorchScript pickle get the names of the attributes that hold them, as in state_dict().
+// What lies in lists and dictionaries has none.
+enum class TensorNames : std::uint8_t { kNo, kYes };
+
 // The size of the record that holds a storage's bytes; nothing when there is no such record.
 using RecordSize = std::function<std::optional<std::uint64_t>(std::string_view key)>;
 
@@ -87,6 +92,7 @@ using RecordSize = std::function<std::optional<std::uint64_t>(std::string_view k
 absl::StatusOr<PickleSummary> WalkPickle(std::span<const std::byte> pickle,
                                          const RecordSize& record_size,
                                          const PickleLimits& limits = {},
-                                         PickleDialect dialect = PickleDialect::kTorchScript);
+                                         PickleDialect dialect = PickleDialect::kTorchScript,
+                                         TensorNames names = TensorNames::kNo);
 
 }  // namespace hearth

@@ -133,13 +133,23 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
   std::unordered_set<std::string> names_;
 };
 
-// The length of the header, if it can be one.
-std::optional<std::uint64_t> HeaderLength(std::span<const std::byte> file) {
-  if (file.size() < kLengthBytes) return std::nullopt;
+// The length of the header. REQUIRES: kLengthBytes bytes at least.
+std::uint64_t StatedLength(std::span<const std::byte> file) {
   std::uint64_t length = 0;
   std::memcpy(&length, file.data(), kLengthBytes);
-  if (length < 2 || length > kMaxHeaderBytes || length > file.size() - kLengthBytes) return std::nullopt;
   return length;
+}
+
+// Of a file without one.
+absl::Status NoHeader(std::span<const std::byte> file) {
+  if (!HasSafetensorsBrace(file)) {
+    return Bad("does not begin with the length of a header and a header, as safetensors files do");
+  }
+  const std::uint64_t length = StatedLength(file);
+  const std::string says = StrCat("says that its safetensors header has ", length, " bytes");
+  if (length > kMaxHeaderBytes) return Bad(StrCat(says, "; at most ", kMaxHeaderBytes, " are allowed"));
+  if (length < 2) return Bad(StrCat(says, ", which is no header"));
+  return Bad(StrCat(says, ", and ends after ", file.size() - kLengthBytes, " of them: is the file complete?"));
 }
 
 // `hearth pack` puts it between tensors to align them: the format allows no gaps.
@@ -180,24 +190,28 @@ std::vector<std::int64_t> ContiguousStrides(const Shape& sizes) {
 }
 
 bool LooksLikeSafetensors(std::span<const std::byte> file) {
-  return HeaderLength(file).has_value() && file[kLengthBytes] == std::byte{'{'};
+  if (!HasSafetensorsBrace(file)) return false;
+  const std::uint64_t length = StatedLength(file);
+  return length >= 2 && length <= kMaxHeaderBytes && length <= file.size() - kLengthBytes;
+}
+
+bool HasSafetensorsBrace(std::span<const std::byte> file) {
+  return file.size() > kLengthBytes && file[kLengthBytes] == std::byte{'{'};
 }
 
 absl::StatusOr<Weights> safetensors_internal::Parse(std::span<const std::byte> file) {
-  const std::optional<std::uint64_t> length = HeaderLength(file);
-  if (!length || !LooksLikeSafetensors(file)) {
-    return Bad("does not begin with the length of a header and a header, as safetensors files do");
-  }
+  if (!LooksLikeSafetensors(file)) return NoHeader(file);
+  const std::uint64_t length = StatedLength(file);
   const auto* text = reinterpret_cast<const char*>(file.data() + kLengthBytes);
   HeaderReader header;
-  if (!nlohmann::json::sax_parse(text, text + *length, &header)) {
+  if (!nlohmann::json::sax_parse(text, text + length, &header)) {
     return Bad(StrCat("has a header that ", header.error));
   }
   // In the order of their bytes, empty ones before what begins at the same place.
   std::sort(header.tensors.begin(), header.tensors.end(), [](const Described& a, const Described& b) {
     return a.offsets < b.offsets;
   });
-  const std::uint64_t begin = kLengthBytes + *length;
+  const std::uint64_t begin = kLengthBytes + length;
   std::uint64_t next = 0;
   Weights weights;
   for (Described& described : header.tensors) {

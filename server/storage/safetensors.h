@@ -15,8 +15,10 @@
 
 namespace hearth {
 
-// Whether it begins as such a file does.
+// Whether it begins as such a file does: with a header that it has room for.
 bool LooksLikeSafetensors(std::span<const std::byte> file);
+// Whether a header might begin where it should, whatever length is stated before it.
+bool HasSafetensorsBrace(std::span<const std::byte> file);
 
 // INVALID_ARGUMENT; the text continues a sentence that begins with the file's name.
 absl::StatusOr<Weights> ReadSafetensors(const std::shared_ptr<const MappedFile>& file);

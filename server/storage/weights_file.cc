@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <string>
 #include <thread>
@@ -9,6 +10,7 @@
 #include <utility>
 
 #include "server/base/parallel.h"
+#include "server/storage/foreign_file.h"
 #include "server/storage/hdf5.h"
 #include "server/storage/safetensors.h"
 #include "server/storage/state_dict.h"
@@ -86,11 +88,11 @@ absl::StatusOr<Weights> ReadByContent(const std::shared_ptr<const MappedFile>& f
   if (StartsWith(bytes, "PK\x03\x04")) return ReadStateDict(file);
   if (LooksLikeHdf5(bytes)) return ReadHdf5(file, Hdf5ListerBesideProgram());
   if (LooksLikeSafetensors(bytes)) return ReadSafetensors(file);
-  if (StartsWith(bytes, "ustar", 257) || StartsWith(bytes, "\x80\x02") || StartsWith(bytes, "\x80\x04")) {
-    return Bad(
-        "is a pickle or an archive of torch.save before PyTorch 1.6, which only running its code could "
-        "read; where PyTorch runs, convert it with `hearth pack`");
-  }
+  // A damaged one does not look like one, and its reader knows why.
+  const bool named = file->path().extension() == ".safetensors";
+  if (named && HasSafetensorsBrace(bytes)) return ReadSafetensors(file);
+  if (const std::optional<std::string_view> foreign = ForeignFile(bytes)) return Bad(*foreign);
+  if (named) return ReadSafetensors(file);
   return Bad("is none of the formats of weights that are known: safetensors, torch.save, HDF5");
 }
 

@@ -37,6 +37,8 @@ fakes::FakeLoader::Script Echo() {
       "fake", {{"x", DType::kFp32, Shape{-1}, false}}, {{"x", DType::kFp32, Shape{-1}, false}}, true, {}};
   script.model.footprint.host_bytes = 1000;
   script.model.report[LoadPhase::kMap].wall = std::chrono::milliseconds(3);
+  script.model.report.parts = {{LoadPhase::kMap, std::chrono::milliseconds(1), std::chrono::milliseconds(2)},
+                               {LoadPhase::kMap, std::chrono::milliseconds(5), std::chrono::milliseconds(1)}};
   return script;
 }
 
@@ -357,6 +359,9 @@ TEST_F(GrpcServerTest, StatTellsWhatIsResident) {
   ASSERT_EQ(model.load_phases_size(), 1);
   EXPECT_EQ(model.load_phases(0).name(), "map");
   EXPECT_DOUBLE_EQ(model.load_phases(0).milliseconds(), 3);
+  ASSERT_EQ(model.load_phases(0).parts_size(), 2);
+  EXPECT_DOUBLE_EQ(model.load_phases(0).parts(1).start_milliseconds(), 5);
+  EXPECT_DOUBLE_EQ(model.load_phases(0).parts(1).milliseconds(), 1);
   EXPECT_GE(model.last_used().seconds(), model.loaded_at().seconds());
 }
 

@@ -7,10 +7,11 @@
 
 namespace {
 
-void Walk(const std::uint8_t* data, std::size_t size, hearth::PickleDialect dialect) {
+void Walk(const std::uint8_t* data, std::size_t size, hearth::PickleDialect dialect,
+          hearth::TensorNames names = hearth::TensorNames::kNo) {
   constexpr std::uint64_t kRecord = 4096;
   const auto summary = hearth::WalkPickle({reinterpret_cast<const std::byte*>(data), size},
-                                          [](std::string_view) { return kRecord; }, {}, dialect);
+                                          [](std::string_view) { return kRecord; }, {}, dialect, names);
   if (!summary.ok()) return;
   for (const hearth::StateDictItem& item : summary->state_dict) {
     if (item.tensor >= summary->tensors.size()) std::abort();
@@ -35,7 +36,7 @@ void Walk(const std::uint8_t* data, std::size_t size, hearth::PickleDialect dial
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  Walk(data, size, hearth::PickleDialect::kTorchScript);
+  Walk(data, size, hearth::PickleDialect::kTorchScript, hearth::TensorNames::kYes);
   Walk(data, size, hearth::PickleDialect::kTorchSave);
   return 0;
 }

@@ -1,5 +1,6 @@
 """`hearth pack`: every kind of source, packed, served by the real hearthd, and compared with eager PyTorch."""
 
+import collections
 import hashlib
 import io
 import json
@@ -13,6 +14,7 @@ import sys
 import tarfile
 import zipfile
 
+import h5py
 import numpy as np
 import pytest
 import safetensors.torch
@@ -101,12 +103,20 @@ def legacy_tar(tensors, path):
             tar.addfile(entry, part)
 
 
+def hdf5(tensors, path):
+    with h5py.File(path, "w") as file:
+        for name, tensor in tensors.items():
+            file[name.replace(".", "/")] = tensor.numpy()
+        file["about"] = "text is no weight"
+
+
 CHECKPOINTS = {
     "state_dict": lambda net, path: torch.save(net.state_dict(), path),
     "training": lambda net, path: torch.save({"epoch": 3, "model_state_dict": net.state_dict()}, path),
     "parallel": lambda net, path: torch.save({f"module.{n}": t for n, t in net.state_dict().items()}, path),
     "safetensors": lambda net, path: safetensors.torch.save_file(
         {name: tensor.clone() for name, tensor in net.state_dict().items()}, path),
+    "hdf5": lambda net, path: hdf5(net.state_dict(), path),
     "legacy": lambda net, path: torch.save(net.state_dict(), path, _use_new_zipfile_serialization=False),
     "module": lambda net, path: torch.save(net, path),
     "legacy_module": lambda net, path: torch.save(net, path, _use_new_zipfile_serialization=False),
@@ -122,7 +132,9 @@ def test_a_factory_with_a_checkpoint_is_packed(pack, pack_server, root, tmp_path
     CHECKPOINTS[kind](pack_nets.Net(11, width=7), tmp_path / "weights")
     arguments = ["pack_nets:Net", kind, "--args", '{"width": 7}', "--checkpoint", tmp_path / "weights", *EXAMPLE]
     if kind in CODE:
-        assert "--trust-pickle" in pack(*arguments, code=1)
+        told = pack(*arguments, code=1)
+        assert "--trust-pickle" in told and told.count("\n") == 1
+        assert "torch.load" not in told and "weights_only" not in told
         assert not (root / kind).exists()
         arguments.append("--trust-pickle")
     pack(*arguments)
@@ -145,6 +157,52 @@ def test_a_pickled_module_is_packed_by_those_who_trust_it(pack, pack_server, tmp
     assert "--trust-pickle" in pack(tmp_path / "net.pt", "whole", *EXAMPLE, code=1)
     pack(tmp_path / "net.pt", "whole", "--trust-pickle", *EXAMPLE)
     assert serves(pack_server, "whole", pack_nets.Net(4))
+
+
+SCRIPT = """import sys
+import pack_nets
+import torch
+
+
+class Mine(pack_nets.Plain):
+    pass
+
+
+if __name__ == "__main__":
+    torch.save(Mine(), sys.argv[1])
+    torch.save(Mine(), sys.argv[2], _use_new_zipfile_serialization=False)
+"""
+
+
+def test_a_module_whose_class_the_saving_script_defined_is_packed_when_the_script_is_named(pack, pack_server, tmp_path):
+    (tmp_path / "saving.py").write_text(SCRIPT)
+    files = [tmp_path / "own.pt", tmp_path / "own_legacy.pt"]
+    subprocess.run([sys.executable, tmp_path / "saving.py", *files], check=True, timeout=daemon.PATIENCE,
+                   env=daemon.environment({"PYTHONPATH": str(pathlib.Path(__file__).parent)}))
+    (tmp_path / "other.py").write_text("")
+    for file in files:
+        told = pack(file, file.stem, "--trust-pickle", *EXAMPLE, code=1)
+        assert "'Mine', which was defined in the script that saved it" in told and "--main FILE.py" in told
+        assert "--checkpoint" in told and told.count("\n") == 1
+        told = pack(file, file.stem, "--trust-pickle", "--main", tmp_path / "other.py", *EXAMPLE, code=1)
+        assert "'Mine', which" in told and "other.py' does not define" in told
+        main = sys.modules["__main__"]
+        pack(file, file.stem, "--trust-pickle", "--main", tmp_path / "saving.py", *EXAMPLE)
+        assert sys.modules["__main__"] is main
+        assert serves(pack_server, file.stem, pack_nets.Plain())
+    told = pack(files[0], "own", "--trust-pickle", "--main", tmp_path / "none.py", *EXAMPLE, code=1)
+    assert "none.py could not be imported: FileNotFoundError" in told
+
+
+def test_a_pickle_of_a_module_that_is_not_here_says_which(pack, tmp_path, monkeypatch):
+    (tmp_path / "gone_nets.py").write_text("import pack_nets\n\n\nclass Gone(pack_nets.Plain):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import gone_nets
+    torch.save(gone_nets.Gone(), tmp_path / "gone.pt")
+    monkeypatch.delitem(sys.modules, "gone_nets")
+    (tmp_path / "gone_nets.py").unlink()
+    told = pack(tmp_path / "gone.pt", "gone", "--trust-pickle", *EXAMPLE, code=1)
+    assert "needs the module 'gone_nets'" in told and "PYTHONPATH" in told
 
 
 def test_a_traced_model_is_packed(pack, pack_server):
@@ -248,11 +306,12 @@ def test_the_program_has_no_values_but_those_that_are_nowhere_else(pack, root):
 @pytest.mark.parametrize("weights", ["safetensors", "state_dict"])
 def test_weights_are_split_into_shards_of_a_size(pack, pack_server, root, weights):
     name = f"shards-{weights}"
-    pack("pack_nets:Net", name, "--shard-size", "0.5kB", "--weights", weights, *EXAMPLE)
+    told = pack("pack_nets:Net", name, "--shard-size", "0.5kB", "--weights", weights, *EXAMPLE)
     folder = root / name / "1"
     (index,) = folder.glob("*.index.json")
     weight_map = json.loads(index.read_text())["weight_map"]
     shards = set(weight_map.values())
+    assert f"bytes in {len(shards)} files and an index, read back" in told
     assert len(shards) > 2 and shards < {path.name for path in folder.iterdir()}
     tensors = pack_nets.Net().state_dict()
     for shard in shards:
@@ -285,6 +344,15 @@ def test_floating_weights_are_converted(pack, pack_server, root):
          pack_server.address)
     header, _, _ = header_of(root / "brief" / "1" / "model.safetensors")
     assert header["inner.weight"]["dtype"] == "BF16"
+
+
+@pytest.mark.parametrize("options", [(), ("--trace",)])
+def test_an_example_of_another_type_than_the_weights_is_told_which_to_write(pack, options):
+    arguments = ["pack_nets:Plain", "other_type", "--dtype", "bfloat16", *options, "--batch"]
+    told = pack(*arguments, "--example", "x=2x4:FP32", code=1)
+    assert "the weights are BF16, and 'x' is FP32: write --example x=2x4:BF16" in told and told.count("\n") == 1
+    assert "write --example" not in pack(*arguments, "--example", "x=2x5:FP32", "--dtype", "float32", code=1)
+    pack(*arguments, "--example", "x=2x4:BF16")
 
 
 def test_model_yaml_has_the_signature_and_a_sample(pack, pack_server, root, tmp_path):
@@ -349,7 +417,7 @@ def test_a_failure_halfway_leaves_nothing_behind(pack, tmp_path, monkeypatch):
 @pytest.mark.parametrize("arguments, code, words", [
     (["no/such.pt"], 2, "is no file and not MODULE:FACTORY"),
     (["nosuchmodule:make"], 1, "could not be called"),
-    (["pack_nets:not_a_module"], 1, "which is no torch.nn.Module"),
+    (["pack_nets:not_a_module"], 1, "gave an int, which is no torch.nn.Module"),
     (["pack_nets:Net", "--args", "[1]"], 2, "JSON object"),
     (["pack_nets:Net", "--args", '{"depth": 1}'], 1, "depth"),
     (["pack_nets:Net", "--checkpoint", "no/such.bin"], 2, "there is no file"),
@@ -373,6 +441,17 @@ def test_refusals_say_what_to_do(tmp_path, capsys, arguments, code, words):
     assert not (tmp_path / "new").exists() or list((tmp_path / "new").iterdir()) == []
 
 
+def test_a_factory_that_fails_is_told_with_its_own_line(pack, tmp_path):
+    (tmp_path / "below.py").write_text("def deep():\n    return {}['key']\n")
+    (tmp_path / "failing.py").write_text("import torch\nfrom below import deep\n\n\ndef make(size=-1):\n"
+                                         "    return torch.nn.Linear(size, 3) if size else deep()\n")
+    source = f"{tmp_path / 'failing.py'}:make"
+    assert f"negative dimension -1: [3, -1] ({tmp_path / 'failing.py'}:6)" in pack(source, "failing", code=1)
+    told = pack(source, "failing", "--args", '{"size": 0}', code=1)
+    assert f"KeyError: 'key' ({tmp_path / 'below.py'}:2)\n" in told
+    assert pack(source, "failing", "--args", '{"sizes": 0}', code=1).endswith("argument 'sizes'\n")  # nothing ran
+
+
 def test_a_checkpoint_of_another_module_is_refused_by_name(pack, root, tmp_path):
     torch.save(pack_nets.Plain().state_dict(), tmp_path / "weights.pt")
     told = pack("pack_nets:Net", "foreign", "--checkpoint", tmp_path / "weights.pt", code=1)
@@ -381,6 +460,52 @@ def test_a_checkpoint_of_another_module_is_refused_by_name(pack, root, tmp_path)
     assert "size mismatch for first.weight" in pack("pack_nets:Net", "foreign", "--checkpoint",
                                                     tmp_path / "weights.pt", code=1)
     assert not (root / "foreign").exists()
+
+
+def test_hdf5_is_read_as_hearthd_reads_it_or_refused_by_name(pack, tmp_path, monkeypatch):
+    arguments = ["pack_nets:Plain", "hierarchical", "--checkpoint", tmp_path / "weights", *EXAMPLE]
+    plain = pack_nets.Plain()
+    with h5py.File(tmp_path / "weights", "w") as file:
+        file["inner/weight"] = plain.inner.weight.detach().numpy().astype(">f4")
+        file.create_dataset("inner/bias", data=plain.inner.bias.detach().numpy(), chunks=(3,), compression="lzf")
+    pack(*arguments)
+    with h5py.File(tmp_path / "weights", "a") as file:
+        del file["inner/bias"]
+        file["inner/bias"] = np.zeros(8, [("a", "f4"), ("b", "i4")])
+    told = pack(*arguments, code=1)
+    assert "'inner/bias' cannot be read: PyTorch has no type for" in told and "--trust-pickle" not in told
+    with h5py.File(tmp_path / "weights", "a") as file:
+        del file["inner/bias"]
+        file.create_dataset("inner/bias", (8,), "f4", external=[("/dev/zero", 0, 32)])
+    assert "'inner/bias' cannot be read: it lies in another file" in pack(*arguments, code=1)
+    data = pathlib.Path(os.environ["SOURCE_DIR"]) / "tests/data/hdf5"
+    for name, words in (("crashes_libhdf5.h5", "is not HDF5 that h5py reads"), ("skipped.h5", "unknown: "),
+                        ("same_name.h5", "two data sets that are")):
+        shutil.copy(data / name, tmp_path / "weights")
+        told = pack(*arguments, code=1)
+        assert words in told and told.count("\n") == 1
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    told = pack(*arguments, code=1)
+    assert "hearth-pack[hdf5]" in told and "safetensors" in told and "--trust-pickle" not in told
+
+
+def test_what_a_pickle_holds_instead_of_weights_is_named(pack, tmp_path):
+    for value, words in ((collections.OrderedDict(a=1), "an OrderedDict without"), ([1], "a list without")):
+        torch.save(value, tmp_path / "weights")
+        assert f"holds {words}" in pack("pack_nets:Plain", "nothing", "--checkpoint", tmp_path / "weights", code=1)
+
+
+def test_what_is_no_file_of_weights_is_not_called_a_pickle(pack, tmp_path):
+    file = tmp_path / "weights"
+    for content in (b"", b"hello", bytes(range(200, 256))):
+        file.write_bytes(content)
+        told = pack("pack_nets:Plain", "nothing", "--checkpoint", file, code=1)
+        assert "is nothing that weights are read from: safetensors" in told and told.count("\n") == 1
+    for kind in ("state_dict", "legacy"):
+        CHECKPOINTS[kind](pack_nets.Plain(), file)
+        file.write_bytes(file.read_bytes()[:-200])
+        told = pack("pack_nets:Plain", "nothing", "--checkpoint", file, code=1)
+        assert "is not whole" in told and "--trust-pickle" not in told
 
 
 def test_a_saved_buffer_that_the_module_computes_itself_has_to_agree(pack, root, tmp_path):
@@ -451,8 +576,50 @@ def test_hearth_pack_runs_what_pip_installs(tmp_path, pack_server, root):
     environment = daemon.environment({
         "PATH": f"{tmp_path / 'site' / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": f"{tmp_path / 'site'}:{pathlib.Path(__file__).parent}"})
-    done = subprocess.run([daemon.HEARTH, "pack", "pack_nets:Net", "--repository", root, *EXAMPLE], text=True,
-                          capture_output=True, env=environment, timeout=daemon.PATIENCE, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == "" and done.stdout.count("equal to the bit") == 4
+    for seed in ("1", "2"):
+        done = subprocess.run([daemon.HEARTH, "pack", "pack_nets:Net", "--repository", root, *EXAMPLE], text=True,
+                              capture_output=True, env={**environment, "PYTHONHASHSEED": seed},
+                              timeout=daemon.PATIENCE, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == "" and done.stdout.count("equal to the bit") == 4
+    assert (root / "Net/1/program.pt").read_bytes() == (root / "Net/2/program.pt").read_bytes()
     assert serves(pack_server, "Net", pack_nets.Net())
+
+
+def code_of(program):
+    with zipfile.ZipFile(program) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if "/code/" in name}
+
+
+def as_a_process(*arguments, seed="random", **environment):
+    path = f"{os.environ['PYTHONPATH']}:{pathlib.Path(__file__).parent}"
+    environment = daemon.environment({"PYTHONPATH": path, "PYTHONHASHSEED": seed, **environment})
+    return subprocess.Popen([sys.executable, "-m", "hearth_pack", *map(str, arguments)], text=True, env=environment,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_one_program_is_the_same_bytes_whichever_process_packs_it(pack_server, root):
+    """With them hearthd tells that it has the program already."""
+    for seed in ("1", "2", "random"):
+        packing = as_a_process("pack_nets:Net", "--args", json.dumps({"seed": int(seed == "1")}), "--repository", root,
+                               "--name", f"seed-{seed}", *EXAMPLE, seed=seed)
+        told = packing.communicate(timeout=daemon.PATIENCE)
+        assert packing.returncode == 0 and told[1] == "", told
+    programs = [root / f"seed-{seed}" / "1" / "program.pt" for seed in ("1", "2", "random")]
+    assert programs[1].read_bytes() == programs[2].read_bytes()
+    assert code_of(programs[0]) == code_of(programs[1]) and "in_features : Final" in str(code_of(programs[0]))
+    assert serves(pack_server, "seed-1", pack_nets.Net(1))
+    kept = pack_server.metric("hearth_kept_programs")
+    assert serves(pack_server, "seed-2", pack_nets.Net(0))
+    assert pack_server.metric("hearth_kept_programs") == kept >= 1
+
+
+def test_the_process_that_was_started_is_the_one_that_packs_and_is_interrupted(tmp_path):
+    (tmp_path / "nets.py").write_text("import os, signal\n\n\ndef make():\n    print(os.getpid(), flush=True)\n"
+                                      "    os.kill(os.getpid(), signal.SIGINT)\n")
+    packing = as_a_process(tmp_path / "nets.py:make", "--repository", tmp_path / "new")
+    told, complaint = packing.communicate(timeout=daemon.PATIENCE)
+    assert packing.returncode == 130 and "interrupted" in complaint
+    assert int(told) == packing.pid
+    packing = as_a_process("no/such.pt")
+    assert "is no file" in packing.communicate(timeout=daemon.PATIENCE)[1] and packing.returncode == 2

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 import zipfile
 
@@ -12,10 +13,11 @@ import safetensors.torch
 import torch
 
 import aoti_nets
+import hearthd as daemon
 import models
 import pack_nets
 from hearth_pack import cli
-from test_pack import EXAMPLE, ready_event
+from test_pack import EXAMPLE, as_a_process, ready_event
 from test_protocol import answers_of
 
 AOTI = ["--format", "aoti", "--example", "x=3x16:FP32", "--example", "bias=3x12:FP32", "--batch"]
@@ -111,6 +113,52 @@ def test_what_aoti_cannot_serve_is_refused_with_the_way_out(pack, tmp_path):
     assert "MODULE:FACTORY" in pack(script, "script", "--format", "aoti", *EXAMPLE, code=2)
     assert "--example" in pack(factory, "counter", "--format", "aoti", code=2)
     assert "torch.export" in pack(factory, "counter", "--format", "aoti", "--example", "x=3x12:FP32", "--trace", code=2)
+
+
+BRANCH = """import torch
+
+
+class Branch(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if x.sum() > 0 else x
+"""
+COMPILER = """#!/bin/sh
+case "$*" in
+  *.wrapper.cpp*) echo "wrapper.cpp:7:1: note: pages of code" >&2
+                  echo "wrapper.cpp:7:1: error: nothing is right here" >&2; exit 1;;
+esac
+exec g++ "$@"
+"""
+
+
+def told_briefly(tmp_path, *arguments, **environment):
+    (tmp_path / "logs").mkdir()
+    packing = as_a_process(*arguments, "--repository", tmp_path / "new", "--format", "aoti",
+                           TMPDIR=str(tmp_path / "logs"), **environment)
+    _, complaint = packing.communicate(timeout=daemon.PATIENCE)
+    assert packing.returncode == 1
+    (sentence,) = re.findall("^hearth-pack: .*$", complaint, re.MULTILINE)
+    (log,) = (tmp_path / "logs").glob("hearth-pack-*.log")
+    assert f"; all of it is in {log}" in sentence and len(sentence) < 1000
+    return sentence, complaint, log.read_text()
+
+
+def test_what_cannot_be_exported_is_told_with_its_line_and_without_pages_of_code(tmp_path):
+    (tmp_path / "branch.py").write_text(BRANCH)
+    sentence, complaint, log = told_briefly(tmp_path, f"{tmp_path / 'branch.py'}:Branch", "--example", "x=2x4:FP32")
+    assert "torch.export cannot export Branch: Could not guard on data-dependent expression" in sentence
+    assert f"{tmp_path / 'branch.py'}:6" in sentence
+    assert "torch.ops.aten" not in complaint and "torch.ops.aten" in log and "Traceback" in log
+
+
+def test_what_does_not_compile_is_told_with_the_compilers_last_error(tmp_path):
+    (tmp_path / "compiler").write_text(COMPILER)
+    (tmp_path / "compiler").chmod(0o755)
+    sentence, _, log = told_briefly(
+        tmp_path, "pack_nets:Plain", "--example", "x=2x4:FP32", CXX=str(tmp_path / "compiler"),
+        TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))
+    assert "AOTInductor cannot compile the model: wrapper.cpp:7:1: error: nothing is right here; all" in sentence
+    assert "pages of code" in log
 
 
 def test_without_a_compiler_aoti_says_so(pack, monkeypatch):

@@ -12,6 +12,7 @@
 namespace hearth {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using testing_files::BuildZip;
 using testing_files::ReadData;
@@ -100,9 +101,9 @@ TEST(Archive, TellsTorchScriptFromTorchSave) {
   EXPECT_TRUE(RequireTorchScript(*Archive::Open(script)).ok());
   const auto state = ReadData("torchscript/state_dict.pt");
   EXPECT_EQ(Archive::Open(state)->kind(), ArchiveKind::kTorchSave);
-  EXPECT_EQ(RequireTorchScript(*Archive::Open(state)).message(),
-            "is a torch.save file (no program inside); save it with "
-            "torch.jit.save(torch.jit.script(model), path)");
+  EXPECT_THAT(std::string(RequireTorchScript(*Archive::Open(state)).message()),
+              AllOf(HasSubstr("no program inside"), HasSubstr("`hearth pack`"),
+                    HasSubstr("torch.jit.save(torch.jit.script(model), path)")));
   const auto other = BuildZip({{.name = "word/document.xml", .content = "<x/>"}});
   EXPECT_EQ(Archive::Open(other)->kind(), ArchiveKind::kOther);
   EXPECT_THAT(std::string(RequireTorchScript(*Archive::Open(other)).message()),
@@ -118,15 +119,21 @@ TEST(Archive, RefusesABigEndianArchive) {
 }
 
 TEST(Archive, SaysWhatAFileThatIsNoArchiveSeemsToBe) {
-  EXPECT_THAT(Refusal(ReadData("torchscript/legacy_state_dict.pt")), HasSubstr("pickle file"));
   EXPECT_THAT(Refusal(ToBytes("<!DOCTYPE html>")), HasSubstr("web page"));
   EXPECT_THAT(Refusal(ToBytes("version https://git-lfs.github.com/spec/v1\n")),
               HasSubstr("git lfs pull"));
   EXPECT_THAT(Refusal(ToBytes("\x89HDF\r\n\x1a\n....")), HasSubstr("HDF5"));
-  EXPECT_THAT(Refusal(ToBytes(std::string(257, '\0') + "ustar\0")), HasSubstr("tar file"));
   for (const char* text : {"", "x", "hello"}) {
     EXPECT_THAT(Refusal(ToBytes(text)), HasSubstr("torch.jit.save(torch.jit.script(model), path)"));
   }
+}
+
+TEST(Archive, WhateverOldTorchSaveWroteIsSentToHearthPack) {
+  EXPECT_THAT(Refusal(ReadData("torchscript/legacy_state_dict.pt")), AllOf(HasSubstr("pickle"), HasSubstr("`hearth pack`")));
+  for (const char* protocol : {"\x80\x02", "\x80\x03", "\x80\x04", "\x80\x05"}) {
+    EXPECT_THAT(Refusal(ToBytes(StrCat(protocol, "}q."))), AllOf(HasSubstr("pickle"), HasSubstr("`hearth pack`")));
+  }
+  EXPECT_THAT(Refusal(ToBytes(std::string(257, 'x') + "ustar")), AllOf(HasSubstr("tar file"), HasSubstr("`hearth pack`")));
 }
 
 TEST(Archive, RefusesNamesThatLeadOut) {

@@ -118,7 +118,7 @@ TEST(Safetensors, RefusesNumbersThatDoNotGoTogether) {
 }
 
 TEST(Safetensors, RefusesHeadersThatAreNotOfTheFormat) {
-  ExpectRefused(File("{", 0), "does not begin");
+  ExpectRefused(File("{", 0), "which is no header");
   ExpectRefused(File("[]", 0), "does not begin");
   ExpectRefused(File("{]", 0), "not JSON");
   ExpectRefused(File(R"({"a":1})", 0), "does not have there");
@@ -127,7 +127,7 @@ TEST(Safetensors, RefusesHeadersThatAreNotOfTheFormat) {
   ExpectRefused(File(R"({"a":{"x":{}}})", 0), "deeper");
   ExpectRefused(File(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
                      R"("a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})", 2), "twice");
-  ExpectRefused(std::string("\xff\xff\xff\xff\xff\xff\xff\x7f{}", 10), "does not begin");
+  ExpectRefused(std::string("\xff\xff\xff\xff\xff\xff\xff\x7f{}", 10), "9223372036854775807 bytes; at most");
 }
 
 }  // namespace

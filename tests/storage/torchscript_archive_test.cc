@@ -7,6 +7,7 @@
 #include <cstring>
 #include <string>
 
+#include "server/storage/archive_pickle.h"
 #include "tests/storage/files.h"
 #include "tests/storage/zip_builder.h"
 
@@ -14,6 +15,7 @@ namespace hearth {
 namespace {
 
 using ::testing::Contains;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing_files::BuildZip;
 using testing_files::ReadData;
@@ -45,6 +47,22 @@ TEST(TorchScriptArchive, ALinearLayer) {
   EXPECT_THAT(c.data.classes, Contains(HasSubstr("Linear")));
   EXPECT_GE(c.version, 3);
   EXPECT_TRUE(c.constants.tensors.empty());
+}
+
+std::vector<std::string> NamesIn(const std::string& model, TensorNames names) {
+  const auto file = ReadData("torchscript/" + model + ".pt");
+  const auto archive = Archive::Open(file);
+  EXPECT_TRUE(archive.ok()) << archive.status();
+  const auto data = WalkArchive(*archive, "data", PickleDialect::kTorchScript, names);
+  EXPECT_TRUE(data.ok()) << data.status();
+  std::vector<std::string> found;
+  for (const PickledTensor& tensor : data->tensors) found.push_back(tensor.name);
+  return found;
+}
+
+TEST(TorchScriptArchive, TensorsHaveTheNamesOfTheirAttributesWhereThoseAreWanted) {
+  EXPECT_THAT(NamesIn("linear", TensorNames::kYes), ElementsAre("linear.weight", "linear.bias"));
+  EXPECT_THAT(NamesIn("linear", TensorNames::kNo), ElementsAre("", ""));
 }
 
 TEST(TorchScriptArchive, TiedWeightsAndViewsCountOnce) {
@@ -111,8 +129,8 @@ TEST(TorchScriptArchive, RefusalsSayWhatToDo) {
   EXPECT_THAT(Refusal("sparse"), HasSubstr(".to_dense()"));
   EXPECT_THAT(Refusal("two_types"), HasSubstr("does not fit into its storage of 4 elements"));
   EXPECT_THAT(Refusal("state_dict"), HasSubstr("torch.jit.save(torch.jit.script(model), path)"));
-  EXPECT_THAT(Refusal("legacy_state_dict"),
-              HasSubstr("torch.jit.save(torch.jit.script(model), path)"));
+  EXPECT_THAT(Refusal("state_dict"), HasSubstr("`hearth pack`"));
+  EXPECT_THAT(Refusal("legacy_state_dict"), HasSubstr("`hearth pack`"));
 }
 
 TEST(TorchScriptArchive, RefusesAWeightRecordThatIsTooShort) {

@@ -44,19 +44,49 @@ TEST(WeightsFile, RefusesAnIndexOfAnotherForm) {
   }
 }
 
+// Refused as INVALID_ARGUMENT, with the file's name and `why`.
+void ExpectRefusal(const TempDir& dir, const std::string& name, std::string_view content, const std::string& why) {
+  const auto weights = ReadWeights(dir.Write("m/1/" + name, content));
+  ASSERT_FALSE(weights.ok()) << name;
+  EXPECT_EQ(weights.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(weights.status().message(), HasSubstr(why));
+  EXPECT_THAT(weights.status().message(), HasSubstr("'m/1/" + name + "'"));
+}
+
+// The 8 bytes before a safetensors header.
+std::string Length(std::uint64_t length) { return {reinterpret_cast<const char*>(&length), sizeof length}; }
+
 TEST(WeightsFile, SaysWhatAFileIsInstead) {
   const TempDir dir;
-  const auto expect = [&](std::string_view content, const std::string& why) {
-    const auto weights = ReadWeights(dir.Write("m/1/w.bin", content));
-    ASSERT_FALSE(weights.ok());
-    EXPECT_EQ(weights.status().code(), absl::StatusCode::kInvalidArgument);
-    EXPECT_THAT(weights.status().message(), HasSubstr(why));
-    EXPECT_THAT(weights.status().message(), HasSubstr("'m/1/w.bin'"));
-  };
-  expect("\x80\x02}q.", "hearth pack");
-  expect("\x80\x04}q.", "hearth pack");
+  const auto expect = [&](std::string_view content, const std::string& why) { ExpectRefusal(dir, "w.bin", content, why); };
+  for (const char* pickle : {"\x80\x02}q.", "\x80\x03}q.", "\x80\x04}q.", "\x80\x05}q."}) expect(pickle, "hearth pack");
+  expect("\x1f\x8b\x08 packed", "unpack it first");
   expect(std::string(257, 'x') + "ustar" + std::string(100, '\0'), "hearth pack");
   expect("hello world, I am no weights", "safetensors");
+}
+
+TEST(WeightsFile, ADamagedSafetensorsIsToldWhatIsWrongWithIt) {
+  const TempDir dir;
+  const auto expect = [&](std::string_view content, const std::string& why) {
+    ExpectRefusal(dir, "w.safetensors", content, why);
+  };
+  const std::string header = R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})";
+  expect(Length((1ULL << 63) - 1) + header + "x", "says that its safetensors header has 9223372036854775807 bytes; at most");
+  expect(Length(1ULL << 63) + header + "x", "says that its safetensors header has 9223372036854775808 bytes; at most");
+  expect(Length(120'000'000) + header + "x", "at most 100000000 are allowed");
+  expect(Length(5000) + header + "x", StrCat("has 5000 bytes, and ends after ", header.size() + 1, " of them"));
+  expect(Length(header.size()) + header.substr(0, 20), "ends after 20 of them: is the file complete?");
+  expect(Length(header.size()).substr(0, 5), "does not begin with the length of a header");
+  expect("hello world, I am no weights", "does not begin with the length of a header");
+}
+
+TEST(WeightsFile, WhatWasNotDownloadedIsNamedWhateverItIsCalled) {
+  const TempDir dir;
+  for (const char* name : {"w.safetensors", "w.bin", "w.h5"}) {
+    ExpectRefusal(dir, name, "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull");
+    ExpectRefusal(dir, name, "\n<html><head><title>403</title>", "was the download refused?");
+    ExpectRefusal(dir, name, "\x1f\x8b\x08 packed", "unpack it first");
+  }
 }
 
 TEST(WeightsFile, ANameInTwoShardsIsAnError) {

@@ -1,5 +1,5 @@
 import sys
 
-from hearth_pack.cli import main
+from hearth_pack.cli import command
 
-sys.exit(main())
+sys.exit(command())

@@ -1,14 +1,19 @@
 """AOTInductor: a module or an exported program as native code, unpacked into an entry."""
 
+import contextlib
+import io
 import json
 import os
 import pathlib
 import re
+import sys
+import tempfile
+import traceback
 import zipfile
 
 import torch
 
-from hearth_pack import compare, entry, examples, exported, model_yaml, program, verify, weights
+from hearth_pack import compare, entry, examples, exported, model_yaml, program, user_code, verify, weights
 from hearth_pack.datatypes import PROTOCOL_NAMES
 from hearth_pack.errors import PackError, UsageError, first_line
 
@@ -31,6 +36,27 @@ def require_compiler():
                         "CXX") from error
 
 
+def _last_words(error):
+    """The C++ compiler's last error, behind pages of its command line; or what the exception begins with."""
+    compilers = re.findall(r"^.*\berror: .*$", str(error), re.MULTILINE)
+    return (compilers[-1].strip() if compilers else first_line(error))[:600]
+
+
+@contextlib.contextmanager
+def _told_briefly(failure):
+    """PyTorch's compilers print the code that they stumble over; with their traceback, that is for a file."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            yield
+    except Exception as error:  # the compilers' have no common base, and tracing runs foreign code
+        descriptor, path = tempfile.mkstemp(prefix="hearth-pack-", suffix=".log")
+        with open(descriptor, "w", encoding="utf-8") as log:
+            log.write(printed.getvalue() + traceback.format_exc())
+        raise PackError(f"{failure}: {_last_words(error)}{user_code.where(error)}; all of it is in {path}") from error
+    sys.stderr.write(printed.getvalue())
+
+
 # --- what is compiled ---
 
 def export(module, method, example, batched, dynamic):
@@ -47,12 +73,8 @@ def export(module, method, example, batched, dynamic):
                         **({0: batch} if name in batched else {})} for name in sample}
     if method != "forward":
         module.forward = getattr(module, method)
-    try:
-        with torch.no_grad():
-            return torch.export.export(module, (), dict(sample), dynamic_shapes=open_dims)
-    except Exception as error:  # the compiler's errors have no common base, and tracing runs foreign code
-        text = " ".join(str(error).split())
-        raise PackError(f"torch.export cannot export {type(module).__name__}: {text[:600]}") from error
+    with _told_briefly(f"torch.export cannot export {type(module).__name__}"), torch.no_grad():
+        return torch.export.export(module, (), dict(sample), dynamic_shapes=open_dims)
 
 
 def check(exported_program):
@@ -165,15 +187,12 @@ def _throws_in_parallel(archive):
 
 def compile_package(exported_program, metadata, archive):
     metadata = {"cpu_features": _cpu_features(), **metadata}
-    try:
+    with _told_briefly("AOTInductor cannot compile the model"):
         for threads in (-1, 1):
             torch._inductor.aoti_compile_and_package(
                 exported_program, package_path=str(archive), inductor_configs=_configuration(metadata, threads))
             if not _throws_in_parallel(archive):
                 return
-    except Exception as error:  # the compiler's errors have no common base
-        text = " ".join(str(error).split())
-        raise PackError(f"AOTInductor cannot compile the model: {text[:600]}") from error
 
 
 def keep_constants(exported_program):

@@ -40,8 +40,10 @@ def _parser():
     model = parser.add_argument_group("the model")
     model.add_argument("--args", default="{}", metavar="JSON", help="an object: the factory's keyword arguments")
     model.add_argument("--checkpoint", metavar="FILE", help="weights for the factory's module: safetensors, an index "
-                       "of shards, or anything of torch.save")
+                       "of shards, HDF5, or anything of torch.save")
     model.add_argument("--trust-pickle", action="store_true", help="read pickles that can run code")
+    model.add_argument("--main", metavar="FILE.py", help="the script that saved the pickle, if it defined the classes "
+                       "in it; it is imported")
     model.add_argument("--method", default="forward", help="default: %(default)s")
     model.add_argument("--trace", action="store_true", help="trace with the example instead of scripting")
     model.add_argument("--dtype", choices=_DTYPES, help="convert floating weights to this")
@@ -118,3 +120,14 @@ def main(argv=None):
     except KeyboardInterrupt:
         print("hearth-pack: interrupted; nothing was put in place", file=sys.stderr)
         return 130
+
+
+def command():
+    """What `hearth-pack` and `python -m hearth_pack` run: main(), in a process whose sets have one order.
+
+    TorchScript writes constants in the order that a set of names has, which Python makes anew for every process. The
+    same program has to come out as the same bytes: hearthd keeps one for all models that have it.
+    """
+    if sys.executable and os.environ.get("PYTHONHASHSEED") != "0":  # read only when Python starts
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONHASHSEED": "0"})
+    return main()

@@ -107,3 +107,20 @@ def first_row(example, names):
 
 def twice(example, names):
     return {name: torch.cat([value, value]) if name in names else value for name, value in example.items()}
+
+
+def type_hint(error, module, example):
+    """'; ...' where a module failed for a type, and a floating input has another one than all its floating weights."""
+    if "type" not in str(error):
+        return ""
+    types = {tensor.dtype for tensor in module.state_dict().values()
+             if isinstance(tensor, torch.Tensor) and tensor.is_floating_point()}
+    others = {name: value for name, value in example.items()
+              if isinstance(value, torch.Tensor) and value.is_floating_point() and value.dtype not in types}
+    if len(types) != 1 or not others or next(iter(types)) not in PROTOCOL_NAMES:
+        return ""
+    (wanted,) = (PROTOCOL_NAMES[dtype] for dtype in types)
+    name, value = next(iter(others.items()))
+    shape = "x".join(map(str, value.shape))
+    return f"; the weights are {wanted}, and '{name}' is {PROTOCOL_NAMES[value.dtype]}: write --example " \
+           f"{name}={shape}:{wanted}, or convert the array in the .npz"

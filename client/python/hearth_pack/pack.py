@@ -131,7 +131,7 @@ def _pack_torchscript(options, origin, example):
         files, strided = _write(new.folder, made, tensors, options)
         read_back = verify.check_weights(new.folder, tensors)
         _say(f"weights: {_count(tensors, 'tensor')}, {sum(map(weights.size_of, tensors.values()))} bytes in "
-             f"{_count(files, 'file')}, read back: equal to the bit")
+             f"{_count(files, 'file')}{' and an index' * (len(files) > 1)}, read back: equal to the bit")
         results = verify.check_answers(new.folder, options.method, read_back, cases, schema)
         hint = _STRIDES.format(strided[0]) if strided and options.weights == "safetensors" else ""
         _finish(options, new, yaml, results, origin, hint)

@@ -2,7 +2,7 @@
 
 import torch
 
-from hearth_pack.errors import PackError, UsageError
+from hearth_pack.errors import PackError, UsageError, kind_of, with_article
 
 _SCALARS = {"int": int, "float": float, "bool": bool}
 _LISTS = {"List[int]", "List[float]", "List[bool]"}
@@ -48,8 +48,8 @@ def _to_argument(name, kind, value):
         return _SCALARS[kind](value.item())
     if kind in _LISTS:
         return value.tolist()
-    raise PackError(f"the protocol has no form for the argument '{name}', a {kind}; wrap the module in one that "
-                    "takes tensors, numbers or strings")
+    raise PackError(f"the protocol has no form for the argument '{name}', {with_article(kind)}; wrap the module in "
+                    "one that takes tensors, numbers or strings")
 
 
 def keywords(example, schema):
@@ -78,7 +78,7 @@ def flatten(result, name=""):
         return [(name, [result])]
     if isinstance(result, (torch.Tensor, list)):
         return [(name, result)]
-    raise PackError(f"the program returns a {type(result).__name__}, which the protocol has no form for")
+    raise PackError(f"the program returns {kind_of(result)}, which the protocol has no form for")
 
 
 def _number_type(value):

@@ -1,10 +1,7 @@
 """What is packed, whatever it came as: a module to compare with, and a program of TorchScript made of it."""
 
 import copy
-import importlib
-import importlib.util
 import inspect
-import os
 import pathlib
 import pickle
 import sys
@@ -13,8 +10,8 @@ import zipfile
 
 import torch
 
-from hearth_pack import checkpoint, exported
-from hearth_pack.errors import PackError, UsageError, first_line
+from hearth_pack import checkpoint, examples, exported, user_code
+from hearth_pack.errors import PackError, UsageError, first_line, kind_of
 
 
 class Source:
@@ -93,8 +90,9 @@ class EagerModule(Source):
                 return torch.jit.trace_module(module, {method: trace_inputs}, strict=False, check_trace=False)
         except Exception as error:  # the compiler's errors have no common base, and tracing runs foreign code
             verb, other = ("trace", "") if trace_inputs is not None else ("script", "; try --trace")
-            text = " ".join(str(error).split())
-            raise PackError(f"TorchScript cannot {verb} {type(self._module).__name__}: {text[:600]}{other}") from error
+            text = " ".join(str(error).split())[:600]
+            text += examples.type_hint(error, module, dict(zip(self.input_names, trace_inputs or ())))
+            raise PackError(f"TorchScript cannot {verb} {type(self._module).__name__}: {text}{other}") from error
 
     def exported(self, export):
         return export(self.reference())
@@ -128,33 +126,19 @@ class ExportedProgram(Source):
         return self.reference().names
 
 
-def _import(name):
-    """A module by its name, or a file `x.py`; what lies beside it can be imported too."""
-    if not name.endswith(".py"):
-        sys.path.insert(0, os.getcwd())
-        return importlib.import_module(name)
-    path = pathlib.Path(name).resolve()
-    sys.path.insert(0, str(path.parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def call_factory(text, arguments):
     """`package.module:name(.name)*` or `file.py:name`, called; also a module that is there already."""
     name, _, path = text.rpartition(":")
     try:
-        made = _import(name)
+        made = user_code.import_by_name(name)
         for part in path.split("."):
             made = getattr(made, part)
         if not isinstance(made, torch.nn.Module):
             made = made(**arguments)
     except Exception as error:  # foreign code
-        raise PackError(f"'{text}' could not be called: {type(error).__name__}: {first_line(error)}") from error
+        raise PackError(f"'{text}' could not be called: {user_code.described(error)}") from error
     if not isinstance(made, torch.nn.Module):
-        raise PackError(f"'{text}' gave a {type(made).__name__}, which is no torch.nn.Module")
+        raise PackError(f"'{text}' gave {kind_of(made)}, which is no torch.nn.Module")
     return made
 
 
@@ -178,12 +162,12 @@ def _kind(path):
 
 
 def open_source(text, options):
-    """`options`: args, checkpoint, trust_pickle, dtype, method, as on the command line."""
+    """`options`: args, checkpoint, trust_pickle, main, dtype, method, as on the command line."""
     path = pathlib.Path(text)
     if path.is_file():
         kind = _kind(path)
         if kind == "pickle":
-            module = checkpoint.load_module(path, options.trust_pickle)
+            module = checkpoint.load_module(path, options.trust_pickle, options.main)
         elif options.checkpoint:
             raise UsageError("--checkpoint goes with MODULE:FACTORY; this file has its weights already")
         elif kind == "torchscript":
@@ -201,5 +185,6 @@ def open_source(text, options):
     else:
         raise UsageError(f"'{text}' is no file and not MODULE:FACTORY")
     if options.checkpoint:
-        checkpoint.apply(module, checkpoint.load(options.checkpoint, options.trust_pickle), options.checkpoint)
+        tensors = checkpoint.load(options.checkpoint, options.trust_pickle, options.main)
+        checkpoint.apply(module, tensors, options.checkpoint)
     return EagerModule(module, options.dtype, options.method)

@@ -30,9 +30,9 @@ def run(module, method, example, schema):
 
 
 def _expect(source, method, title, example, schema):
+    # A module that nothing was run on: hearthd gives every request the state of the file.
+    module = source.reference()
     try:
-        # Of a module that nothing was run on: hearthd gives every request the state of the file.
-        module = source.reference()
         expected = {name: value if isinstance(value, list) else value.clone()
                     for name, value in run(module, method, example, schema).items()}
         again = run(module, method, example, schema)
@@ -40,7 +40,8 @@ def _expect(source, method, title, example, schema):
     except PackError:
         raise
     except Exception as error:  # the model's own
-        raise PackError(f"the model refuses {title}: {first_line(error)}") from error
+        hint = examples.type_hint(error, module, example)
+        raise PackError(f"the model refuses {title}: {first_line(error)}{hint}") from error
 
 
 def make_cases(source, method, example, schema, batched):

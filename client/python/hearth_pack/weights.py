@@ -76,7 +76,7 @@ def check_types(tensors, weights_format):
 
 
 def write(folder, tensors, weights_format="safetensors", shard_size=None):
-    """Writes `tensors` as one file, or as shards and their index; the names of the files."""
+    """Writes `tensors` as one file, or as shards and their index; the names of the files with tensors."""
     check_types(tensors, weights_format)
     stem, ending, write_one = FORMATS[weights_format]
     shards = split(tensors, shard_size)
@@ -94,7 +94,6 @@ def write(folder, tensors, weights_format="safetensors", shard_size=None):
             json.dump(index, file, ensure_ascii=False, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        names.append(stem + ending + INDEX)
     return names
 
 
