@@ -41,6 +41,13 @@ MemoryBudget::Capacity CapacityOf(const ServerConfig::Cache& cache, const Memory
           .mapped_bytes = cache.budget.mapped.Of(limit.bytes)};
 }
 
+const EvictionPolicy& PolicyOf(const ServerConfig::Cache& cache) {
+  static const GdsfPolicy gdsf;  // both are stateless
+  static const LruPolicy lru;
+  if (cache.eviction == ServerConfig::Cache::Eviction::kLru) return lru;
+  return gdsf;
+}
+
 // Of the mapped budget, what a model gets that is larger.
 std::uint64_t MappedWindow(const ServerConfig::Cache& cache, const MemoryBudget::Capacity& capacity) {
   return std::min(cache.mapped_window.Of(capacity.mapped_bytes), capacity.mapped_bytes);
@@ -236,11 +243,14 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c, const MemoryLimit&
           .load_executor = *load_pool,
           .timer = *timer,
           .clock = clock,
-          .metrics = *metrics},
+          .metrics = *metrics,
+          .eviction = &PolicyOf(c.cache)},
       ModelManager::Options{.capacity = capacity,
                             .failure_backoff = c.cache.failure_backoff,
                             .max_failure_backoff = c.cache.max_failure_backoff,
                             .max_cold_wait = c.cache.max_cold_wait,
+                            .demand_half_life = c.cache.demand_half_life,
+                            .min_residency = c.cache.min_residency,
                             .mapped_window = MappedWindow(c.cache, capacity)});
   metrics->AddCollector([this] { return manager->Samples(); });
   infer = std::make_unique<InferService>(

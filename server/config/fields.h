@@ -21,6 +21,11 @@ inline constexpr std::array<std::pair<std::string_view, log::Format>, 2> kLogFor
     {"json", log::Format::kJson},
 }};
 
+inline constexpr std::array<std::pair<std::string_view, ServerConfig::Cache::Eviction>, 2> kEvictions = {{
+    {"gdsf", ServerConfig::Cache::Eviction::kGdsf},
+    {"lru", ServerConfig::Cache::Eviction::kLru},
+}};
+
 // Times go to libraries as milliseconds in an int: 24 days.
 inline constexpr Duration kLongestTime = std::chrono::hours(24 * 24);
 inline constexpr Duration kShortestTime = std::chrono::milliseconds(1);
@@ -61,6 +66,9 @@ void VisitCacheFields(Visitor& v, Config& cache) {
   v.Size("mapped_window", cache.mapped_window);
   v.Bytes("kept_programs", cache.kept_programs, 0, std::uint64_t{1} << 40);
   v.Flag("drop_page_cache", cache.drop_page_cache);
+  v.Word("eviction", cache.eviction, kEvictions);
+  v.Time("demand_half_life", cache.demand_half_life, kShortestTime);
+  v.Time("min_residency", cache.min_residency, Duration{});
   v.Time("failure_backoff", cache.failure_backoff, kShortestTime);
   v.Time("max_failure_backoff", cache.max_failure_backoff, kShortestTime);
   v.Time("max_cold_wait", cache.max_cold_wait, kShortestTime);

@@ -34,6 +34,7 @@ struct ServerConfig {
     bool pin = false;                          // never evicted
   };
   struct Cache {
+    enum class Eviction { kGdsf, kLru };
     struct Budget {
       BytesOrPercent device = BytesOrPercent::Percent(90);  // of the device's memory
       BytesOrPercent host = BytesOrPercent::Percent(50);    // of FindMemoryLimit()
@@ -43,6 +44,9 @@ struct ServerConfig {
     BytesOrPercent mapped_window = BytesOrPercent::Percent(25);  // of budget.mapped; 0: refuse such models
     std::uint64_t kept_programs = std::uint64_t{64} << 20;  // host bytes set aside; 0: keep none
     bool drop_page_cache = false;
+    Eviction eviction = Eviction::kGdsf;
+    Duration demand_half_life = std::chrono::hours(1);
+    Duration min_residency{};
     Duration failure_backoff = std::chrono::seconds(5);
     Duration max_failure_backoff = std::chrono::minutes(2);
     Duration max_cold_wait = std::chrono::seconds(60);

@@ -17,6 +17,7 @@
 #include "server/base/status.h"
 #include "server/metrics/metrics.h"
 #include "server/model/model.h"
+#include "server/residency/demand.h"
 #include "server/residency/memory_budget.h"
 #include "server/residency/model_state.h"
 #include "server/residency/pin_count.h"
@@ -70,6 +71,8 @@ struct alignas(64) CacheEntry {
   TimePoint retry_at{};                     // failed: remembered until then
   LoadReport report;                        // ready, draining
   WallTime loaded_at{};                     // ready, draining
+  TimePoint ready_at{};                     // ready, draining
+  std::uint64_t hits_counted = 0;           // ready, draining: of `hits`, in the slot's demand
   std::uint64_t revision = 0;               // ready, draining: ModelSpec::revision
   std::vector<std::shared_ptr<Completion>> on_gone;  // told when absent, or its load was stopped
 };
@@ -89,6 +92,8 @@ struct ModelSlot {
   CacheEntry* incoming = nullptr;  // queued, loading or failed: one at most
   bool pinned = false;             // hard pin: never evicted
   int failures = 0;                // in a row
+  Demand demand;                   // of all its lives
+  Duration reload{};               // what its loads took, half of it the last one's
 };
 
 // A hash table that is read without a lock and only grows: a slot per model that was ever asked

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "server/base/clock.h"
@@ -25,28 +26,50 @@ struct EvictionCandidate {
   std::shared_ptr<const Footprint> footprint;
   TimePoint last_used{};
   std::uint64_t hits = 0;
+  double demand = 0;   // uses, fading (demand.h); also of earlier lives
+  Duration reload{};   // what its loads took, as measured; the last ones count most
+  bool young = false;  // has not been here for as long as the configuration promises
 };
 
 // Stateless and thread-safe; called without locks.
 class EvictionPolicy {
  public:
   virtual ~EvictionPolicy() = default;
-  // How much a model is worth keeping. The least goes first.
-  virtual double Worth(const EvictionCandidate& candidate, TimePoint now) const = 0;
+  // What would be lost with the candidate, from now on. Comparable among the candidates of one choice.
+  virtual double Loss(const EvictionCandidate& candidate, TimePoint now) const = 0;
+  // Whether losses of several add up, and are to be held against the bytes that come back for them. Otherwise the
+  // least goes first, however small.
+  virtual bool adds_up() const = 0;
 };
 
 // The one that was asked for longest ago goes first.
 class LruPolicy final : public EvictionPolicy {
  public:
-  double Worth(const EvictionCandidate& candidate, TimePoint now) const override {
+  double Loss(const EvictionCandidate& candidate, TimePoint now) const override {
     return -ToSeconds(now - candidate.last_used);
   }
+  bool adds_up() const override { return false; }
 };
 
-// Indices of the candidates that have to go so that `need` fits into `capacity` beside `settled`,
-// the candidates being part of it. Taken by increasing worth until they cover the need; then those
-// that the others make unnecessary are spared, the most worthy first. Empty: it fits already. None:
-// not even all of them would do.
+// Greedy-Dual-Size-Frequency, with a fading count in place of its clock: time that requests would wait for the model
+// to come back, by how often it is asked for and what its loads took.
+class GdsfPolicy final : public EvictionPolicy {
+ public:
+  double Loss(const EvictionCandidate& candidate, TimePoint) const override {
+    return candidate.demand * ToSeconds(candidate.reload + kAnyLoad);
+  }
+  bool adds_up() const override { return true; }
+
+ private:
+  static constexpr Duration kAnyLoad = std::chrono::milliseconds(1);  // no load is for nothing
+};
+
+// Indices of the candidates that have to go so that `need` fits into `capacity` beside `settled`, the candidates being
+// part of it. Empty: it fits already. None: not even all of them would do.
+//
+// They are taken by increasing loss, for each byte that really comes back where it is short if losses add up, young
+// ones last; until they cover the need. Then those that the others make unnecessary are spared, the greatest loss
+// first. Where losses add up, one that covers the need alone goes in their place if that loses less.
 //
 // What goes is judged by what would really come back: bytes shared with a model that stays do not.
 std::optional<std::vector<std::size_t>> ChooseVictims(

@@ -55,6 +55,15 @@ void ModelCache::Unpin(CacheEntry& entry) noexcept {
   }
 }
 
+void ModelCache::CountHits(CacheEntry& entry) {
+  const std::uint64_t hits = entry.hits.load(std::memory_order_relaxed);
+  if (hits == entry.hits_counted) return;
+  entry.slot.demand.Add(hits - entry.hits_counted,
+                        TimePoint(Duration(entry.last_used.load(std::memory_order_relaxed))),
+                        options_.demand_half_life);
+  entry.hits_counted = hits;
+}
+
 // The last handle of a closed entry is gone. Several threads may have seen that, one after the
 // other, and the entry may live again by now: the state decides, under the lock.
 void ModelCache::Drained(CacheEntry& entry) {
@@ -88,6 +97,7 @@ ModelCache::FindResult ModelCache::Find(const ModelId& id, ModelMetrics& metrics
     return result;
   }
 
+  if (waiter.request) slot.demand.Add(1, clock_.Now(), options_.demand_half_life);
   CacheEntry* incoming = slot.incoming;
   if (incoming != nullptr && IsComing(incoming->state)) {
     if (options.reload && (incoming->state == ModelState::kLoading || incoming->taken)) {
@@ -182,6 +192,7 @@ void ModelCache::Transition(CacheEntry& entry, ModelState to) {
 // Closed and unpinned, and charged as unloading -> kUnloading.
 ModelCache::Victim ModelCache::TakeOut(CacheEntry& entry) {
   Transition(entry, ModelState::kUnloading);
+  CountHits(entry);
   entry.report = {};
   entry.loaded_at = {};
   entry.revision = 0;

@@ -37,6 +37,8 @@ class ModelCache {
   struct Options {
     Duration failure_backoff{};      // after the first failure; doubles
     Duration max_failure_backoff{};
+    Duration demand_half_life = std::chrono::hours(1);
+    Duration min_residency{};        // younger ones are the last to be evicted
   };
   // A model on its way out, kUnloading. Destroy `model` outside every lock, then call Forget().
   struct Victim {
@@ -120,8 +122,7 @@ class ModelCache {
     Ledger settled;  // they are part of it
   };
   // Null: `entry` holds a claim, and only has to wait.
-  std::optional<EvictionView> ViewForEviction(const CacheEntry& entry) const
-      ABSL_LOCKS_EXCLUDED(mu_);
+  std::optional<EvictionView> ViewForEviction(const CacheEntry& entry) ABSL_LOCKS_EXCLUDED(mu_);
   // All the chosen ones -> kUnloading, and their bytes claimed for `entry`. None, and nothing
   // changed, if one of them is wanted again or the bytes would not do any more: look again.
   std::optional<std::vector<Victim>> TakeVictims(CacheEntry& entry, const Footprint& need,
@@ -203,6 +204,8 @@ class ModelCache {
              Leaving& leaving) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   Leaver MakeLeaver(Waiters::Taken taken) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Touched(CacheEntry& entry);
+  // Brings the slot's demand up to the hits of `entry`, which it is told of only now: a hit takes no lock.
+  void CountHits(CacheEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void CheckLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);  // in debug builds
   void CheckTable() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void CheckEntry(const CacheEntry& entry) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

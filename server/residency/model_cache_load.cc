@@ -76,17 +76,24 @@ bool ModelCache::TryBeginLoad(CacheEntry& entry, const Footprint& need) {
   return true;
 }
 
-std::optional<ModelCache::EvictionView> ModelCache::ViewForEviction(const CacheEntry& entry) const {
+std::optional<ModelCache::EvictionView> ModelCache::ViewForEviction(const CacheEntry& entry) {
   MutexLock lock(mu_);
   if (entry.claim) return std::nullopt;
   EvictionView view{{}, budget_.Settled()};
+  const TimePoint now = clock_.Now();
   for (const auto& slot : index_.slots()) {
     CacheEntry* current = slot->current.load(std::memory_order_relaxed);
     if (current == nullptr || slot->pinned || current->pins.count() != 0) continue;
-    view.candidates.push_back(
-        {current, current->generation, slot->id, current->reservation.footprint(),
-         TimePoint(Duration(current->last_used.load(std::memory_order_relaxed))),
-         current->hits.load(std::memory_order_relaxed)});
+    CountHits(*current);
+    view.candidates.push_back({.entry = current,
+                               .generation = current->generation,
+                               .id = slot->id,
+                               .footprint = current->reservation.footprint(),
+                               .last_used = TimePoint(Duration(current->last_used.load(std::memory_order_relaxed))),
+                               .hits = current->hits_counted,
+                               .demand = slot->demand.At(now, options_.demand_half_life),
+                               .reload = slot->reload,
+                               .young = now - current->ready_at < options_.min_residency});
   }
   return view;
 }
@@ -161,7 +168,11 @@ absl::StatusOr<ModelCache::Published> ModelCache::Publish(CacheEntry& entry,
   entry.model = std::move(model);
   entry.reload = false;
   entry.hits.store(0, std::memory_order_relaxed);
-  entry.last_used.store(clock_.Now().time_since_epoch().count(), std::memory_order_relaxed);
+  entry.hits_counted = 0;
+  entry.ready_at = clock_.Now();
+  entry.last_used.store(entry.ready_at.time_since_epoch().count(), std::memory_order_relaxed);
+  const Duration took = entry.report.total();
+  slot.reload = slot.reload == Duration{} ? took : (slot.reload + took) / 2;
   for (Waiter& waiter : waiters_.TakeAll(&entry)) {
     published.deliveries.push_back({std::move(waiter), ModelHandle(&entry)});
   }

@@ -10,8 +10,8 @@
 namespace hearth {
 namespace {
 
-const EvictionPolicy& Lru() {
-  static const LruPolicy policy;  // stateless
+const EvictionPolicy& Gdsf() {
+  static const GdsfPolicy policy;  // stateless
   return policy;
 }
 
@@ -24,9 +24,13 @@ Deadline After(TimePoint now, Duration wait) {
 ModelManager::ModelManager(Deps deps, Options options)
     : deps_(std::move(deps)),
       options_(options),
-      policy_(deps_.eviction != nullptr ? *deps_.eviction : Lru()),
+      policy_(deps_.eviction != nullptr ? *deps_.eviction : Gdsf()),
       budget_(options.capacity),
-      cache_(budget_, deps_.clock, {options.failure_backoff, options.max_failure_backoff},
+      cache_(budget_, deps_.clock,
+             {.failure_backoff = options.failure_backoff,
+              .max_failure_backoff = options.max_failure_backoff,
+              .demand_half_life = options.demand_half_life,
+              .min_residency = options.min_residency},
              {.drained = [this](ModelCache::Victim victim) { PostFree(std::move(victim)); },
               .unpinned = [this] { RoomChanged(); }}),
       alarm_(deps_.timer, [this] { ExpireWaiters(); }) {}

@@ -47,6 +47,8 @@ class ModelManager {
     Duration failure_backoff = std::chrono::seconds(5);       // after the first failure; doubles
     Duration max_failure_backoff = std::chrono::minutes(2);
     Duration max_cold_wait = std::chrono::seconds(60);        // for callers without a deadline
+    Duration demand_half_life = std::chrono::hours(1);        // of what EvictionCandidate::demand counts
+    Duration min_residency{};                                 // EvictionCandidate::young until then
     // What a model is charged whose weights are larger than capacity.mapped_bytes; 0: it is refused.
     std::uint64_t mapped_window = 0;
   };
@@ -57,7 +59,7 @@ class ModelManager {
     Timer& timer;
     const Clock& clock;
     Metrics& metrics;
-    const EvictionPolicy* eviction = nullptr;  // null: least recently used
+    const EvictionPolicy* eviction = nullptr;  // null: GdsfPolicy
   };
 
   ModelManager(Deps deps, Options options);

@@ -40,6 +40,9 @@ cache:
   mapped_window: 3MiB
   kept_programs: 8MiB
   drop_page_cache: true
+  eviction: lru
+  demand_half_life: 90s
+  min_residency: 4s
   failure_backoff: 1s
   max_failure_backoff: 90s
   max_cold_wait: 1500ms
@@ -105,6 +108,9 @@ TEST(ServerConfig, ReadsEveryKey) {
   EXPECT_EQ(config->loading.threads, 3);
   EXPECT_FALSE(config->loading.populate);
   EXPECT_TRUE(config->cache.drop_page_cache);
+  EXPECT_EQ(config->cache.eviction, ServerConfig::Cache::Eviction::kLru);
+  EXPECT_EQ(config->cache.demand_half_life, 90s);
+  EXPECT_EQ(config->cache.min_residency, 4s);
   EXPECT_EQ(config->devices.fake.count, 2);
   EXPECT_EQ(config->devices.fake.memory, std::uint64_t{6} << 20);
   EXPECT_EQ(config->devices.fake.copy_rate, 1024u);

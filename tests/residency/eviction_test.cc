@@ -23,7 +23,7 @@ class Eviction : public testing::Test {
   }
   void InUse(const Footprint& footprint) { settled_.Add(footprint, HoldPhase::kResident); }
   std::optional<std::vector<std::size_t>> Choose(const Footprint& need, const Bytes& capacity) {
-    return ChooseVictims(candidates_, LruPolicy(), TimePoint(std::chrono::hours(1)), settled_,
+    return ChooseVictims(candidates_, *policy_, TimePoint(std::chrono::hours(1)), settled_,
                          capacity, need);
   }
   static Footprint Host(std::uint64_t bytes) { return {0, bytes, {}}; }
@@ -31,8 +31,22 @@ class Eviction : public testing::Test {
     return {0, 0, {{FileId{1, inode, 0, bytes}, 0, bytes}}};
   }
 
+  const LruPolicy lru_;
+  const EvictionPolicy* policy_ = &lru_;
   std::vector<EvictionCandidate> candidates_;
   Ledger settled_;
+};
+
+class GdsfEviction : public Eviction {
+ protected:
+  GdsfEviction() { policy_ = &gdsf_; }
+  void Idle(const Footprint& footprint, double demand, Duration reload, bool young = false) {
+    Eviction::Idle(footprint);
+    candidates_.back().demand = demand;
+    candidates_.back().reload = reload;
+    candidates_.back().young = young;
+  }
+  const GdsfPolicy gdsf_;
 };
 
 TEST_F(Eviction, TakesNobodyWhenThereIsRoom) {
@@ -85,6 +99,88 @@ TEST_F(Eviction, FreesTwoSharersTogetherWhenNothingLessWillDo) {
   Idle(Mapped(1, 60));
   Idle(Mapped(2, 40));
   EXPECT_THAT(*Choose(Mapped(3, 50), {0, 0, 100}), ElementsAre(0, 1));
+}
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+TEST_F(GdsfEviction, KeepsWhatIsAskedForMost) {
+  Idle(Host(50), 9, seconds(1));
+  Idle(Host(50), 2, seconds(1));
+  EXPECT_THAT(*Choose(Host(30), {0, 100, 0}), ElementsAre(1)) << "though the other was used before it";
+}
+
+TEST_F(GdsfEviction, KeepsWhatTakesLongestToComeBack) {
+  Idle(Host(50), 2, milliseconds(20));
+  Idle(Host(50), 2, seconds(4));
+  EXPECT_THAT(*Choose(Host(30), {0, 100, 0}), ElementsAre(0));
+}
+
+TEST_F(GdsfEviction, TakesWhatGivesTheMostBytesForItsLoss) {
+  Idle(Host(20), 1, seconds(1));
+  Idle(Host(60), 2, seconds(1));
+  EXPECT_THAT(*Choose(Host(70), {0, 100, 0}), ElementsAre(1)) << "twice the loss, three times the bytes";
+}
+
+TEST_F(GdsfEviction, CountsNoBytesThatStayWithSomebodyElse) {
+  Idle(Mapped(1, 60), 1, seconds(1));
+  InUse({0, 0, {{FileId{1, 1, 0, 60}, 0, 50}}});
+  Idle(Mapped(2, 40), 3, seconds(1));
+  EXPECT_THAT(*Choose(Mapped(3, 10), {0, 0, 100}), ElementsAre(0)) << "ten bytes do";
+  EXPECT_THAT(*Choose(Mapped(3, 20), {0, 0, 100}), ElementsAre(1));
+}
+
+TEST_F(GdsfEviction, PrefersOneThatCoversTheNeedToSeveralThatLoseMore) {
+  Idle(Host(30), 3, seconds(1));
+  Idle(Host(30), 3, seconds(1));
+  Idle(Host(40), 5, seconds(1));
+  EXPECT_THAT(*Choose(Host(40), {0, 100, 0}), ElementsAre(2));
+}
+
+TEST_F(GdsfEviction, TakesTheYoungOnlyWhenNobodyElseCanMakeTheRoom) {
+  Idle(Host(50), 0, milliseconds(1), /*young=*/true);
+  Idle(Host(50), 99, seconds(9));
+  EXPECT_THAT(*Choose(Host(30), {0, 100, 0}), ElementsAre(1));
+  EXPECT_THAT(*Choose(Host(70), {0, 100, 0}), ElementsAre(1, 0));
+}
+
+TEST_F(GdsfEviction, IsAlwaysEnoughAndNeverMoreThanNeeded) {
+  const auto seed = std::random_device{}();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  for (int round = 0; round < 500; ++round) {
+    candidates_.clear();
+    settled_ = Ledger();
+    const Bytes capacity{0, 100, 100};
+    for (int i = 0; i < 12; ++i) {
+      Footprint f{0, random() % 30, {}};
+      f.extents.push_back({FileId{1, random() % 4, 0, 0}, random() % 20, random() % 30});
+      Ledger with = settled_;
+      with.Add(f, HoldPhase::kResident);
+      if (!(with.used() <= capacity)) continue;
+      if (random() % 4 == 0) {
+        InUse(f);
+      } else {
+        Idle(f, static_cast<double>(random() % 5), milliseconds(random() % 500), random() % 3 == 0);
+      }
+    }
+    const Footprint need{0, random() % 100, {{FileId{1, 9, 0, 0}, 0, random() % 100}}};
+    const auto chosen = Choose(need, capacity);
+    Ledger none_left = settled_;
+    for (const auto& c : candidates_) none_left.Remove(*c.footprint, HoldPhase::kResident);
+    none_left.Add(need, HoldPhase::kLoading);
+    ASSERT_EQ(chosen.has_value(), none_left.used() <= capacity);
+    if (!chosen) continue;
+    Ledger after = settled_;
+    after.Add(need, HoldPhase::kLoading);
+    for (const std::size_t i : *chosen) after.Remove(*candidates_[i].footprint, HoldPhase::kResident);
+    ASSERT_TRUE(after.used() <= capacity);
+    for (const std::size_t i : *chosen) {
+      Ledger one_less = after;
+      one_less.Add(*candidates_[i].footprint, HoldPhase::kResident);
+      ASSERT_FALSE(one_less.used() <= capacity) << "candidate " << i << " need not have gone";
+    }
+  }
 }
 
 TEST_F(Eviction, IsAlwaysEnoughAndNeverMoreThanNeeded) {

@@ -138,7 +138,8 @@ class ManagerTest : public testing::Test {
   }
 
   ModelManager::Options options_;
-  const EvictionPolicy* policy_ = nullptr;
+  const LruPolicy lru_;
+  const EvictionPolicy* policy_ = &lru_;  // who goes can be told from the order of calls
   absl::Status spec_error_;
   ModelOptions spec_options_;  // of every model
   fakes::ManualClock clock_;

@@ -299,10 +299,11 @@ TEST_F(RoomTest, ModelsOfOneFileAreChargedOnceAndEvictionKnowsIt) {
 // Acquires a model in the moment in which it is being weighed.
 class AskingPolicy final : public EvictionPolicy {
  public:
-  double Worth(const EvictionCandidate& candidate, TimePoint now) const override {
+  double Loss(const EvictionCandidate& candidate, TimePoint now) const override {
     if (on_look) std::exchange(on_look, nullptr)();
-    return LruPolicy().Worth(candidate, now);
+    return LruPolicy().Loss(candidate, now);
   }
+  bool adds_up() const override { return false; }
   mutable std::function<void()> on_look;
 };
 
@@ -335,6 +336,39 @@ TEST_F(RoomTest, WhenOneOfSeveralVictimsIsRescuedTheOthersStayUnlessNeeded) {
   executor_.RunAll();
   EXPECT_TRUE(cold.ok());
   EXPECT_THAT(ResidentModels(), ElementsAre("b", "new"));
+}
+
+TEST_F(RoomTest, AModelThatIsAskedForOftenOutlivesOneThatWasUsedAfterIt) {
+  policy_ = nullptr;  // the default
+  Resident("often", 45);
+  for (int i = 0; i < 10; ++i) Acquire("often").Release();
+  Resident("once", 45);
+  Resident("new", 50);
+  EXPECT_THAT(ResidentModels(), ElementsAre("new", "often"));
+}
+
+TEST_F(RoomTest, HowOftenAModelIsAskedForIsKnownWhenItComesBack) {
+  policy_ = nullptr;
+  Resident("often", 45);
+  for (int i = 0; i < 10; ++i) Acquire("often").Release();
+  manager().Unload(Id("often"), [] {});
+  executor_.RunAll();
+  Resident("often", 45);
+  Resident("twice", 45);
+  Acquire("twice").Release();
+  Resident("new", 50);
+  EXPECT_THAT(ResidentModels(), ElementsAre("new", "often"));
+}
+
+TEST_F(RoomTest, AModelThatHasJustComeStaysWhileOthersCanGo) {
+  policy_ = nullptr;
+  options_.min_residency = std::chrono::seconds(10);
+  Resident("old", 45);
+  for (int i = 0; i < 10; ++i) Acquire("old").Release();
+  Pass(std::chrono::seconds(20));
+  Resident("young", 45);
+  Resident("new", 50);
+  EXPECT_THAT(ResidentModels(), ElementsAre("new", "young"));
 }
 
 TEST_F(RoomTest, ARequestThatArrivesWhileItsModelIsUnloadingLoadsItAgain) {
