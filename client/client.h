@@ -99,7 +99,8 @@ struct PhasePartStat {
   double milliseconds = 0;
 };
 
-// One phase of a load: "open", "map", "verify", "parse", "bind", "read", "to_device", "populate", "analyse" or "warm_up".
+// One phase of a load: "open", "map", "verify", "parse", "bind", "read", "to_device", "populate", "analyse" or
+// "warm_up".
 struct PhaseStat {
   std::string name = {};
   double milliseconds = 0;

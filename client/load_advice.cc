@@ -34,7 +34,7 @@ struct Words {
   std::vector<std::string> facts{};  // what the report says of it, and what helps; empty ones are left out
 };
 
-Words MapWords(const PhaseStat& phase) {
+Words OpenWords(const PhaseStat& phase) {
   std::string why = Waiting(phase);
   if (why.empty() && Waited(phase)) {
     why = "its thread mostly waited, for the file system or for those that read shards and HDF5 for it";
@@ -58,7 +58,8 @@ Words PopulateWords(const PhaseStat& phase, const LoadStat& load) {
 
 Words WordsOf(const PhaseStat& phase, const LoadStat& load) {
   const std::string_view name = phase.name;
-  if (name == "map") return MapWords(phase);
+  if (name == "open") return OpenWords(phase);
+  if (name == "map") return {"mapping the files and finding what others have mapped of them", {Waiting(phase)}};
   if (name == "verify") {
     return {"comparing the weights with their checksums",
             {Speed(phase), Waiting(phase),

@@ -23,7 +23,7 @@ thead th{color:#666;font-weight:normal}tbody tr{border-top:1px solid #eee}
 .time i{position:absolute;top:0;bottom:0;border-left:1px solid #ddd}
 .time b{position:absolute;top:0;bottom:0;border-radius:2px;background:#888}
 .time span{position:absolute;padding-left:.2em;font-size:.85em}
-.map{background:#4e79a7!important}.verify{background:#ff9da7!important}.parse{background:#f28e2b!important}
+.open{background:#a0cbe8!important}.map{background:#4e79a7!important}.verify{background:#ff9da7!important}.parse{background:#f28e2b!important}
 .bind{background:#59a14f!important}.read{background:#e15759!important}.to_device{background:#b07aa1!important}
 .populate{background:#76b7b2!important}.analyse{background:#9c755f!important}.warm_up{background:#edc948!important}
 @media(max-width:760px){

@@ -52,8 +52,7 @@ struct AotiSource {
 
 struct OpenedAoti final : OpenedFiles {
   std::optional<AotiSource> source, shared;  // the latter because the estimate counts on what others have mapped of it
-  TimePoint began;
-  PhaseCost cost;
+  LoadReport report;  // of opening them
 };
 
 // `seal`: weights are copied, with residency: sealed. Not for an estimate.
@@ -92,14 +91,12 @@ class AotiLoader final : public Loader {
 
   absl::StatusOr<LoadEstimate> Estimate(const ModelSpec& spec) const override {
     HEARTH_ASSIGN_OR_RETURN(const std::shared_ptr<Device> device, devices_->Find(spec.options.device));
-    LoadReport report{.began = std::chrono::steady_clock::now()};
     auto opened = std::make_shared<OpenedAoti>();
+    opened->report.began = std::chrono::steady_clock::now();
     {
-      const PhaseTimer timer(report, LoadPhase::kOpen);
+      const PhaseTimer timer(opened->report, LoadPhase::kOpen);
       HEARTH_ASSIGN_OR_RETURN(opened->source, OpenSource(spec, *device, *files_, /*seal=*/false));
     }
-    opened->began = report.began;
-    opened->cost = report[LoadPhase::kOpen];
     opened->shared = opened->source;
     opened->shared->Share(*files_, MappedFiles::Own::kKeep);
     const AotiSource& source = *opened->shared;
@@ -123,7 +120,7 @@ class AotiLoader final : public Loader {
                                               std::stop_token stop) const override {
     HostByteCounter host_bytes;
     const auto* before = static_cast<const OpenedAoti*>(opened_before);
-    LoadReport report{.began = before != nullptr ? before->began : std::chrono::steady_clock::now()};
+    LoadReport report{.began = before != nullptr ? before->report.began : std::chrono::steady_clock::now()};
     HEARTH_ASSIGN_OR_RETURN(const std::shared_ptr<Device> device, devices_->Find(spec.options.device));
     HEARTH_ASSIGN_OR_RETURN(AotiSource source, OpenAndVerify(spec, before, *device, stop, report));
     SourceUse use(source.files);
@@ -197,7 +194,7 @@ class AotiLoader final : public Loader {
                                   const std::stop_token& stop, LoadReport& report) const {
     std::optional<AotiSource> source;
     const bool sealed = spec.options.residency == Residency::kSealed;
-    if (before != nullptr) report[LoadPhase::kOpen] = before->cost;
+    if (before != nullptr) report = before->report;
     if (before != nullptr && !sealed) {
       const PhaseTimer timer(report, LoadPhase::kOpen);
       const auto package = AotiPackage::Open(spec.file);

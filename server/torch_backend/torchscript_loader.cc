@@ -64,8 +64,7 @@ std::string WarmUpKey(const ModelSpec& spec, const torch::jit::Module& module) {
 
 struct OpenedScript final : OpenedFiles {
   std::optional<ScriptSource> source, shared;  // the latter because the estimate counts on what others have mapped of it
-  TimePoint began;
-  PhaseCost cost;
+  LoadReport report;  // of opening them
 };
 
 class TorchScriptLoader final : public Loader {
@@ -81,14 +80,12 @@ class TorchScriptLoader final : public Loader {
 
   absl::StatusOr<LoadEstimate> Estimate(const ModelSpec& spec) const override {
     HEARTH_ASSIGN_OR_RETURN(const std::shared_ptr<Device> device, devices_->Find(spec.options.device));
-    LoadReport report{.began = std::chrono::steady_clock::now()};
     auto opened = std::make_shared<OpenedScript>();
+    opened->report.began = std::chrono::steady_clock::now();
     {
-      const PhaseTimer timer(report, LoadPhase::kOpen);
+      const PhaseTimer timer(opened->report, LoadPhase::kOpen);
       HEARTH_ASSIGN_OR_RETURN(opened->source, OpenScriptSource(spec, *files_, /*seal=*/false));
     }
-    opened->began = report.began;
-    opened->cost = report[LoadPhase::kOpen];
     opened->shared = Shared(*opened->source, *files_, MappedFiles::Own::kKeep);
     const ScriptSource& source = *opened->shared;
     const std::uint64_t host = ProgramBytes(source.program.code_bytes) + source.copied_bytes();
@@ -104,7 +101,7 @@ class TorchScriptLoader final : public Loader {
                                               std::stop_token stop) const override {
     HostByteCounter host_bytes;
     const auto* before = static_cast<const OpenedScript*>(opened_before);
-    LoadReport report{.began = before != nullptr ? before->began : std::chrono::steady_clock::now()};
+    LoadReport report{.began = before != nullptr ? before->report.began : std::chrono::steady_clock::now()};
     HEARTH_ASSIGN_OR_RETURN(const std::shared_ptr<Device> device, devices_->Find(spec.options.device));
     HEARTH_ASSIGN_OR_RETURN(BoundSource opened, OpenAndBind(spec, before, *device, stop, report));
     auto& [source, own, use, program_found, bound] = opened;
@@ -186,7 +183,7 @@ class TorchScriptLoader final : public Loader {
                                    LoadReport& report) const {
     std::optional<ScriptSource> source;
     const bool sealed = spec.options.residency == Residency::kSealed;
-    if (before != nullptr) report[LoadPhase::kOpen] = before->cost;
+    if (before != nullptr) report = before->report;
     if (before != nullptr && !sealed && AsOpened(before->source->files)) {
       source = before->source;
     } else {

@@ -71,10 +71,10 @@ std::string SentenceOf(PhaseStat phase, const LoadStat& load = {}) {
 }
 
 TEST(LoadProfile, TheSentenceSaysOnlyWhatTheReportShows) {
-  EXPECT_EQ(SentenceOf({.name = "map", .cpu_milliseconds = 90, .major_faults = 2}),
+  EXPECT_EQ(SentenceOf({.name = "open", .cpu_milliseconds = 90, .major_faults = 2}),
             "Most of the time, 100 %, went into opening the files and checking their structure.");
-  EXPECT_THAT(SentenceOf({.name = "map", .cpu_milliseconds = 5, .major_faults = 2}), HasSubstr("waited for the disk"));
-  EXPECT_THAT(SentenceOf({.name = "map", .cpu_milliseconds = 5}), AllOf(HasSubstr("waited"), HasSubstr("HDF5")));
+  EXPECT_THAT(SentenceOf({.name = "open", .cpu_milliseconds = 5, .major_faults = 2}), HasSubstr("waited for the disk"));
+  EXPECT_THAT(SentenceOf({.name = "open", .cpu_milliseconds = 5}), AllOf(HasSubstr("waited"), HasSubstr("HDF5")));
   EXPECT_EQ(SentenceOf({.name = "bind", .cpu_milliseconds = 90}),
             "Most of the time, 100 %, went into making tensors of the weights.");
   EXPECT_THAT(SentenceOf({.name = "parse", .cpu_milliseconds = 90}, {.kept_program = true}),

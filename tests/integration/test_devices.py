@@ -1,9 +1,7 @@
 """Weights on a device of their own, rehearsed on the test devices of the configuration (devices.fake)."""
 
 import json
-import threading
 
-import grpc
 import numpy as np
 import torch
 
@@ -13,7 +11,7 @@ import test_aoti
 import test_formats
 from test_aoti import folder, one_thread, package  # noqa: F401  (fixtures)
 from test_models import ask
-from test_protocol import FLOATS, floats, refusal, request
+from test_protocol import FLOATS, floats, refusal, request, take_turns
 
 MIB = 1 << 20
 FAKE = {"devices": {"fake": {"count": 2, "memory": "64MiB"}}}
@@ -91,26 +89,12 @@ def test_models_beyond_the_devices_budget_take_turns_and_hurt_no_answer(start, t
         on("fake:0", file.parents[1])
     budget = 28 * MIB
     server = start(root, config={**FAKE, "cache": {"budget": {"device": "28MiB"}}})
-    values = np.ones((1, MIB), np.float32)
-    failures, most = [], [0]
+    most = [0]
 
-    def take_turns(seed):
-        stub = server.stub()
-        for step in range(16):
-            i = (seed * 5 + step * 3) % 8
-            try:
-                answer = stub.ModelInfer(request(f"m{i}", floats(values=values)), timeout=100)
-                if np.frombuffer(answer.raw_output_contents[0], np.float32)[-1] != i:
-                    failures.append(f"m{i} answered wrongly")
-            except grpc.RpcError as error:
-                failures.append(f"m{i}: {error.code()} {error.details()}")
-            most[0] = max(most[0], server.metric("hearth_resident_bytes", dimension="device"))
+    def look():
+        most[0] = max(most[0], server.metric("hearth_resident_bytes", dimension="device"))
 
-    threads = [threading.Thread(target=take_turns, args=(seed,)) for seed in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    failures = take_turns(server, 8, MIB, steps=16, after_each=look)
     assert not failures, failures[:5]
     assert 0 < most[0] <= budget
     assert server.metric("hearth_evictions_total", reason="capacity") > 0

@@ -81,7 +81,7 @@ def test_profile_shows_the_phases_of_a_load_from_disk(repository, subject):
     path = {"file": file, "version": file.parent, "model": file.parent.parent}[subject]
     report = json.loads(hearth("profile", path, "--json").stdout)
     names = [phase["name"] for phase in report["phases"]]
-    assert names[:3] == ["map", "parse", "bind"] and "populate" in names
+    assert names[:4] == ["open", "map", "parse", "bind"] and "populate" in names
     assert all(phase["ms"] > 0 for phase in report["phases"])
     assert report["weight_bytes"] > 0 and report["copied_bytes"] == 0
 

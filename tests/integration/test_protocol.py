@@ -1,5 +1,7 @@
 """tritonclient, unchanged, and hand-made requests against the gRPC front end."""
 
+import threading
+
 import grpc
 import ml_dtypes
 import numpy as np
@@ -63,6 +65,31 @@ def refusal(server, message):
 
 
 # --- what there is ---
+
+
+def take_turns(server, count, size, steps, after_each=lambda: None):
+    """Three clients ask m0, m1, ..., each models.Affine(its number) of `size` elements, out of step. What went wrong."""
+    values = np.ones((1, size), np.float32)
+    failures = []
+
+    def ask(seed):
+        stub = server.stub()
+        for step in range(steps):
+            number = (seed * 5 + step * 3) % count
+            try:
+                answer = stub.ModelInfer(request(f"m{number}", floats(values=values)), timeout=100)
+                if np.frombuffer(answer.raw_output_contents[0], np.float32)[-1] != number:
+                    failures.append(f"m{number} answered wrongly")
+            except grpc.RpcError as error:
+                failures.append(f"m{number}: {error.code()} {error.details()}")
+            after_each()
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return failures
 
 
 def test_the_server_says_who_it_is(server):

@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 import models
-from test_protocol import FLOATS, floats, infer_floats, refusal, request
+from test_protocol import FLOATS, floats, infer_floats, refusal, request, take_turns
 
 
 def index_of(client):
@@ -385,25 +385,7 @@ def test_eviction_under_traffic_hurts_no_answer(start, tmp_path):
     for i in range(8):
         models.write_model(root, f"m{i}", models.Affine(float(i), size=size))
     server = start(root, config={"cache": {"budget": {"mapped": "20MiB"}}})
-    values = np.ones((1, size), np.float32)
-    failures = []
-
-    def ask(seed):
-        stub = server.stub()
-        for step in range(24):
-            i = (seed * 5 + step * 3) % 8
-            try:
-                answer = stub.ModelInfer(request(f"m{i}", floats(values=values)), timeout=100)
-                if np.frombuffer(answer.raw_output_contents[0], np.float32)[-1] != i:
-                    failures.append(f"m{i} answered wrongly")
-            except grpc.RpcError as error:
-                failures.append(f"m{i}: {error.code()} {error.details()}")
-
-    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    failures = take_turns(server, 8, size, steps=24)
     assert not failures, failures[:5]
     assert server.metric("hearth_evictions_total", reason="capacity") > 0
 

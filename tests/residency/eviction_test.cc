@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <random>
 
 namespace hearth {
@@ -29,6 +30,51 @@ class Eviction : public testing::Test {
   static Footprint Host(std::uint64_t bytes) { return {0, bytes, {}}; }
   static Footprint Mapped(std::uint64_t inode, std::uint64_t bytes) {
     return {0, 0, {{FileId{1, inode, 0, bytes}, 0, bytes}}};
+  }
+
+  // Of random models, as many as fit, which `tell` says more about.
+  void ExpectEnoughAndNoMore(const std::function<void(EvictionCandidate&, std::mt19937&)>& tell) {
+    const auto seed = std::random_device{}();
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    std::mt19937 random(seed);
+    for (int round = 0; round < 500; ++round) {
+      candidates_.clear();
+      settled_ = Ledger();
+      const Bytes capacity{0, 100, 100};
+      for (int i = 0; i < 12; ++i) {
+        Footprint f{0, random() % 30, {}};
+        f.extents.push_back({FileId{1, random() % 4, 0, 0}, random() % 20, random() % 30});
+        Ledger with = settled_;
+        with.Add(f, HoldPhase::kResident);
+        if (!(with.used() <= capacity)) continue;
+        if (random() % 4 == 0) {
+          InUse(f);
+        } else {
+          Idle(f);
+          tell(candidates_.back(), random);
+        }
+      }
+      const Footprint need{0, random() % 100, {{FileId{1, 9, 0, 0}, 0, random() % 100}}};
+      ASSERT_NO_FATAL_FAILURE(ExpectEnoughAndNoMore(need, capacity));
+    }
+  }
+
+  void ExpectEnoughAndNoMore(const Footprint& need, const Bytes& capacity) {
+    const auto chosen = Choose(need, capacity);
+    Ledger none_left = settled_;
+    for (const auto& c : candidates_) none_left.Remove(*c.footprint, HoldPhase::kResident);
+    none_left.Add(need, HoldPhase::kLoading);
+    ASSERT_EQ(chosen.has_value(), none_left.used() <= capacity);
+    if (!chosen) return;
+    Ledger after = settled_;
+    after.Add(need, HoldPhase::kLoading);
+    for (const std::size_t i : *chosen) after.Remove(*candidates_[i].footprint, HoldPhase::kResident);
+    ASSERT_TRUE(after.used() <= capacity);
+    for (const std::size_t i : *chosen) {
+      Ledger one_less = after;
+      one_less.Add(*candidates_[i].footprint, HoldPhase::kResident);
+      ASSERT_FALSE(one_less.used() <= capacity) << "candidate " << i << " need not have gone";
+    }
   }
 
   const LruPolicy lru_;
@@ -145,80 +191,15 @@ TEST_F(GdsfEviction, TakesTheYoungOnlyWhenNobodyElseCanMakeTheRoom) {
 }
 
 TEST_F(GdsfEviction, IsAlwaysEnoughAndNeverMoreThanNeeded) {
-  const auto seed = std::random_device{}();
-  SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
-  for (int round = 0; round < 500; ++round) {
-    candidates_.clear();
-    settled_ = Ledger();
-    const Bytes capacity{0, 100, 100};
-    for (int i = 0; i < 12; ++i) {
-      Footprint f{0, random() % 30, {}};
-      f.extents.push_back({FileId{1, random() % 4, 0, 0}, random() % 20, random() % 30});
-      Ledger with = settled_;
-      with.Add(f, HoldPhase::kResident);
-      if (!(with.used() <= capacity)) continue;
-      if (random() % 4 == 0) {
-        InUse(f);
-      } else {
-        Idle(f, static_cast<double>(random() % 5), milliseconds(random() % 500), random() % 3 == 0);
-      }
-    }
-    const Footprint need{0, random() % 100, {{FileId{1, 9, 0, 0}, 0, random() % 100}}};
-    const auto chosen = Choose(need, capacity);
-    Ledger none_left = settled_;
-    for (const auto& c : candidates_) none_left.Remove(*c.footprint, HoldPhase::kResident);
-    none_left.Add(need, HoldPhase::kLoading);
-    ASSERT_EQ(chosen.has_value(), none_left.used() <= capacity);
-    if (!chosen) continue;
-    Ledger after = settled_;
-    after.Add(need, HoldPhase::kLoading);
-    for (const std::size_t i : *chosen) after.Remove(*candidates_[i].footprint, HoldPhase::kResident);
-    ASSERT_TRUE(after.used() <= capacity);
-    for (const std::size_t i : *chosen) {
-      Ledger one_less = after;
-      one_less.Add(*candidates_[i].footprint, HoldPhase::kResident);
-      ASSERT_FALSE(one_less.used() <= capacity) << "candidate " << i << " need not have gone";
-    }
-  }
+  ExpectEnoughAndNoMore([](EvictionCandidate& candidate, std::mt19937& random) {
+    candidate.demand = static_cast<double>(random() % 5);
+    candidate.reload = milliseconds(random() % 500);
+    candidate.young = random() % 3 == 0;
+  });
 }
 
 TEST_F(Eviction, IsAlwaysEnoughAndNeverMoreThanNeeded) {
-  const auto seed = std::random_device{}();
-  SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
-  for (int round = 0; round < 500; ++round) {
-    candidates_.clear();
-    settled_ = Ledger();
-    const Bytes capacity{0, 100, 100};
-    for (int i = 0; i < 12; ++i) {
-      Footprint f{0, random() % 30, {}};
-      f.extents.push_back({FileId{1, random() % 4, 0, 0}, random() % 20, random() % 30});
-      Ledger with = settled_;
-      with.Add(f, HoldPhase::kResident);
-      if (!(with.used() <= capacity)) continue;
-      random() % 4 == 0 ? InUse(f) : Idle(f);
-    }
-    const Footprint need{0, random() % 100, {{FileId{1, 9, 0, 0}, 0, random() % 100}}};
-    const auto chosen = Choose(need, capacity);
-
-    Ledger none_left = settled_;
-    for (const auto& c : candidates_) none_left.Remove(*c.footprint, HoldPhase::kResident);
-    none_left.Add(need, HoldPhase::kLoading);
-    ASSERT_EQ(chosen.has_value(), none_left.used() <= capacity);
-    if (!chosen) continue;
-    Ledger after = settled_;
-    after.Add(need, HoldPhase::kLoading);
-    for (const std::size_t i : *chosen) {
-      after.Remove(*candidates_[i].footprint, HoldPhase::kResident);
-    }
-    ASSERT_TRUE(after.used() <= capacity);
-    for (const std::size_t i : *chosen) {
-      Ledger one_less = after;
-      one_less.Add(*candidates_[i].footprint, HoldPhase::kResident);
-      ASSERT_FALSE(one_less.used() <= capacity) << "candidate " << i << " need not have gone";
-    }
-  }
+  ExpectEnoughAndNoMore([](EvictionCandidate&, std::mt19937&) {});
 }
 
 }  // namespace

@@ -409,6 +409,7 @@ TEST_F(TorchScriptLoaderTest, ALoadGoesOnFromWhatItsEstimateOpened) {
   const PhaseCost& open = (*model)->load_report()[LoadPhase::kOpen];
   EXPECT_GT(open.wall, Duration::zero()) << "part of what the load took";
   EXPECT_GE((*model)->load_report()[LoadPhase::kMap].start, open.wall);
+  EXPECT_EQ((*model)->load_report().parts.front().phase, LoadPhase::kOpen);
   const at::Tensor x = at::randn({3, 4});
   ExpectSameBits(RunOne(**model, "x", x), Reference(x));
 }
