@@ -44,7 +44,7 @@ void ModelManager::LoadOne(LoadPtr load) {
   if (!room.ok()) return Fail(*load, room.status(), /*remember=*/false);
   if (*room == Room::kLater) return Park(std::move(load), TaskGroup::How::kRun);
 
-  absl::StatusOr<std::unique_ptr<Model>> model = 
+  absl::StatusOr<std::unique_ptr<Model>> model =
       load->loader->Load(*load->spec, load->estimate.opened.get(), load->stop);
   if (!model.ok()) return Fail(*load, model.status(), !absl::IsCancelled(model.status()));
   const LoadReport report = (*model)->load_report();

@@ -105,7 +105,6 @@ class TorchScriptLoader final : public Loader {
     HEARTH_ASSIGN_OR_RETURN(const std::shared_ptr<Device> device, devices_->Find(spec.options.device));
     HEARTH_ASSIGN_OR_RETURN(BoundSource opened, OpenAndBind(spec, before, *device, stop, report));
     auto& [source, own, use, program_found, bound] = opened;
-    own.clear();
     const std::uint64_t code_bytes = source.program.code_bytes;
     programs_.Keep(program_found, ProgramBytes(code_bytes));
     const std::string warm_up = WarmUpKey(spec, bound.module);

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 import torch
 
 import aoti_nets
@@ -100,17 +101,13 @@ def test_models_beyond_the_devices_budget_take_turns_and_hurt_no_answer(start, t
     assert server.metric("hearth_evictions_total", reason="capacity") > 0
 
 
-def test_a_test_device_that_there_is_none_of_names_its_key(start, tmp_path):
+@pytest.mark.parametrize("device, code, words", [
+    ("fake:0", "FAILED_PRECONDITION", "devices.fake.count"),  # a test device, and there are none
+    ("toaster", "INVALID_ARGUMENT", "'toaster'"),
+])
+def test_a_device_that_there_is_not_is_refused_with_a_sentence(start, tmp_path, device, code, words):
     root = tmp_path / "models"
     file = models.write_model(root, "net", models.Affine(3.0))
-    on("fake:0", file.parents[1])
-    code, text = refusal(start(root), request("net", floats(values=FLOATS)))
-    assert code == "FAILED_PRECONDITION" and "devices.fake.count" in text, (code, text)
-
-
-def test_what_is_no_device_is_refused_with_a_sentence(start, tmp_path):
-    root = tmp_path / "models"
-    file = models.write_model(root, "net", models.Affine(3.0))
-    on("toaster", file.parents[1])
-    code, text = refusal(start(root), request("net", floats(values=FLOATS)))
-    assert code == "INVALID_ARGUMENT" and "'toaster'" in text, (code, text)
+    on(device, file.parents[1])
+    got, text = refusal(start(root), request("net", floats(values=FLOATS)))
+    assert got == code and words in text, (got, text)
