@@ -17,7 +17,8 @@ import hearthd as daemon
 import models
 import pack_nets
 from hearth_pack import cli
-from test_pack import EXAMPLE, as_a_process, ready_event
+from test_pack import EXAMPLE, ready_event
+from test_pack_process import as_a_process
 from test_protocol import answers_of
 
 AOTI = ["--format", "aoti", "--example", "x=3x16:FP32", "--example", "bias=3x12:FP32", "--batch"]
