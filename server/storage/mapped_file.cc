@@ -43,7 +43,6 @@ namespace {
 
 constexpr std::uint64_t kPopulateStep = 16ULL << 20;
 constexpr std::uint64_t kReadStep = 1ULL << 20;
-constexpr std::uint64_t kReadAheadBytes = 32ULL << 20;  // asked for while the step before it is mapped
 constexpr std::uint64_t kColdShare = 32;  // a file with less than one part in so many in the page cache is cold
 constexpr long kCachestat = 451;                   // the system call's number on every architecture
 
@@ -257,19 +256,21 @@ void MappedFile::Drop(const ByteRange& range) const {
 }
 
 absl::Status MappedFile::Populate(std::uint64_t offset, std::uint64_t length,
-                                  std::stop_token stop, ReadAhead read_ahead) const {
+                                  std::stop_token stop, ReadAhead* ahead) const {
   if (offset >= size_ || length == 0) return absl::OkStatus();
   const std::uint64_t end = offset + std::min<std::uint64_t>(length, size_ - offset);
   const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  const std::uint64_t longest = ahead == nullptr ? kPopulateStep : ReadAhead::kWindow;
   std::uint64_t at = offset / page * page;
+  if (ahead != nullptr) ahead->Advance(0);
   while (at < end) {
     if (stop.stop_requested()) return absl::CancelledError("stopped while reading the file");
-    if (read_ahead == ReadAhead::kYes) {
-      ::posix_fadvise(fd_.get(), static_cast<::off_t>(at), kReadAheadBytes, POSIX_FADV_WILLNEED);
-    }
-    const std::uint64_t step = std::min(kPopulateStep, end - at);
+    const std::uint64_t step = std::min(longest, end - at);
     if (::madvise(data_ + at, static_cast<std::size_t>(step), MADV_POPULATE_READ) == 0) {
-      if (read_ahead == ReadAhead::kYes) TouchPages(data_ + at, static_cast<std::size_t>(step), page);
+      if (ahead != nullptr) {
+        ahead->Advance(step);
+        TouchPages(data_ + at, static_cast<std::size_t>(step), page);
+      }
       if (poisoned()) return Lost(path_, at);
       at += step;
       continue;
@@ -292,14 +293,27 @@ absl::Status MappedFile::Populate(std::uint64_t offset, std::uint64_t length,
   return absl::OkStatus();
 }
 
+void MappedFile::ReadSoon() const {
+  const std::uint64_t length = std::min<std::uint64_t>(size_, ReadAhead::kAhead);
+  const std::uint64_t cached = CachedBytes(0, length);
+  if (cached >= length) return;
+  soon_.store(length - cached, std::memory_order_relaxed);
+  ReadAhead(fd_.get(), {0, length}).Advance(0);
+}
+
 // Only advice: that a kernel may not take it changes nothing but time.
-MappedFile::Scattered::Scattered(const MappedFile& file)
-    : file_(file), cold_(!file.in_use() && file.CachedBytes(0, file.size_) < file.size_ / kColdShare) {
-  if (cold_) ::madvise(file_.data_, file_.size_, MADV_RANDOM);
+MappedFile::Scattered::Scattered(const MappedFile& file) : file_(file) {
+  if (file.in_use() || file.CachedBytes(0, file.size_) >= file.size_ / kColdShare) return;
+  if (file.size_ <= ReadAhead::kAhead) {
+    file.ReadSoon();
+    return;
+  }
+  alone_ = true;
+  ::madvise(file_.data_, file_.size_, MADV_RANDOM);
 }
 
 MappedFile::Scattered::~Scattered() {
-  if (!cold_) return;
+  if (!alone_) return;
   ::madvise(file_.data_, file_.size_, MADV_NORMAL);
   MutexLock lock(file_.mu_);  // nobody's use begins meanwhile
   if (!file_.uses_.empty()) return;

@@ -25,6 +25,7 @@
 #include "server/model/footprint.h"
 #include "server/storage/mapping_guard.h"
 #include "server/storage/range_uses.h"
+#include "server/storage/read_ahead.h"
 
 namespace hearth {
 
@@ -77,14 +78,21 @@ class MappedFile {
   // between two steps `stop` is looked at. The range is cut off at the end of the file. CANCELLED;
   // DATA_LOSS when the file has become shorter or cannot be read; RESOURCE_EXHAUSTED.
   //
-  // kYes: what comes next is asked for ahead. For what is not in the page cache: faults alone read as
-  // little at a time as the disk's own setting says, often 128 KiB.
-  enum class ReadAhead : std::uint8_t { kNo, kYes };
+  // `ahead`: is told how far this is, in smaller steps. For what is not in the page cache. REQUIRES: its next part is
+  // this range.
   absl::Status Populate(std::uint64_t offset, std::uint64_t length, std::stop_token stop,
-                        ReadAhead read_ahead = ReadAhead::kNo) const;
+                        ReadAhead* ahead = nullptr) const;
+
+  // Has the disk begin with the file, as far as ReadAhead::kAhead, for somebody who reads or populates it soon; what
+  // comes before that happens meanwhile.
+  void ReadSoon() const;
+  // How much of that was not in the page cache when it was asked for, though CachedBytes() may say now that it is; and
+  // forgets it. For whoever tells cold files from warm ones.
+  std::uint64_t TakeSoon() const { return soon_.exchange(0, std::memory_order_relaxed); }
 
   // While it lasts, a page that is not in the page cache is read alone, without those around it. For looks at
-  // many places far apart, like the headers of an archive's records: each would otherwise read megabytes.
+  // many places far apart, like the headers of an archive's records: each would otherwise read megabytes. A small
+  // file is read as a whole instead: ReadSoon().
   // Where the file was cold and nobody uses it, those pages leave the page cache at the end: Linux reads ahead
   // around single pages that are there already at half the disk's speed (measured, 24 pages in 384 MiB).
   class Scattered {
@@ -96,7 +104,7 @@ class MappedFile {
 
    private:
     const MappedFile& file_;
-    const bool cold_;  // and nobody uses it: otherwise nothing is done
+    bool alone_ = false;  // pages are read so
   };
 
   // How much of a range is in the page cache: cold or warm, to within a page at its ends. 0 where the
@@ -178,6 +186,7 @@ class MappedFile {
   std::byte* const data_;
   const AfterUse after_use_;
   mutable std::atomic<bool> damaged_{false};
+  mutable std::atomic<std::uint64_t> soon_{0};
   mutable Mutex mu_;
   mutable RangeUses uses_ ABSL_GUARDED_BY(mu_);
   mutable RangeUses locks_ ABSL_GUARDED_BY(mu_);  // the kernel does not count them

@@ -95,6 +95,7 @@ class AotiLoader final : public Loader {
     opened->report.began = std::chrono::steady_clock::now();
     {
       const PhaseTimer timer(opened->report, LoadPhase::kOpen);
+      const auto begun = BeginReading(spec, options_.populate, *files_);
       HEARTH_ASSIGN_OR_RETURN(opened->source, OpenSource(spec, *device, *files_, /*seal=*/false));
     }
     opened->shared = opened->source;

@@ -81,8 +81,8 @@ Verdict VerifyChecksums(const std::vector<Checksummed<MappedFile>>& parts, const
   verdict.status = ParallelFor(parts.size(), std::thread::hardware_concurrency(), [&](std::size_t i) {
     const MappedFile& file = *parts[i].file;
     absl::Status verified = Verify(parts[i], {kStep, [&](std::uint64_t offset, std::uint64_t length) -> Bytes {
-                                                HEARTH_RETURN_IF_ERROR(
-                                                    file.Populate(offset, length, stop, MappedFile::ReadAhead::kYes));
+                                                ReadAhead ahead(file.descriptor(), {offset, offset + length});
+                                                HEARTH_RETURN_IF_ERROR(file.Populate(offset, length, stop, &ahead));
                                                 return file.bytes().subspan(offset, length);
                                               }});
     damaged[i] = absl::IsDataLoss(verified) ? 1 : 0;

@@ -83,13 +83,16 @@ bool AsOpened(const std::vector<SourceFile>& files) {
 }
 
 SourceUse::SourceUse(const std::vector<SourceFile>& files) {
+  std::uint64_t coming = 0;
   for (const SourceFile& file : files) {
     const MappedFile::Use& part = parts_.emplace_back(file.file, file.ranges);
+    coming += file.file->TakeSoon();
     for (const ByteRange& range : part.first()) {
       first_bytes_ += range.size();
       cached_bytes_ += file.file->CachedBytes(range.begin, range.size());
     }
   }
+  cached_bytes_ -= std::min(cached_bytes_, coming);
   shared_bytes_ = MappedBytes(files) - first_bytes_;
   cached_bytes_ += shared_bytes_;
 }
@@ -101,10 +104,14 @@ void SourceUse::Report(bool sealed, LoadReport& report) const {
 }
 
 absl::Status SourceUse::Populate(const std::stop_token& stop) const {
-  const auto ahead = cold() ? MappedFile::ReadAhead::kYes : MappedFile::ReadAhead::kNo;
+  std::vector<ReadAhead::Part> all;
+  for (const MappedFile::Use& part : parts_) {
+    for (const ByteRange& range : part.first()) all.push_back({part.file().descriptor(), range});
+  }
+  ReadAhead ahead(std::move(all));
   for (const MappedFile::Use& part : parts_) {
     for (const ByteRange& range : part.first()) {
-      HEARTH_RETURN_IF_ERROR(part.file().Populate(range.begin, range.size(), stop, ahead));
+      HEARTH_RETURN_IF_ERROR(part.file().Populate(range.begin, range.size(), stop, cold() ? &ahead : nullptr));
     }
   }
   return absl::OkStatus();
@@ -129,6 +136,20 @@ PagesAhead::PagesAhead(const SourceUse& use) {
 
 Residency ResidencyOf(const ModelOptions& options, bool populate) {
   return options.residency.value_or(populate ? Residency::kPopulated : Residency::kMapped);
+}
+
+std::vector<MappedFiles::FilePtr> BeginReading(const ModelSpec& spec, bool populate, MappedFiles& files) {
+  std::vector<MappedFiles::FilePtr> begun;
+  const Residency residency = ResidencyOf(spec.options, populate);
+  if (residency != Residency::kPopulated && residency != Residency::kLocked) return begun;
+  for (const std::filesystem::path& path : spec.weights) {
+    if (path.extension() == ".json") continue;  // an index
+    absl::StatusOr<MappedFiles::FilePtr> file = files.Open(path);
+    if (!file.ok()) continue;
+    (*file)->ReadSoon();
+    begun.push_back(*std::move(file));
+  }
+  return begun;
 }
 
 OpenWeights Opener(MappedFiles& files, bool sealed, std::stop_token stop) {

@@ -84,6 +84,10 @@ class PagesAhead {
 // Where a model's weights are to be. `populate`: what is to be done for those that do not say.
 Residency ResidencyOf(const ModelOptions& options, bool populate);
 
+// Has the disk begin with the weights beside a program, so that it works while the program is opened and parsed.
+// What is wrong with them is said by whoever opens them then. The mappings are for keeping until that has happened.
+[[nodiscard]] std::vector<MappedFiles::FilePtr> BeginReading(const ModelSpec& spec, bool populate, MappedFiles& files);
+
 // Opens a model's files: for all who have them mapped or, sealed, as copies of its own.
 OpenWeights Opener(MappedFiles& files, bool sealed, std::stop_token stop);
 

@@ -84,6 +84,7 @@ class TorchScriptLoader final : public Loader {
     opened->report.began = std::chrono::steady_clock::now();
     {
       const PhaseTimer timer(opened->report, LoadPhase::kOpen);
+      const auto begun = BeginReading(spec, options_.populate, *files_);
       HEARTH_ASSIGN_OR_RETURN(opened->source, OpenScriptSource(spec, *files_, /*seal=*/false));
     }
     opened->shared = Shared(*opened->source, *files_, MappedFiles::Own::kKeep);

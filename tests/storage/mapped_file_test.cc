@@ -258,7 +258,7 @@ TEST(MappedFile, PagesLeaveThePageCacheWithTheirLastUseOnlyWhereAskedFor) {
 
 TEST(MappedFile, ALookAtScatteredPlacesLeavesNoSinglePagesOfAColdFileInThePageCache) {
   TempDir dir;
-  const std::string text = Content(400 * 4096);
+  const std::string text = Content(9000 * 4096);
   const fs::path path = dir.Write("a", text);
   const UniqueFd fd(::open(path.c_str(), O_RDONLY));
   ASSERT_EQ(::fsync(fd.get()), 0);
@@ -269,7 +269,7 @@ TEST(MappedFile, ALookAtScatteredPlacesLeavesNoSinglePagesOfAColdFileInThePageCa
   const auto cached_after_a_look = [&] {
     {
       const MappedFile::Scattered scattered(*file);
-      for (const std::size_t at : {std::size_t{0}, 150 * std::size_t{4096}, 399 * std::size_t{4096}}) {
+      for (const std::size_t at : {std::size_t{0}, 150 * std::size_t{4096}, 8999 * std::size_t{4096}}) {
         EXPECT_EQ(file->bytes()[at], static_cast<std::byte>(text[at]));
       }
       EXPECT_GE(file->CachedBytes(0, file->size()), 3u * 4096);
@@ -290,6 +290,24 @@ TEST(MappedFile, ALookAtScatteredPlacesLeavesNoSinglePagesOfAColdFileInThePageCa
   }
   EXPECT_TRUE(file->Populate(0, file->size(), {}).ok());
   EXPECT_EQ(cached_after_a_look(), 100u * 4096) << "warm already: stays so";
+}
+
+TEST(MappedFile, ASmallColdFileIsReadAsAWholeAndStillKnownToHaveBeenCold) {
+  TempDir dir;
+  const fs::path path = dir.Write("a", Content(100 * 4096));
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY));
+  ASSERT_EQ(::fsync(fd.get()), 0);
+  struct statfs where {};
+  ASSERT_EQ(::fstatfs(fd.get(), &where), 0);
+  if (where.f_type == TMPFS_MAGIC) GTEST_SKIP() << "nothing can leave the page cache of a tmpfs";
+  EXPECT_EQ(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED), 0);
+  const auto file = *MappedFile::Open(path);
+  { const MappedFile::Scattered scattered(*file); }
+  EXPECT_EQ(file->CachedBytes(0, file->size()), 100u * 4096) << "on its way, at least";
+  EXPECT_EQ(file->TakeSoon(), 100u * 4096);
+  EXPECT_EQ(file->TakeSoon(), 0u);
+  file->ReadSoon();
+  EXPECT_EQ(file->TakeSoon(), 0u) << "it was warm this time";
 }
 
 TEST(MappedFile, NothingReachesASealedCopy) {
