@@ -1,12 +1,22 @@
-"""What a cache hit costs, and what a policy of eviction costs its users in stalled seconds.
+"""What a cache hit costs, what a policy of eviction costs its users, and what they notice of models coming and going.
 
-The hit: Acquire and release of a resident model, in nanoseconds. The policies: a simulated day on the real cache
-(cache_sim.cc), the same trace for each of them, as shares of the seconds that requests stall with LRU.
+hit       Acquire and release of a resident model, in nanoseconds.
+policies  A simulated day on the real cache (cache_sim.cc), the same trace for each policy, as shares of the seconds that
+          requests stall with LRU.
+The rest asks a live hearthd (live.py):
+hot       Latencies of a hot model while others of 400 MB are loaded and evicted, against the same model alone.
+evict     Unloading 400 MB: until the process has given the bytes back.
+catalog   Start with 100,000 models in the repository, and the memory for each of them.
+churn     More models than fit, asked for by eight clients: requests lost, answers wrong, budget exceeded.
 """
 
+import argparse
 import statistics
 
 import common
+import live
+
+SECTIONS = ["hit", "policies", "hot", "evict", "catalog", "churn"]
 
 CAPACITIES = [10, 25, 50]  # percent of the bytes of all models
 POLICIES = ["lru", "gdsf", "clairvoyant"]
@@ -49,12 +59,30 @@ def table(stalls):
 
 
 def main():
-    parser = common.parser(__doc__.split("\n\n", maxsplit=1)[0], rounds=7)
+    parser = common.parser(__doc__, rounds=7)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--sections", default=",".join(SECTIONS), help="default %(default)s")
     parser.add_argument("--seeds", default="1,2,3,4,5", help="traces to simulate; default %(default)s")
+    parser.add_argument("--seconds", type=float, default=5, help="of each measurement of the hot model; default 5")
+    parser.add_argument("--churn-seconds", type=float, default=60, help="default 60")
     arguments = parser.parse_args()
-    result = {"rounds": arguments.rounds, "median_ns": hits(arguments.build, arguments.rounds),
-              "stalls": policies(arguments.build, arguments.seeds.split(","))}
-    common.say(table(result["stalls"]))
+    build, rounds = arguments.build, arguments.rounds
+    measure = {
+        "hit": lambda: {"median_ns": hits(build, rounds)},
+        "policies": lambda: policies(build, arguments.seeds.split(",")),
+        "hot": lambda: live.interference(build, rounds, arguments.seconds),
+        "evict": lambda: live.eviction(build, rounds),
+        "catalog": lambda: live.catalog(build, 100_000, min(rounds, 3)),
+        "churn": lambda: live.churn(build, arguments.churn_seconds),
+    }
+    result = {"rounds": rounds}
+    for section in arguments.sections.split(","):
+        if section not in measure:
+            parser.error(f"there is no section '{section}': {', '.join(SECTIONS)}")
+        common.say(section)
+        result[section] = measure[section]()
+    if "policies" in result:
+        common.say(table(result["policies"]))
     common.report("cache", result)
 
 

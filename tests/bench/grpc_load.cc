@@ -142,8 +142,8 @@ int main(int argc, char** argv) {
   };
   std::printf(
       "{\"model\": \"%s\", \"clients\": %d, \"bytes\": %zu, \"requests\": %zu, "
-      "\"requests_per_second\": %.1f, \"p50_us\": %u, \"p99_us\": %u}\n",
+      "\"requests_per_second\": %.1f, \"p50_us\": %u, \"p99_us\": %u, \"p999_us\": %u}\n",
       options.model.c_str(), options.clients, options.bytes, all.size(),
-      static_cast<double>(all.size()) / options.seconds, quantile(0.50), quantile(0.99));
+      static_cast<double>(all.size()) / options.seconds, quantile(0.50), quantile(0.99), quantile(0.999));
   return 0;
 }
