@@ -1,8 +1,8 @@
 """What a cache hit costs, what a policy of eviction costs its users, and what they notice of models coming and going.
 
 hit       Acquire and release of a resident model, in nanoseconds.
-policies  A simulated day on the real cache (cache_sim.cc), the same trace for each policy, as shares of the seconds that
-          requests stall with LRU.
+policies  A simulated day on the real cache and on libcachesim's (policies.py), the same trace for each, as shares of the
+          seconds that requests stall with LRU.
 The rest asks a live hearthd (live.py):
 hot       Latencies of a hot model while others of 400 MB are loaded and evicted, against the same model alone.
 evict     Unloading 400 MB: until the process has given the bytes back.
@@ -11,15 +11,13 @@ churn     More models than fit, asked for by eight clients: requests lost, answe
 """
 
 import argparse
-import statistics
+import pathlib
 
 import common
 import live
+import policies
 
 SECTIONS = ["hit", "policies", "hot", "evict", "catalog", "churn"]
-
-CAPACITIES = [10, 25, 50]  # percent of the bytes of all models
-POLICIES = ["lru", "gdsf", "clairvoyant"]
 
 
 def hits(build, rounds):
@@ -31,45 +29,22 @@ def hits(build, rounds):
             for row in measured["benchmarks"] if row["aggregate_name"] == "median"}
 
 
-def policies(build, seeds):
-    """{capacity: {policy: mean and range over the seeds of its share of LRU's stalls}}; seeds are the traces."""
-    shares = {capacity: {policy: [] for policy in POLICIES} for capacity in CAPACITIES}
-    for seed in seeds:
-        for capacity in CAPACITIES:
-            stalls = {policy: common.run_json(build / "tests" / "bench" / "cache_sim", seed, capacity, policy)
-                      ["stall_seconds"] for policy in POLICIES}
-            for policy, stall in stalls.items():
-                shares[capacity][policy].append(stall / stalls["lru"])
-        common.say(f"  trace {seed}")
-    result = {f"{capacity}%": {policy: {"mean": round(statistics.mean(values), 3), "min": round(min(values), 3),
-                                        "max": round(max(values), 3)} for policy, values in one.items()}
-              for capacity, one in shares.items()}
-    for policy in POLICIES:
-        result.setdefault("mean", {})[policy] = round(
-            statistics.mean(one[policy]["mean"] for name, one in result.items() if name != "mean"), 3)
-    return result
-
-
-def table(stalls):
-    lines = ["stalled seconds as a share of LRU's (mean over the traces)"]
-    for capacity, one in stalls.items():
-        figures = (one[policy]["mean"] if isinstance(one[policy], dict) else one[policy] for policy in POLICIES)
-        lines.append(f"  {capacity:>5}  " + "  ".join(f"{name} {share:.2f}" for name, share in zip(POLICIES, figures)))
-    return "\n".join(lines)
-
-
 def main():
     parser = common.parser(__doc__, rounds=7)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--sections", default=",".join(SECTIONS), help="default %(default)s")
     parser.add_argument("--seeds", default="1,2,3,4,5", help="traces to simulate; default %(default)s")
+    parser.add_argument("--trace", type=pathlib.Path, action="append",
+                        help="a trace to simulate instead (sim_trace.h; azure_trace.py makes one); may be repeated")
+    parser.add_argument("--draw", type=pathlib.Path, metavar="SVG", help="a picture of the policies")
     parser.add_argument("--seconds", type=float, default=5, help="of each measurement of the hot model; default 5")
     parser.add_argument("--churn-seconds", type=float, default=60, help="default 60")
     arguments = parser.parse_args()
     build, rounds = arguments.build, arguments.rounds
     measure = {
         "hit": lambda: {"median_ns": hits(build, rounds)},
-        "policies": lambda: policies(build, arguments.seeds.split(",")),
+        "policies": lambda: policies.compare(build, arguments.trace or [
+            policies.trace_file(build, seed) for seed in arguments.seeds.split(",")]),
         "hot": lambda: live.interference(build, rounds, arguments.seconds),
         "evict": lambda: live.eviction(build, rounds),
         "catalog": lambda: live.catalog(build, 100_000, min(rounds, 3)),
@@ -82,7 +57,9 @@ def main():
         common.say(section)
         result[section] = measure[section]()
     if "policies" in result:
-        common.say(table(result["policies"]))
+        common.say(policies.table(result["policies"]))
+        if arguments.draw:
+            policies.draw(result["policies"], arguments.draw)
     common.report("cache", result)
 
 

@@ -26,11 +26,15 @@ def say(text):
 
 def run_json(*command):
     """The JSON object that a program prints; its failure ends the benchmark."""
+    return json.loads(run_text(*command))
+
+
+def run_text(*command):
     done = subprocess.run([str(word) for word in command], text=True, stdout=subprocess.PIPE,
                           check=False, env=quiet_environment())
     if done.returncode != 0:
         sys.exit(f"{' '.join(map(str, command))} failed with {done.returncode}")
-    return json.loads(done.stdout)
+    return done.stdout
 
 
 def quiet_environment():
