@@ -90,10 +90,10 @@ std::optional<std::string> BareModelName(std::string_view file) {
   return std::nullopt;
 }
 
-// Whether these are versions in `folder`, and not of the same name elsewhere.
-bool IsFrom(const fs::path& folder, const std::map<std::int64_t, ModelSpec>& versions) {
-  return !versions.empty() &&
-         versions.begin()->second.file.parent_path().parent_path() == folder;
+std::vector<std::string> Texts(const std::vector<fs::path>& paths) {
+  std::vector<std::string> texts;
+  for (const fs::path& path : paths) texts.push_back(path.string());
+  return texts;
 }
 
 std::string Unknown(std::string_view model) {
@@ -142,6 +142,11 @@ void Catalog::Publish(Snapshot snapshot) {
   snapshot_.swap(next);  // the old one is freed after the lock
 }
 
+bool Catalog::IsFrom(const fs::path& folder, const Entry& entry) {
+  return !entry.versions.empty() &&
+         fs::path(entry.versions.begin()->second.file).parent_path().parent_path() == folder;
+}
+
 std::shared_ptr<const Catalog::Entry> Catalog::ReadFolder(const std::string& model,
                                                           const fs::path& folder,
                                                           const Snapshot& before) {
@@ -157,14 +162,16 @@ std::shared_ptr<const Catalog::Entry> Catalog::ReadFolder(const std::string& mod
   const fs::path yaml = folder / "model.yaml";
   if (absl::StatusOr<ModelOptions> read = ReadModelYaml(yaml); read.ok()) {
     options = *std::move(read);
+    entry->options = std::make_shared<const ModelOptions>(options);
   } else if (!absl::IsNotFound(read.status())) {
     const auto known = before.find(model);
-    if (known == before.end() || !IsFrom(folder, known->second->versions)) {
+    if (known == before.end() || !IsFrom(folder, *known->second)) {
       return refuse(read.status());
     }
     log::Warning("model.yaml is bad; the one before stays in force",
                  {{"model", model}, {"error", FromAbsl(read.status().message())}});
     entry->versions = known->second->versions;
+    entry->options = known->second->options;
     entry->error = read.status();
     return entry;
   }
@@ -180,11 +187,7 @@ std::shared_ptr<const Catalog::Entry> Catalog::ReadFolder(const std::string& mod
       continue;
     }
     if (!files.ok()) return refuse(files.status());
-    entry->versions.emplace(*version, ModelSpec{{model, *version},
-                                                FormatOf(files->program),
-                                                std::move(files->program),
-                                                options,
-                                                std::move(files->weights)});
+    entry->versions.emplace(*version, Version{files->program.string(), Texts(files->weights)});
   }
   if (entry->versions.empty()) {
     return refuse(absl::InvalidArgumentError(StrCat("'", ShortName(folder),
@@ -194,37 +197,36 @@ std::shared_ptr<const Catalog::Entry> Catalog::ReadFolder(const std::string& mod
   return entry;
 }
 
-std::shared_ptr<const Catalog::Entry> Catalog::BareFile(const std::string& model,
-                                                        const fs::path& file) {
+std::shared_ptr<const Catalog::Entry> Catalog::BareFile(const fs::path& file) {
   auto entry = std::make_shared<Entry>();
-  entry->versions.emplace(1, ModelSpec{{model, 1}, FormatOf(file), file, {}});
+  entry->versions.emplace(1, Version{file.string()});
   return entry;
 }
 
 absl::Status Catalog::ScanRoot(const fs::path& root, const Snapshot& before, Snapshot& found) {
   HEARTH_ASSIGN_OR_RETURN(const std::vector<std::string> names, Names(root));
   Snapshot here;
-  const auto read_folder = [&](const std::string& model, const fs::path& folder) {
-    return ReadFolder(model, folder, before);
-  };
-  const auto add = [&](const std::string& model, const fs::path& path, const auto& read) {
+  std::vector<fs::file_type> types;  // of a hundred thousand files, each look counts
+  for (const std::string& name : names) types.push_back(TypeOf(root / name));
+  const auto add = [&](const std::string& model, const std::string& name, const auto& read) {
+    const fs::path path = root / name;
     if (!IsModelName(model)) {
       log::Warning("a name that is not fit for a model is ignored", {{"path", path.string()}});
     } else if (here.contains(model)) {
       log::Warning("model is there twice; this one is ignored",
                    {{"model", model}, {"path", path.string()}});
     } else {
-      here.emplace(model, read(model, path));
+      here.emplace(model, read(path));
     }
   };
-  for (const std::string& name : names) {
-    if (TypeOf(root / name) == fs::file_type::directory) add(name, root / name, read_folder);
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (types[i] != fs::file_type::directory) continue;
+    add(names[i], names[i], [&](const fs::path& folder) { return ReadFolder(names[i], folder, before); });
   }
   for (const std::string_view extension : kExtensions) {
-    for (const std::string& name : names) {
-      const std::optional<std::string> model = BareModelName(name);
-      if (!model || !name.ends_with(extension)) continue;
-      if (TypeOf(root / name) == fs::file_type::regular) add(*model, root / name, BareFile);
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      const std::optional<std::string> model = BareModelName(names[i]);
+      if (model && names[i].ends_with(extension) && types[i] == fs::file_type::regular) add(*model, names[i], BareFile);
     }
   }
   for (auto& [model, entry] : here) {
@@ -263,7 +265,7 @@ absl::Status Catalog::Rescan(std::string_view model) {
     }
     for (const std::string_view extension : kExtensions) {
       const fs::path file = root / StrCat(name, extension);
-      if (!entry && TypeOf(file) == fs::file_type::regular) entry = BareFile(name, file);
+      if (!entry && TypeOf(file) == fs::file_type::regular) entry = BareFile(file);
     }
     if (entry) break;
   }
@@ -293,7 +295,7 @@ absl::StatusOr<ModelId> Catalog::Resolve(std::string_view model,
     return absl::UnavailableError(StrCat("Request for unknown model: '", model, "' version ",
                                          at->first, " is not at ready state"));
   }
-  return at->second.id;
+  return ModelId{std::string(model), at->first};
 }
 
 absl::StatusOr<ModelSpec> Catalog::Spec(const ModelId& id) const {
@@ -306,7 +308,10 @@ absl::StatusOr<ModelSpec> Catalog::Spec(const ModelId& id) const {
     return absl::NotFoundError(
         StrCat("Request for unknown model: '", id.name, "' version ", id.version, " is not found"));
   }
-  ModelSpec spec = at->second;
+  const Version& version = at->second;
+  const std::shared_ptr<const ModelOptions>& options = found->second->options;
+  ModelSpec spec{id, FormatOf(version.file), version.file, options == nullptr ? ModelOptions{} : *options,
+                 {version.weights.begin(), version.weights.end()}};
   spec.revision = RevisionOf(spec);
   return spec;
 }

@@ -68,8 +68,15 @@ class Catalog {
   std::vector<std::int64_t> Versions(std::string_view model) const;  // empty: unknown
 
  private:
+  // A hundred thousand of these are to fit beside the models: a path object takes four times what its text does, and
+  // all versions of a model have the same options.
+  struct Version {
+    std::string file;
+    std::vector<std::string> weights = {};
+  };
   struct Entry {
-    std::map<std::int64_t, ModelSpec> versions;
+    std::map<std::int64_t, Version> versions;
+    std::shared_ptr<const ModelOptions> options;  // none: nothing was said
     absl::Status error;  // with versions: they are those of the last good reading
   };
   using Snapshot = std::map<std::string, std::shared_ptr<const Entry>, std::less<>>;
@@ -77,13 +84,14 @@ class Catalog {
   std::shared_ptr<const Snapshot> snapshot() const ABSL_LOCKS_EXCLUDED(mu_);
   void Publish(Snapshot snapshot) ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Whether its versions are in `folder`, and not of the same name elsewhere.
+  static bool IsFrom(const std::filesystem::path& folder, const Entry& entry);
   static absl::Status ScanRoot(const std::filesystem::path& root, const Snapshot& before,
                                Snapshot& found);
   static std::shared_ptr<const Entry> ReadFolder(const std::string& model,
                                                  const std::filesystem::path& folder,
                                                  const Snapshot& before);
-  static std::shared_ptr<const Entry> BareFile(const std::string& model,
-                                               const std::filesystem::path& file);
+  static std::shared_ptr<const Entry> BareFile(const std::filesystem::path& file);
 
   const std::vector<std::filesystem::path> roots_;
 
