@@ -48,7 +48,7 @@ namespace hearth {
 [[nodiscard]] absl::Status ErrnoStatus(int error_number, std::string_view what);
 
 // A hint that asking again after `wait` may succeed. Travels as a payload of the Status; the gRPC
-// front end sends it as `grpc-retry-pushback-ms`.
+// front end sends it as `grpc-retry-pushback-ms` and google.rpc.RetryInfo.
 [[nodiscard]] absl::Status WithRetryAfter(absl::Status status, std::chrono::milliseconds wait);
 [[nodiscard]] std::optional<std::chrono::milliseconds> RetryAfter(const absl::Status& status);
 

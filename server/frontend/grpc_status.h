@@ -11,8 +11,9 @@ namespace hearth {
 // a header, and clients refuse headers over 8 KiB together with the status that they carry.
 grpc::Status ToGrpcStatus(const absl::Status& status);
 
-// The above, and a retry hint as trailing metadata `grpc-retry-pushback-ms`, where clients with a
-// retry policy look for it. REQUIRES: the call has not been answered.
+// The above, and a retry hint twice: as trailing metadata `grpc-retry-pushback-ms`, where clients with a
+// retry policy look for it, and as google.rpc.RetryInfo in `grpc-status-details-bin`, where people's code does. The
+// latter repeats the message; where both do not fit, the hint goes without it. REQUIRES: the call has not been answered.
 grpc::Status ToGrpcStatus(const absl::Status& status, grpc::ServerContext& context);
 
 }  // namespace hearth

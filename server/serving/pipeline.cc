@@ -5,11 +5,14 @@
 
 #include "server/base/check.h"
 #include "server/base/log.h"
+#include "server/base/server_exiting.h"
 
 namespace hearth {
 namespace {
 
-absl::Status Exiting() { return absl::UnavailableError("Server exiting"); }
+// Among so many requests in progress, some have ended by then.
+constexpr std::chrono::milliseconds kSoon{100};
+
 absl::Status Cancelled() { return absl::CancelledError("the request was cancelled"); }
 
 // Tells the manager when a waiting request is cancelled. Shared by the thread that asked and the
@@ -56,7 +59,7 @@ class InferCall final : public RunQueue::Runnable {
   }
 
   ~InferCall() override {
-    if (done_) Fail(Exiting());
+    if (done_) Fail(ServerExiting());
     pipeline_.in_flight_.fetch_sub(1);  // last: the pipeline may go once nothing is in flight
   }
 
@@ -139,9 +142,9 @@ void Pipeline::Start(InferRequest request, std::stop_token cancelled, InferCallb
 }
 
 absl::Status Pipeline::CheckAccepting(std::int64_t in_flight) const {
-  if (stopping_.load()) return Exiting();
+  if (stopping_.load()) return ServerExiting();
   if (options_.max_in_flight > 0 && in_flight > options_.max_in_flight) {
-    return absl::UnavailableError("Exceeds maximum queue size");
+    return WithRetryAfter(absl::UnavailableError("Exceeds maximum queue size"), kSoon);
   }
   return absl::OkStatus();
 }

@@ -7,6 +7,7 @@
 #include <optional>
 #include <thread>
 
+#include "google/rpc/retry.pb.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "tests/frontend/mini_server.h"
 
@@ -76,17 +77,45 @@ TEST_F(UnaryCallTest, ADroppedCallIsAnsweredAllTheSame) {
   EXPECT_EQ(status.error_message(), "the request was dropped unanswered");
 }
 
-TEST_F(UnaryCallTest, ARetryHintTravelsAsTrailingMetadata) {
+TEST_F(UnaryCallTest, ARetryHintTravelsAsTrailingMetadataAndInTheDetails) {
   Serve([](Call call) {
     std::move(call).Finish(
-        WithRetryAfter(absl::ResourceExhaustedError("full"), std::chrono::milliseconds(250)));
+        WithRetryAfter(absl::ResourceExhaustedError("100 % full"), std::chrono::milliseconds(2250)));
   });
   grpc::ClientContext context;
-  EXPECT_EQ(Check(context).error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  const grpc::Status status = Check(context);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   const auto& trailers = context.GetServerTrailingMetadata();
   const auto hint = trailers.find("grpc-retry-pushback-ms");
   ASSERT_NE(hint, trailers.end());
-  EXPECT_EQ(hint->second, "250");
+  EXPECT_EQ(hint->second, "2250");
+  google::rpc::Status details;
+  ASSERT_TRUE(details.ParseFromString(status.error_details()));
+  EXPECT_EQ(details.code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(details.message(), status.error_message());
+  ASSERT_EQ(details.details_size(), 1);
+  EXPECT_EQ(details.details(0).type_url(), "type.googleapis.com/google.rpc.RetryInfo");
+  google::rpc::RetryInfo retry;
+  ASSERT_TRUE(details.details(0).UnpackTo(&retry));
+  EXPECT_EQ(retry.retry_delay().seconds(), 2);
+  EXPECT_EQ(retry.retry_delay().nanos(), 250'000'000);
+}
+
+TEST_F(UnaryCallTest, ARefusalWithoutAHintHasNoDetails) {
+  Serve([](Call call) { std::move(call).Finish(absl::NotFoundError("no such model")); });
+  EXPECT_EQ(Check().error_details(), "");
+}
+
+TEST_F(UnaryCallTest, AMessageThatFillsTheHeadersIsWorthMoreThanDetails) {
+  const std::string text(4'000, 'x');
+  Serve([&text](Call call) {
+    std::move(call).Finish(WithRetryAfter(absl::InvalidArgumentError(text), std::chrono::milliseconds(1)));
+  });
+  grpc::ClientContext context;
+  const grpc::Status status = Check(context);
+  EXPECT_EQ(status.error_message(), text);
+  EXPECT_EQ(status.error_details(), "");
+  EXPECT_TRUE(context.GetServerTrailingMetadata().contains("grpc-retry-pushback-ms"));
 }
 
 TEST_F(UnaryCallTest, AClientThatGoesAwayRequestsTheStop) {

@@ -11,6 +11,7 @@ import time
 import grpc
 import numpy as np
 import pytest
+from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, duration_pb2, message_factory
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
@@ -344,6 +345,67 @@ def test_sigterm_finishes_what_runs_and_exits_0(start, folder):
     assert server.wait() == 0
 
 
+def rpc_messages():
+    """google.rpc.Status and RetryInfo as Google's own packages have them, which need not be installed."""
+    file = descriptor_pb2.FileDescriptorProto(name="test/error_model.proto", package="google.rpc", syntax="proto3",
+                                              dependency=[any_pb2.DESCRIPTOR.name, duration_pb2.DESCRIPTOR.name])
+    kinds = descriptor_pb2.FieldDescriptorProto
+    status = file.message_type.add(name="Status")
+    status.field.add(name="code", number=1, type=kinds.TYPE_INT32, label=kinds.LABEL_OPTIONAL)
+    status.field.add(name="message", number=2, type=kinds.TYPE_STRING, label=kinds.LABEL_OPTIONAL)
+    status.field.add(name="details", number=3, type=kinds.TYPE_MESSAGE, label=kinds.LABEL_REPEATED,
+                     type_name=".google.protobuf.Any")
+    retry = file.message_type.add(name="RetryInfo")
+    retry.field.add(name="retry_delay", number=1, type=kinds.TYPE_MESSAGE, label=kinds.LABEL_OPTIONAL,
+                    type_name=".google.protobuf.Duration")
+    pool = descriptor_pool.DescriptorPool()
+    for known in (any_pb2, duration_pb2):
+        pool.AddSerializedFile(known.DESCRIPTOR.serialized_pb)
+    pool.AddSerializedFile(file.SerializeToString())
+    return [message_factory.GetMessageClass(pool.FindMessageTypeByName(f"google.rpc.{name}"))
+            for name in ("Status", "RetryInfo")]
+
+
+def retry_hints(error):
+    """When to ask again, in seconds: as gRPC's own retries read it, and as people's code does."""
+    status_class, retry_class = rpc_messages()
+    trailers = dict(error.trailing_metadata())
+    status = status_class.FromString(trailers["grpc-status-details-bin"])
+    # What grpc_status.rpc_status.from_call insists on:
+    assert (status.code, status.message) == (error.code().value[0], error.details())
+    [detail] = status.details
+    assert detail.type_url == "type.googleapis.com/google.rpc.RetryInfo"
+    delay = retry_class.FromString(detail.value).retry_delay
+    return int(trailers["grpc-retry-pushback-ms"]) / 1000, delay.seconds + delay.nanos / 1e9
+
+
+def refused_call(server, message):
+    with pytest.raises(grpc.RpcError) as error:
+        server.stub().ModelInfer(message, timeout=60)
+    return error.value
+
+
+def test_a_refusal_that_may_be_over_soon_says_when_to_ask_again(start, folder):
+    models.model_file(folder, "broken").parent.mkdir(parents=True)
+    models.model_file(folder, "broken").write_bytes(b"no model")
+    server = start(folder, config={"cache": {"failure_backoff": "90s"}})
+    assert retry_hints(refused_call(server, request("broken", floats()))) == (90.0, 90.0)
+    pushback, delay = retry_hints(refused_call(server, request("broken", floats())))
+    assert 0 < pushback == delay <= 90
+    assert "grpc-status-details-bin" not in dict(
+        refused_call(server, request("unheard_of", floats())).trailing_metadata())
+
+
+def test_too_many_requests_are_told_to_come_back_soon(start, folder):
+    server = start(folder, config={"grpc": {"max_in_flight": 1}})
+    running = server.stub().ModelInfer.future(slow_request(500), timeout=100)
+    wait_until(lambda: server.metric("hearth_pins") >= 1)
+    refused = refused_call(server, request("good", floats()))
+    assert refused.code() == grpc.StatusCode.UNAVAILABLE
+    assert retry_hints(refused) == (0.1, 0.1)
+    assert running.result() is not None
+
+
 def test_while_draining_new_requests_are_unavailable(start, folder):
     server = start(folder)
     stub, another = server.stub(), server.stub()
@@ -359,6 +421,7 @@ def test_while_draining_new_requests_are_unavailable(start, folder):
         except grpc.RpcError as error:
             refused = error
     assert refused.code() == grpc.StatusCode.UNAVAILABLE, refused.details()
+    assert retry_hints(refused) == (1.0, 1.0)
     assert running.result() is not None
     assert server.wait() == 0
 

@@ -3,6 +3,7 @@
 #include <barrier>
 #include <thread>
 
+#include "server/base/server_exiting.h"
 #include "server/base/thread_pool.h"
 #include "tests/serving/serving_fixture.h"
 
@@ -346,7 +347,7 @@ TEST_F(InferServiceTest, StopAcceptingRefusesNewOnesAndFinishesOthers) {
   infer_->StopAccepting();
   const Answer after = Infer(Request("m"));
   ASSERT_TRUE(after->has_value());
-  EXPECT_EQ((*after)->status(), absl::UnavailableError("Server exiting"));
+  EXPECT_EQ((*after)->status(), ServerExiting());
   EXPECT_EQ(infer_->in_flight(), 1);
   RunAll();
   EXPECT_TRUE((*before)->ok());
@@ -363,7 +364,8 @@ TEST_F(InferServiceTest, RefusesMoreThanMayBeInFlight) {
   const Answer second = Infer(Request("m"));
   const Answer third = Infer(Request("m"));
   ASSERT_TRUE(third->has_value());
-  EXPECT_EQ((*third)->status(), absl::UnavailableError("Exceeds maximum queue size"));
+  EXPECT_EQ((*third)->status(), WithRetryAfter(absl::UnavailableError("Exceeds maximum queue size"),
+                                                 std::chrono::milliseconds(100)));
   RunAll();
   EXPECT_TRUE((*first)->ok() && (*second)->ok());
   const Answer again = Infer(Request("m"));
@@ -379,13 +381,13 @@ TEST_F(InferServiceTest, WhatADyingExecutorDropsIsAnsweredHoweverLongTheQueue) {
   compute_.ShutDown();
   for (const Answer& answer : answers) {
     ASSERT_TRUE(answer->has_value());
-    ASSERT_EQ((*answer)->status(), absl::UnavailableError("Server exiting"));
+    ASSERT_EQ((*answer)->status(), ServerExiting());
   }
   EXPECT_EQ(infer_->in_flight(), 0);
   EXPECT_EQ(Row("m")->pins, 0u);
   const Answer late = Infer(Request("m"));
   ASSERT_TRUE(late->has_value());
-  EXPECT_EQ((*late)->status(), absl::UnavailableError("Server exiting"));
+  EXPECT_EQ((*late)->status(), ServerExiting());
 }
 
 TEST_F(InferServiceTest, AnUnloadDuringTheLoadIsNotUndoneByIt) {
