@@ -10,6 +10,7 @@
 #include "server/base/mutex.h"
 #include "server/base/service_manager.h"
 #include "server/base/thread_pool.h"
+#include "server/base/thread_priority.h"
 #include "server/base/timer.h"
 #include "server/frontend/grpc_server.h"
 #include "server/frontend/http_server.h"
@@ -137,6 +138,7 @@ struct App::Parts {
   std::unique_ptr<Loader> aoti;
   std::unique_ptr<ThreadTimer> timer;
   std::unique_ptr<ThreadPool> load_pool;
+  std::unique_ptr<ThreadPool> background_pool;
   std::unique_ptr<ThreadPool> compute_pool;
   std::unique_ptr<ModelManager> manager;
   std::unique_ptr<InferService> infer;
@@ -230,6 +232,11 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c, const MemoryLimit&
   timer = std::make_unique<ThreadTimer>();
   load_pool = std::make_unique<ThreadPool>(ThreadPool::Options{
       "load", static_cast<std::size_t>(c.loading.threads), configure_thread});
+  background_pool = std::make_unique<ThreadPool>(
+      ThreadPool::Options{"preload", static_cast<std::size_t>(c.loading.background_threads), [configure_thread] {
+                            RunThisThreadInBackground();
+                            configure_thread();
+                          }});
   compute_pool = std::make_unique<ThreadPool>(ThreadPool::Options{
       "compute", static_cast<std::size_t>(ComputeThreads(c.compute)), configure_thread});
   manager = std::make_unique<ModelManager>(
@@ -244,7 +251,8 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c, const MemoryLimit&
           .timer = *timer,
           .clock = clock,
           .metrics = *metrics,
-          .eviction = &PolicyOf(c.cache)},
+          .eviction = &PolicyOf(c.cache),
+          .background_executor = background_pool.get()},
       ModelManager::Options{.capacity = capacity,
                             .failure_backoff = c.cache.failure_backoff,
                             .max_failure_backoff = c.cache.max_failure_backoff,

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -11,6 +12,8 @@ namespace {
 // linux/ioprio.h, which is not among the headers for programs everywhere.
 constexpr int kIoprioWhoProcess = 1;  // a thread, to the kernel
 constexpr int kIoprioClassIdle = 3 << 13;
+constexpr int kIoprioLeastOfBestEffort = (2 << 13) + 7;
+constexpr int kNice = 10;
 
 }  // namespace
 
@@ -18,6 +21,13 @@ void RunThisThreadWhenIdle() {
   const sched_param none{};
   ::pthread_setschedparam(::pthread_self(), SCHED_IDLE, &none);
   ::syscall(SYS_ioprio_set, kIoprioWhoProcess, 0, kIoprioClassIdle);
+}
+
+void RunThisThreadInBackground() {
+  const sched_param none{};
+  ::pthread_setschedparam(::pthread_self(), SCHED_BATCH, &none);
+  ::setpriority(PRIO_PROCESS, 0, kNice);  // of this thread only, on Linux
+  ::syscall(SYS_ioprio_set, kIoprioWhoProcess, 0, kIoprioLeastOfBestEffort);
 }
 
 }  // namespace hearth

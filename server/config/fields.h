@@ -83,6 +83,7 @@ void VisitFields(Visitor& v, Config& config) {
   v.Section("cache", [&] { VisitCacheFields(v, config.cache); });
   v.Section("loading", [&] {
     v.Int("threads", config.loading.threads, 1, 256);
+    v.Int("background_threads", config.loading.background_threads, 1, 256);
     v.Flag("populate", config.loading.populate);
   });
   v.Section("devices", [&] {

@@ -53,6 +53,7 @@ struct ServerConfig {
   };
   struct Loading {
     int threads = 2;
+    int background_threads = 1;
     bool populate = true;
   };
   struct Devices {

@@ -38,6 +38,9 @@ constexpr std::array kEvictionReasons = {EvictionReason::kCapacity, EvictionReas
                                          EvictionReason::kReload, EvictionReason::kShutdown,
                                          EvictionReason::kDataLoss};
 
+constexpr std::array kLoadPriorities = {LoadPriority::kNormal, LoadPriority::kBackground};
+constexpr std::array kLoadDrops = {LoadDrop::kAbandoned, LoadDrop::kNoRoom};
+
 // Requests: a cache hit on a small model takes tens of microseconds, a cold one minutes.
 const prometheus::Histogram::BucketBoundaries& RequestBuckets() {
   static const prometheus::Histogram::BucketBoundaries kBuckets = {
@@ -142,6 +145,16 @@ std::string_view ToString(EvictionReason reason) {
   return kNames[static_cast<std::size_t>(reason)];
 }
 
+std::string_view ToString(LoadPriority priority) {
+  constexpr std::array<std::string_view, kLoadPriorities.size()> kNames = {"normal", "background"};
+  return kNames[static_cast<std::size_t>(priority)];
+}
+
+std::string_view ToString(LoadDrop drop) {
+  constexpr std::array<std::string_view, kLoadDrops.size()> kNames = {"abandoned", "no_room"};
+  return kNames[static_cast<std::size_t>(drop)];
+}
+
 std::string_view CodeName(absl::StatusCode code) {
   const auto index = static_cast<std::size_t>(code);
   return index < kCodes ? kCodeNames[index] : "UNKNOWN";
@@ -221,6 +234,9 @@ struct Metrics::Impl {
   Gauges& reload_ok;
   Gauges& reload_time;
   CodeCounters refused;
+  std::array<prometheus::Histogram*, kLoadPriorities.size()> load_queue_seconds{};
+  prometheus::Counter& promotions;
+  std::array<prometheus::Counter*, kLoadDrops.size()> drops{};
   std::array<prometheus::Counter*, kEvictionReasons.size()> evictions{};
   std::unique_ptr<TritonMetrics> triton;  // null unless asked for
 
@@ -259,13 +275,27 @@ Metrics::Impl::Impl(const Options& options)
                               "When a good configuration was last read, since the epoch.")),
       refused(CounterFamily(registry, "hearth_requests_refused_total",
                             "Requests refused before a model was known, by gRPC status code."),
-              {}) {
+              {}),
+      promotions(CounterFamily(registry, "hearth_load_promotions_total",
+                               "Loads in the background that somebody began to wait for before they had begun.")
+                     .Add({})) {
   GaugeFamily(registry, "hearth_build_info", "What is running. Always 1.")
       .Add({{"version", options.version},
             {"commit", options.commit},
             {"torch", options.torch},
             {"grpc", options.grpc}})
       .Set(1);
+  Histograms& queued = HistogramFamily(registry, "hearth_load_queue_seconds",
+                                       "From the wish for a model to the thread that loads it.");
+  for (const LoadPriority priority : kLoadPriorities) {
+    load_queue_seconds[static_cast<std::size_t>(priority)] =
+        &queued.Add({{"priority", std::string(ToString(priority))}}, LoadBuckets());
+  }
+  Counters& dropped =
+      CounterFamily(registry, "hearth_loads_dropped_total", "Loads that ended before they began, by reason.");
+  for (const LoadDrop drop : kLoadDrops) {
+    drops[static_cast<std::size_t>(drop)] = &dropped.Add({{"reason", std::string(ToString(drop))}});
+  }
   Counters& family =
       CounterFamily(registry, "hearth_evictions_total", "Models that left the cache, by reason.");
   for (const EvictionReason reason : kEvictionReasons) {
@@ -317,6 +347,14 @@ void Metrics::LoadFinished(std::string_view model, absl::StatusCode result, Dura
   }
   if (impl_->triton) impl_->triton->LoadSucceeded(model, total);
 }
+
+void Metrics::LoadTaken(LoadPriority priority, Duration waited) {
+  impl_->load_queue_seconds[static_cast<std::size_t>(priority)]->Observe(ToSeconds(waited));
+}
+
+void Metrics::LoadPromoted() { impl_->promotions.Increment(); }
+
+void Metrics::LoadDropped(LoadDrop drop) { impl_->drops[static_cast<std::size_t>(drop)]->Increment(); }
 
 void Metrics::Evicted(EvictionReason reason) {
   impl_->evictions[static_cast<std::size_t>(reason)]->Increment();

@@ -35,6 +35,16 @@ std::string_view ToString(CacheResult result);  // "hit", "wait", "load"
 enum class EvictionReason : std::uint8_t { kCapacity, kUnload, kReload, kShutdown, kDataLoss };
 std::string_view ToString(EvictionReason reason);  // "capacity", "data_loss"
 
+// Whose turn a load is. kNormal: a request or an explicit load waits for it, or the configuration requires the model.
+// kBackground: it is loaded ahead of need, or nobody waits for it any more.
+enum class LoadPriority : std::uint8_t { kNormal, kBackground };
+std::string_view ToString(LoadPriority priority);  // "normal", "background"
+
+// Why a load ended before it began. kAbandoned: nobody waited any more, and there was no room yet. kNoRoom: it was
+// nobody's turn to leave for a load in the background.
+enum class LoadDrop : std::uint8_t { kAbandoned, kNoRoom };
+std::string_view ToString(LoadDrop drop);  // "abandoned", "no_room"
+
 // "OK", "INVALID_ARGUMENT": gRPC's spelling, the `code` label.
 std::string_view CodeName(absl::StatusCode code);
 
@@ -93,6 +103,11 @@ class Metrics {
   };
   void LoadFinished(std::string_view model, absl::StatusCode result, Duration total,
                     const std::vector<LoadPhaseTime>& phases);
+  // A thread came for a load that had been queued for `waited`.
+  void LoadTaken(LoadPriority priority, Duration waited);
+  // Somebody began to wait for a load in the background that had not begun.
+  void LoadPromoted();
+  void LoadDropped(LoadDrop drop);
   void Evicted(EvictionReason reason);
   void ConfigReloaded(bool successful, WallTime when);
 

@@ -61,7 +61,10 @@ struct alignas(64) CacheEntry {
   std::uint64_t generation = 0;             // of the whole cache; new with every kQueued
   MemoryBudget::Reservation reservation;    // bytes charged
   MemoryBudget::Claim claim;                // queued: bytes on their way
+  LoadPriority priority = LoadPriority::kNormal;  // coming: whose turn it is, and who may go for it
+  TimePoint queued_at{};                    // coming
   bool taken = false;                       // queued: a load thread has it
+  bool giving_up = false;                   // queued: it is about to fail, unless somebody waits for it by then
   bool reload = false;                      // the one that is ready is out of date
   bool stopping = false;                    // coming: its load was told to stop
   std::stop_source stop;                    // coming: how it is told

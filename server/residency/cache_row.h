@@ -6,6 +6,7 @@
 
 #include "server/base/clock.h"
 #include "server/base/status.h"
+#include "server/metrics/metrics.h"
 #include "server/model/load_report.h"
 #include "server/model/signature.h"
 #include "server/residency/model_state.h"
@@ -27,6 +28,7 @@ struct CacheRow {
   std::uint64_t revision = 0;      // ready, draining: ModelSpec::revision of what was loaded
   bool pinned = false;             // hard pin: never evicted
   std::size_t waiters = 0;
+  LoadPriority priority = LoadPriority::kNormal;  // queued, loading
   LoadReport load_report;          // ready, draining
   absl::Status error;              // failed: why; queued: why it has no room yet
   TimePoint retry_at{};            // failed: remembered until then

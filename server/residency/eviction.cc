@@ -8,6 +8,9 @@
 namespace hearth {
 namespace {
 
+// A use counts so much after two half-lives.
+constexpr double kColdDemand = 0.25;
+
 constexpr double kForNothing = std::numeric_limits<double>::infinity();
 
 struct Rated {
@@ -46,6 +49,11 @@ Rated Rate(const EvictionCandidate& candidate, std::size_t index, const Eviction
 }
 
 }  // namespace
+
+bool MayBeDisplaced(const EvictionCandidate& candidate, double demand, TimePoint now, Duration half_life) {
+  if (candidate.young || now - candidate.last_used < half_life) return false;
+  return candidate.demand < std::max(kColdDemand, demand / 2);
+}
 
 std::optional<std::vector<std::size_t>> ChooseVictims(
     const std::vector<EvictionCandidate>& candidates, const EvictionPolicy& policy, TimePoint now,

@@ -30,6 +30,12 @@ struct EvictionCandidate {
   bool young = false;  // has not been here for as long as the configuration promises
 };
 
+// Whether `candidate` may go for a load that nobody waits for, of a model with `demand`. Unlike a policy, which says
+// who goes first, this says who does not go at all: who was used within a half-life, or is young, or is asked for
+// about as often as what would come. Two models cannot take turns: who has just come counts as used, and who goes for
+// the other's greater demand has less than half of it.
+bool MayBeDisplaced(const EvictionCandidate& candidate, double demand, TimePoint now, Duration half_life);
+
 // Stateless and thread-safe; called without locks.
 class EvictionPolicy {
  public:

@@ -6,6 +6,7 @@
 #include "server/base/bytes.h"
 #include "server/base/check.h"
 #include "server/base/log.h"
+#include "server/base/server_exiting.h"
 #include "server/residency/model_manager.h"
 
 namespace hearth {
@@ -16,33 +17,43 @@ constexpr std::chrono::milliseconds kRetryHint{1000};
 
 }  // namespace
 
-void ModelManager::PostLoadNext() {
-  tasks_.Post(deps_.load_executor, [this](TaskGroup::How how) { LoadNext(how); });
+Executor& ModelManager::ExecutorOf(LoadPriority priority) const {
+  const bool own = priority == LoadPriority::kBackground && deps_.background_executor != nullptr;
+  return own ? *deps_.background_executor : deps_.load_executor;
 }
 
-// One of these is posted for every model that is queued; it decides which when it runs.
-void ModelManager::LoadNext(TaskGroup::How how) {
-  std::optional<ModelCache::QueuedLoad> queued = cache_.TakeQueued();
-  if (!queued) return;  // unloaded while it was queued
-  LoadPtr load(new PendingLoad{*this, *queued->entry, queued->generation, std::move(queued->stop),
+void ModelManager::PostLoadNext(ModelCache::Turn turn) {
+  if (!turn) return;
+  tasks_.Post(ExecutorOf(*turn), [this, priority = *turn](TaskGroup::How how) { LoadNext(priority, how); });
+}
+
+// Decides which when it runs.
+void ModelManager::LoadNext(LoadPriority priority, TaskGroup::How how) {
+  std::optional<ModelCache::QueuedLoad> queued = cache_.TakeQueued(priority);
+  if (!queued) return;  // unloaded while it was queued, or its priority changed
+  deps_.metrics.LoadTaken(priority, queued->waited);
+  LoadPtr load(new PendingLoad{*this, *queued->entry, queued->generation, std::move(queued->stop), priority,
                                deps_.clock.Now()});
-  if (how == TaskGroup::How::kDrop) {
-    return Fail(*load, absl::UnavailableError("Server exiting"), /*remember=*/false);
-  }
+  if (how == TaskGroup::How::kDrop) return Fail(*load, ServerExiting(), /*remember=*/false);
   LoadOne(std::move(load));
 }
 
 // Find the file and its loader, estimate, make room, load, publish, answer. When there is no room
-// yet the load is parked, and comes here again.
+// yet the load is parked, and comes here again; so it does when its next step belongs elsewhere.
 void ModelManager::LoadOne(LoadPtr load) {
   if (!load->spec) {
     const absl::Status known = Estimate(*load);
     if (!known.ok()) return Fail(*load, known, /*remember=*/true);
+    if (WasPromoted(*load)) return Resume(std::move(load));
   }
 
-  const absl::StatusOr<Room> room = MakeRoom(*load);
-  if (!room.ok()) return Fail(*load, room.status(), /*remember=*/false);
-  if (*room == Room::kLater) return Park(std::move(load), TaskGroup::How::kRun);
+  if (!load->has_room) {
+    const absl::StatusOr<Room> room = MakeRoom(*load);
+    if (!room.ok()) return Fail(*load, room.status(), /*remember=*/false);
+    if (*room == Room::kLater) return Park(std::move(load), TaskGroup::How::kRun);
+    load->has_room = true;
+    if (WasPromoted(*load)) return Resume(std::move(load));
+  }
 
   absl::StatusOr<std::unique_ptr<Model>> model =
       load->loader->Load(*load->spec, load->estimate.opened.get(), load->stop);
@@ -56,6 +67,11 @@ void ModelManager::LoadOne(LoadPtr load) {
     return Fail(*load, published.status(), !absl::IsCancelled(published.status()));
   }
   Ready(*load, report, *std::move(published));
+}
+
+// A thread that counts for less cannot be made to count for more.
+bool ModelManager::WasPromoted(const PendingLoad& load) const {
+  return load.priority == LoadPriority::kBackground && cache_.priority(load.entry) == LoadPriority::kNormal;
 }
 
 // Everything that can be known to be wrong is found here, before anybody is evicted.
@@ -116,14 +132,22 @@ absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
     if (!view) return Room::kLater;  // its bytes are on their way
     const auto chosen = ChooseVictims(view->candidates, policy_, deps_.clock.Now(),
                                       std::move(view->settled), budget_.capacity(), need);
+    if (!chosen && !view->displaces) {
+      if (!cache_.GiveUp(entry)) continue;  // somebody waits for it now
+      deps_.metrics.LoadDropped(LoadDrop::kNoRoom);
+      return absl::ResourceExhaustedError(
+          StrCat("no room for model '", id.name, "' version ", id.version,
+                 " without displacing models that are in demand or in use; its first request loads it"));
+    }
     if (!chosen) {
       absl::Status blocked = WithRetryAfter(
           absl::ResourceExhaustedError(
               StrCat("model '", id.name, "' version ", id.version,
                      " does not fit beside the models in use; ask again when they are idle")),
           kRetryHint);
-      if (!cache_.SetBlocked(entry, blocked)) return blocked;  // nobody waits for it any more
-      return Room::kLater;
+      if (cache_.SetBlocked(entry, blocked)) return Room::kLater;
+      deps_.metrics.LoadDropped(LoadDrop::kAbandoned);
+      return blocked;  // nobody waits for it any more
     }
     std::vector<EvictionCandidate> candidates;
     for (const std::size_t i : *chosen) candidates.push_back(view->candidates[i]);
@@ -145,7 +169,7 @@ absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
 // No thread is held while a load waits for room. Wake() brings it back.
 void ModelManager::Park(LoadPtr load, TaskGroup::How how) {
   if (how == TaskGroup::How::kDrop) {
-    return Fail(*load, absl::UnavailableError("Server exiting"), /*remember=*/false);
+    return Fail(*load, ServerExiting(), /*remember=*/false);
   }
   {
     MutexLock lock(mu_);
@@ -158,11 +182,38 @@ void ModelManager::Park(LoadPtr load, TaskGroup::How how) {
   Resume(std::move(load));  // something changed while it was looking
 }
 
+// Its next step, where it belongs now.
 void ModelManager::Resume(LoadPtr load) {
-  tasks_.Post(deps_.load_executor, [this, load = std::move(load)](TaskGroup::How how) mutable {
-    if (how == TaskGroup::How::kDrop) return Park(std::move(load), how);
-    LoadOne(std::move(load));
+  const CacheEntry& entry = load->entry;
+  const LoadPriority priority = cache_.priority(entry);
+  const std::uint64_t generation = load->generation;
+  load->priority = priority;
+  {
+    MutexLock lock(mu_);
+    resuming_.emplace(generation, std::move(load));
+  }
+  tasks_.Post(ExecutorOf(priority), [this, generation, priority](TaskGroup::How how) {
+    LoadPtr mine = TakeResuming(generation, priority);
+    if (!mine) return;  // promoted meanwhile
+    if (how == TaskGroup::How::kDrop) return Park(std::move(mine), how);
+    LoadOne(std::move(mine));
   });
+  if (cache_.priority(entry) != priority) Promote(generation);  // before anybody could find it
+}
+
+ModelManager::LoadPtr ModelManager::TakeResuming(std::uint64_t generation, LoadPriority priority) {
+  MutexLock lock(mu_);
+  const auto found = resuming_.find(generation);
+  if (found == resuming_.end() || found->second->priority != priority) return nullptr;
+  LoadPtr load = std::move(found->second);
+  resuming_.erase(found);
+  return load;
+}
+
+// It is normal now. One that waits for a thread in the background does so no longer; one that a thread has looks by
+// itself before its next step; one that is parked can do nothing before there is room.
+void ModelManager::Promote(std::uint64_t generation) {
+  if (LoadPtr load = TakeResuming(generation, LoadPriority::kBackground)) Resume(std::move(load));
 }
 
 void ModelManager::RoomChanged() {
@@ -191,13 +242,18 @@ void ModelManager::Fail(PendingLoad& load, const absl::Status& error, bool remem
   const ModelId& id = load.entry.slot.id;
   ModelCache::Failed failed = cache_.Fail(load.entry, error, remember);
   deps_.metrics.LoadFinished(id.name, error.code(), deps_.clock.Now() - load.started, {});
-  log::Warning("model not loaded", {{"model", id.name},
-                                    {"version", id.version},
-                                    {"code", absl::StatusCodeToString(error.code())},
-                                    {"error", FromAbsl(error.message())},
-                                    {"waiters", failed.waiters.size()}});
+  // That there was no room for what nobody waits for is nothing to warn of.
+  const bool harmless = load.priority == LoadPriority::kBackground && absl::IsResourceExhausted(error);
+  const log::Level level = harmless ? log::Level::kInfo : log::Level::kWarning;
+  if (log::Enabled(level)) {
+    log::Write(level, "model not loaded", {{"model", id.name},
+                                           {"version", id.version},
+                                           {"code", absl::StatusCodeToString(error.code())},
+                                           {"error", FromAbsl(error.message())},
+                                           {"waiters", failed.waiters.size()}});
+  }
   for (Waiter& waiter : failed.waiters) std::move(waiter.done)(failed.error, waiter.result);
-  if (failed.requeued) PostLoadNext();
+  PostLoadNext(failed.requeued);
   RoomChanged();
 }
 

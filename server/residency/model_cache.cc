@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "server/base/check.h"
+#include "server/base/server_exiting.h"
 
 namespace hearth {
 namespace {
@@ -13,8 +14,6 @@ namespace {
 std::chrono::milliseconds CeilMilliseconds(Duration d) {
   return std::max(std::chrono::ceil<std::chrono::milliseconds>(d), std::chrono::milliseconds(1));
 }
-
-absl::Status ServerExiting() { return absl::UnavailableError("Server exiting"); }
 
 }  // namespace
 
@@ -104,6 +103,13 @@ ModelCache::FindResult ModelCache::Find(const ModelId& id, ModelMetrics& metrics
       incoming->stopping = true;  // it may have read the old file; Fail() queues it again
       result.stop = incoming->stop;
     }
+    if (waiter.priority == LoadPriority::kNormal && incoming->priority == LoadPriority::kBackground) {
+      incoming->priority = LoadPriority::kNormal;
+      if (incoming->state == ModelState::kQueued) {
+        result.promoted = incoming->generation;
+        if (!incoming->taken) result.post = LoadPriority::kNormal;
+      }
+    }
     result.outcome = Outcome::kJoined;
     waiter.result = CacheResult::kWait;
   } else {
@@ -112,8 +118,9 @@ ModelCache::FindResult ModelCache::Find(const ModelId& id, ModelMetrics& metrics
           WithRetryAfter(incoming->error, CeilMilliseconds(incoming->retry_at - clock_.Now()));
       return result;
     }
-    incoming = &Enqueue(slot);
+    incoming = &Enqueue(slot, waiter.priority);
     result.outcome = Outcome::kStart;
+    result.post = waiter.priority;
     waiter.result = CacheResult::kLoad;
   }
   incoming->reload |= options.reload && current != nullptr;
@@ -132,7 +139,7 @@ void ModelCache::SetHardPins(const std::vector<HardPin>& pins) {
 }
 
 // A fresh entry, or the failed one once more.
-CacheEntry& ModelCache::Enqueue(ModelSlot& slot) {
+CacheEntry& ModelCache::Enqueue(ModelSlot& slot, LoadPriority priority) {
   CacheEntry* entry = slot.incoming;
   for (const auto& unused : slot.entries) {
     if (entry != nullptr) break;
@@ -145,7 +152,10 @@ CacheEntry& ModelCache::Enqueue(ModelSlot& slot) {
   entry->generation = ++generations_;
   entry->error = absl::OkStatus();
   entry->retry_at = {};
+  entry->priority = priority;
+  entry->queued_at = clock_.Now();
   entry->taken = false;
+  entry->giving_up = false;
   entry->stopping = false;
   entry->stop = std::stop_source();
   slot.incoming = entry;
@@ -154,12 +164,20 @@ CacheEntry& ModelCache::Enqueue(ModelSlot& slot) {
 }
 
 ModelCache::Leaver ModelCache::MakeLeaver(Waiters::Taken taken) {
-  const CacheEntry& entry = *taken.entry;
+  CacheEntry& entry = *taken.entry->slot.incoming;  // which is what waiters wait for
   absl::Status why = entry.blocked.value_or(absl::DeadlineExceededError(
       StrCat("model '", entry.slot.id.name, "' version ", entry.slot.id.version, " is still ",
              ToString(entry.state), "; the load goes on, so a later request may find it ready")));
-  return {std::move(taken.waiter), std::move(why),
-          entry.blocked.has_value() && waiters_.count(&entry) == 0};
+  Leaver leaver{std::move(taken.waiter), std::move(why),
+                entry.blocked.has_value() && waiters_.count(&entry) == 0};
+  const bool untaken = entry.state == ModelState::kQueued && !entry.taken;
+  const bool ahead_of_need = entry.blocked.has_value() && waiters_.count(&entry) > 0;
+  if ((untaken || ahead_of_need) && entry.priority == LoadPriority::kNormal && !waiters_.HasNormal(&entry)) {
+    entry.priority = LoadPriority::kBackground;
+    if (untaken) leaver.post = entry.priority;
+    leaver.abandoned |= ahead_of_need;
+  }
+  return leaver;
 }
 
 std::optional<ModelCache::Leaver> ModelCache::TakeWaiter(Waiters::Ticket ticket) {

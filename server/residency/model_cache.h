@@ -64,10 +64,12 @@ class ModelCache {
     bool explicit_load = false;  // even inside a back-off
     bool reload = false;         // even when resident; a load under way starts again
   };
+  // Where a load belongs now, whose next step is to be posted there.
+  using Turn = std::optional<LoadPriority>;
   enum class Outcome {
     kHit,      // `handle` is set, `waiter` untouched
     kJoined,   // on its way already; `waiter` was queued
-    kStart,    // now kQueued; `waiter` was queued; the caller sees to it that a load thread comes
+    kStart,    // now kQueued; `waiter` was queued
     kRefused,  // failed recently, or shutting down: `error`; `waiter` untouched
   };
   struct FindResult {
@@ -76,17 +78,27 @@ class ModelCache {
     absl::Status error{};
     Waiters::Ticket ticket = 0;
     std::optional<std::stop_source> stop{};  // a load to be told to stop
+    Turn post{};                 // kQueued, and a load thread of this priority has to come for it
+    std::uint64_t promoted = 0;  // the generation of a load that was in the background and had not begun
   };
   // One look under one lock decides, so there is at most one load of a model.
+  //
+  // A load has the highest priority of those who wait for it. When one of normal
+  // priority comes, one that has not begun becomes normal; when the last of them leaves one that no thread has
+  // come for yet, it goes back to the background: it may be wanted again soon, and a thread that has nothing better
+  // to do may have it ready by then, but it must not keep others waiting. One that is parked for want of room is
+  // dropped instead (Leaver::abandoned): it would hold its files open, and wait for room that nobody needs. One
+  // that runs goes on where it runs, for its room is paid for.
   FindResult Find(const ModelId& id, ModelMetrics& metrics, FindOptions options, Waiter& waiter)
       ABSL_LOCKS_EXCLUDED(mu_);
 
   // A waiter that has lost interest, with what it should hear; `abandoned`: nobody else waits for
-  // that load, and it has no room, so it should be looked at.
+  // that load, or only in the background, and it has no room, so it should be looked at; `post`: see FindResult.
   struct Leaver {
     Waiter waiter;
     absl::Status why;
     bool abandoned = false;
+    Turn post{};
   };
   std::optional<Leaver> TakeWaiter(Waiters::Ticket ticket) ABSL_LOCKS_EXCLUDED(mu_);
   std::vector<Leaver> TakeExpired() ABSL_LOCKS_EXCLUDED(mu_);
@@ -106,9 +118,12 @@ class ModelCache {
     CacheEntry* entry = nullptr;
     std::uint64_t generation = 0;
     std::stop_token stop;
+    Duration waited{};
   };
-  // The next load to do: one that a request waits for, else the oldest. None: the queue is empty.
-  std::optional<QueuedLoad> TakeQueued() ABSL_LOCKS_EXCLUDED(mu_);
+  // The next load to do of this priority: one that a request waits for, else the oldest. None: there is none.
+  std::optional<QueuedLoad> TakeQueued(LoadPriority priority) ABSL_LOCKS_EXCLUDED(mu_);
+  // As it is now: it may rise at any time, and falls only while there is no room for it.
+  LoadPriority priority(const CacheEntry& entry) const ABSL_LOCKS_EXCLUDED(mu_);
 
   // Why `need` cannot fit for as long as the budget and the hard pins are what they are; or OK.
   absl::Status CheckCanFit(const CacheEntry& entry, const Footprint& need) const
@@ -120,6 +135,7 @@ class ModelCache {
   struct EvictionView {
     std::vector<EvictionCandidate> candidates;
     Ledger settled;  // they are part of it
+    bool displaces = true;  // false: a load in the background, and only who MayBeDisplaced() is a candidate
   };
   // Null: `entry` holds a claim, and only has to wait.
   std::optional<EvictionView> ViewForEviction(const CacheEntry& entry) ABSL_LOCKS_EXCLUDED(mu_);
@@ -131,8 +147,11 @@ class ModelCache {
   // The generation that `entry` reloads makes room: unpinned -> kUnloading (returned), else
   // kDraining. Nothing if `entry` is no reload or it is leaving already.
   std::optional<Victim> RetireForReload(CacheEntry& entry) ABSL_LOCKS_EXCLUDED(mu_);
-  // No room yet. False: nobody waits for it, so it need not be loaded at all.
+  // No room yet. False: nobody waits for it, so it need not be loaded at all; should somebody come before Fail(), it
+  // is queued again.
   bool SetBlocked(CacheEntry& entry, absl::Status why) ABSL_LOCKS_EXCLUDED(mu_);
+  // The same for a load in the background that there is no room for. False: it is none any more, look again.
+  bool GiveUp(CacheEntry& entry) ABSL_LOCKS_EXCLUDED(mu_);
 
   struct Delivery {
     Waiter waiter;
@@ -151,7 +170,7 @@ class ModelCache {
   struct Failed {
     absl::Status error;  // for the waiters: with a hint when to ask again
     std::vector<Waiter> waiters{};
-    bool requeued = false;  // told to stop, and wanted again since: kQueued
+    Turn requeued{};  // told to stop, or given up, and wanted again since: kQueued, see FindResult::post
     std::vector<std::shared_ptr<Completion>> gone{};
   };
   // kQueued | kLoading -> kFailed, then kAbsent unless `remember`. Gives the bytes back.
@@ -196,7 +215,7 @@ class ModelCache {
   void Unpin(CacheEntry& entry) noexcept ABSL_LOCKS_EXCLUDED(mu_);
   void Drained(CacheEntry& entry) ABSL_LOCKS_EXCLUDED(mu_);
   void Transition(CacheEntry& entry, ModelState to) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  CacheEntry& Enqueue(ModelSlot& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  CacheEntry& Enqueue(ModelSlot& slot, LoadPriority priority) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   Victim TakeOut(CacheEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::optional<Victim> Retire(CacheEntry& entry, EvictionReason reason)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

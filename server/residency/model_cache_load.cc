@@ -15,19 +15,27 @@ std::string Title(const ModelId& id) {
 
 }  // namespace
 
-std::optional<ModelCache::QueuedLoad> ModelCache::TakeQueued() {
+std::optional<ModelCache::QueuedLoad> ModelCache::TakeQueued(LoadPriority priority) {
   MutexLock lock(mu_);
-  if (queue_.empty()) return std::nullopt;
   auto next = std::find_if(queue_.begin(), queue_.end(),
                            [&](const CacheEntry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-                             return waiters_.HasRequest(entry);
+                             return entry->priority == priority && waiters_.HasRequest(entry);
                            });
-  if (next == queue_.end()) next = queue_.begin();
+  if (next == queue_.end()) {
+    next = std::find_if(queue_.begin(), queue_.end(),
+                        [&](const CacheEntry* entry) { return entry->priority == priority; });
+  }
+  if (next == queue_.end()) return std::nullopt;
   CacheEntry* entry = *next;
   queue_.erase(next);
   entry->taken = true;
   CheckLocked();
-  return QueuedLoad{entry, entry->generation, entry->stop.get_token()};
+  return QueuedLoad{entry, entry->generation, entry->stop.get_token(), clock_.Now() - entry->queued_at};
+}
+
+LoadPriority ModelCache::priority(const CacheEntry& entry) const {
+  MutexLock lock(mu_);
+  return entry.priority;
 }
 
 absl::Status ModelCache::CheckCanFit(const CacheEntry& entry, const Footprint& need) const {
@@ -79,8 +87,9 @@ bool ModelCache::TryBeginLoad(CacheEntry& entry, const Footprint& need) {
 std::optional<ModelCache::EvictionView> ModelCache::ViewForEviction(const CacheEntry& entry) {
   MutexLock lock(mu_);
   if (entry.claim) return std::nullopt;
-  EvictionView view{{}, budget_.Settled()};
+  EvictionView view{{}, budget_.Settled(), entry.priority == LoadPriority::kNormal};
   const TimePoint now = clock_.Now();
+  const double own_demand = entry.slot.demand.At(now, options_.demand_half_life);
   for (const auto& slot : index_.slots()) {
     CacheEntry* current = slot->current.load(std::memory_order_relaxed);
     if (current == nullptr || slot->pinned || current->pins.count() != 0) continue;
@@ -94,6 +103,10 @@ std::optional<ModelCache::EvictionView> ModelCache::ViewForEviction(const CacheE
                                .demand = slot->demand.At(now, options_.demand_half_life),
                                .reload = slot->reload,
                                .young = now - current->ready_at < options_.min_residency});
+    if (!view.displaces &&
+        !MayBeDisplaced(view.candidates.back(), own_demand, now, options_.demand_half_life)) {
+      view.candidates.pop_back();
+    }
   }
   return view;
 }
@@ -107,7 +120,8 @@ std::optional<std::vector<ModelCache::Victim>> ModelCache::TakeVictims(
     CacheEntry& victim = *candidate.entry;
     const bool same = victim.generation == candidate.generation &&
                       victim.state == ModelState::kReady && !victim.slot.pinned;
-    if (!same || !victim.pins.TryClose()) break;
+    const bool used = victim.last_used.load(std::memory_order_relaxed) != candidate.last_used.time_since_epoch().count();
+    if (!same || (used && entry.priority == LoadPriority::kBackground) || !victim.pins.TryClose()) break;
     closed.push_back(&victim);
     reservations.push_back(&victim.reservation);
   }
@@ -140,7 +154,14 @@ std::optional<ModelCache::Victim> ModelCache::RetireForReload(CacheEntry& entry)
 bool ModelCache::SetBlocked(CacheEntry& entry, absl::Status why) {
   MutexLock lock(mu_);
   entry.blocked = std::move(why);
-  return waiters_.count(&entry) > 0;
+  entry.giving_up = waiters_.count(&entry) == 0;
+  return !entry.giving_up;
+}
+
+bool ModelCache::GiveUp(CacheEntry& entry) {
+  MutexLock lock(mu_);
+  entry.giving_up = entry.priority == LoadPriority::kBackground;
+  return entry.giving_up;
 }
 
 absl::StatusOr<ModelCache::Published> ModelCache::Publish(CacheEntry& entry,
@@ -194,12 +215,14 @@ ModelCache::Failed ModelCache::Fail(CacheEntry& entry, const absl::Status& error
   entry.reservation.Release();
   entry.blocked.reset();
   entry.taken = false;
+  const bool given_up = std::exchange(entry.giving_up, false);
   const bool stopped = std::exchange(entry.stopping, false);
   Transition(entry, ModelState::kFailed);
   failed.gone = std::exchange(entry.on_gone, {});
-  if (stopped && !shutting_down_ && waiters_.count(&entry) > 0) {
-    Enqueue(slot);
-    failed.requeued = true;
+  const bool wanted = waiters_.HasNormal(&entry);
+  if (!shutting_down_ && ((stopped && waiters_.count(&entry) > 0) || (given_up && wanted))) {
+    failed.requeued = wanted ? LoadPriority::kNormal : LoadPriority::kBackground;
+    Enqueue(slot, *failed.requeued);
     CheckLocked();
     return failed;
   }

@@ -31,6 +31,7 @@ std::vector<ModelCache::Row> ModelCache::Snapshot() const {
         row.revision = entry->revision;
         row.pinned = slot->pinned && !IsLeaving(entry->state);
         row.waiters = waiters_.count(entry.get());
+        row.priority = entry->priority;
         row.load_report = entry->report;
         row.error = entry->blocked.value_or(entry->error);
         row.retry_at = entry->retry_at;
@@ -117,7 +118,8 @@ void ModelCache::CheckEntry(const CacheEntry& entry) const {
     HEARTH_CHECK(waiters_.count(&entry) == 0);
     HEARTH_CHECK(!entry.stopping && !entry.reload);
   }
-  if (state != kQueued) HEARTH_CHECK(!entry.claim && !entry.blocked && !entry.taken);
+  if (state != kQueued) HEARTH_CHECK(!entry.claim && !entry.blocked && !entry.taken && !entry.giving_up);
+  if (waiters_.HasNormal(&entry)) HEARTH_CHECK(entry.priority == LoadPriority::kNormal);
   if (!IsComing(state) && !IsLeaving(state)) HEARTH_CHECK(entry.on_gone.empty());
   HEARTH_CHECK(entry.error.ok() == (state != kFailed));
   const bool in_queue = std::find(queue_.begin(), queue_.end(), &entry) != queue_.end();

@@ -2,10 +2,12 @@
 #include "server/residency/model_manager.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "server/base/check.h"
 #include "server/base/log.h"
+#include "server/base/server_exiting.h"
 
 namespace hearth {
 namespace {
@@ -76,8 +78,9 @@ void ModelManager::Load(const ModelId& id, LoadRequest request, Deadline deadlin
                   if (!handle.ok()) return std::move(done)(std::move(handle).status());
                   std::move(done)((*handle)->load_report());
                 },
-                deadline, /*request=*/false};
-  Find(id, {.explicit_load = true, .reload = request.reload}, std::move(waiter));
+                deadline, /*request=*/false, request.priority};
+  Find(id, {.explicit_load = request.priority == LoadPriority::kNormal, .reload = request.reload},
+       std::move(waiter));
 }
 
 void ModelManager::SetHardPins(const std::vector<ModelId>& ids) {
@@ -93,6 +96,11 @@ Waiters::Ticket ModelManager::Find(const ModelId& id, ModelCache::FindOptions op
   const bool request = waiter.request;
   const Deadline deadline = waiter.deadline;
   ModelCache::FindResult found = cache_.Find(id, metrics, options, waiter);
+  PostLoadNext(found.post);
+  if (found.promoted != 0) {
+    deps_.metrics.LoadPromoted();
+    Promote(found.promoted);
+  }
   switch (found.outcome) {
     case ModelCache::Outcome::kHit:
       std::move(waiter.done)(std::move(found.handle), CacheResult::kHit);
@@ -105,7 +113,6 @@ Waiters::Ticket ModelManager::Find(const ModelId& id, ModelCache::FindOptions op
       break;
     case ModelCache::Outcome::kStart:
       if (request) metrics.CacheLookup(CacheResult::kLoad);
-      PostLoadNext();
       break;
   }
   if (found.stop) {
@@ -131,6 +138,7 @@ void ModelManager::ExpireWaiters() {
 
 void ModelManager::Answer(ModelCache::Leaver leaver, const absl::Status& why) {
   std::move(leaver.waiter.done)(why, leaver.waiter.result);
+  PostLoadNext(leaver.post);
   if (leaver.abandoned) RoomChanged();
 }
 
@@ -142,7 +150,7 @@ void ModelManager::Unload(const ModelId& id, absl::AnyInvocable<void() &&> done,
 }
 
 void ModelManager::Shutdown() {
-  Carry(cache_.Shutdown(), absl::UnavailableError("Server exiting"));
+  Carry(cache_.Shutdown(), ServerExiting());
 }
 
 // Out of the cache's lock: tells loads to stop, waiters why, and load threads to destroy.
@@ -196,18 +204,23 @@ std::vector<Metrics::Sample> ModelManager::Samples() const {
   by_dimension("hearth_loading_bytes", "Bytes reserved for loads under way.", usage.loading);
   by_dimension("hearth_unloading_bytes", "Bytes of models that are being freed.", usage.unloading);
 
-  double resident = 0, loading = 0, queued = 0, waiters = 0, pins = 0;
+  double resident = 0, loading = 0, waiters = 0, pins = 0;
+  std::array<double, 2> queued{};  // by priority
   for (const ModelCache::Row& row : cache_.Snapshot()) {
     resident += row.state == ModelState::kReady || row.state == ModelState::kDraining ? 1 : 0;
     loading += row.state == ModelState::kLoading ? 1 : 0;
-    queued += row.state == ModelState::kQueued ? 1 : 0;
+    queued[static_cast<std::size_t>(row.priority)] += row.state == ModelState::kQueued ? 1 : 0;
     waiters += static_cast<double>(row.waiters);
     pins += static_cast<double>(row.pins);
   }
   samples.push_back({"hearth_resident_models", "Models that are loaded.", {}, resident});
   samples.push_back({"hearth_loading_models", "Models that are being loaded.", {}, loading});
-  samples.push_back(
-      {"hearth_load_queue_depth", "Models that wait for a load thread or for room.", {}, queued});
+  for (const LoadPriority priority : {LoadPriority::kNormal, LoadPriority::kBackground}) {
+    samples.push_back({"hearth_load_queue_depth",
+                       "Models that wait for a load thread or for room.",
+                       {{"priority", std::string(ToString(priority))}},
+                       queued[static_cast<std::size_t>(priority)]});
+  }
   samples.push_back({"hearth_waiters", "Requests that wait for a model to load.", {}, waiters});
   samples.push_back({"hearth_pins", "Handles that keep a model from being evicted.", {}, pins});
   return samples;

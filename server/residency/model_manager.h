@@ -38,7 +38,12 @@ namespace hearth {
 // that has to wait for models in use holds no thread: it is parked and goes on when a handle is
 // dropped or bytes are freed.
 //
-// Thread-safe. Owns no thread: loads and unloads run on the Executor it was given, expiry of
+// Loads that somebody waits for run on one executor, loads in the background on another, which may be of threads that
+// count for less. A load is a chain of steps, estimate, make room, load and publish; when somebody begins to wait for
+// one in the background, its next step runs where it belongs now (ModelCache::Find has the rules). One in the
+// background displaces no model that is in demand (MayBeDisplaced): rather than that it ends with RESOURCE_EXHAUSTED.
+//
+// Thread-safe. Owns no thread: loads and unloads run on the Executors it was given, expiry of
 // waiters on the Timer. Outlived by what Deps refers to; outlives every ModelHandle it gave out.
 class ModelManager {
  public:
@@ -60,6 +65,7 @@ class ModelManager {
     const Clock& clock;
     Metrics& metrics;
     const EvictionPolicy* eviction = nullptr;  // null: GdsfPolicy
+    Executor* background_executor = nullptr;   // null: load_executor
   };
 
   ModelManager(Deps deps, Options options);
@@ -100,17 +106,21 @@ class ModelManager {
   // on a load or timer thread, so it must only hand over, not compute.
   // REQUIRES: `id` came from Catalog::Resolve, so the table cannot be made to grow from outside.
   Ticket Acquire(const ModelId& id, Deadline deadline, AcquireCallback done);
-  // Answers CANCELLED now if still waiting; otherwise does nothing. The load goes on.
+  // Answers CANCELLED now if still waiting; otherwise does nothing. The load goes on, in the background if no thread
+  // has come for it.
   void Cancel(Ticket ticket);
 
   // Loads now even inside a failure's back-off; `done` gets OK once resident, or the reason.
   // kNoDeadline waits for as long as it takes.
+  // `priority`: kBackground is for loads ahead of need. It respects back-offs, lets all others go first, and does
+  // not displace what is in demand: RESOURCE_EXHAUSTED then, which is not remembered.
   // `reload`: load anew even when resident (the file changed); a
   // load under way starts again. The old one answers requests until the new one is ready, if both
   // fit at once; else it leaves first, and requests wait for the new one. A reload that fails
   // before the old one had to leave changes nothing.
   struct LoadRequest {
     bool reload = false;
+    LoadPriority priority = LoadPriority::kNormal;
   };
   using LoadCallback = absl::AnyInvocable<void(absl::StatusOr<LoadReport>) &&>;
   void Load(const ModelId& id, LoadRequest request, Deadline deadline, LoadCallback done);
@@ -150,11 +160,13 @@ class ModelManager {
     CacheEntry& entry;
     std::uint64_t generation;
     std::stop_token stop;
+    LoadPriority priority;  // of the executor that runs its steps
     TimePoint started{};
     std::optional<ModelSpec> spec{};
     const Loader* loader = nullptr;
     LoadEstimate estimate{};
     bool wants_room = false;
+    bool has_room = false;
     std::uint64_t room_changes = 0;  // when it last looked for room
     ~PendingLoad() {
       if (wants_room) manager.cache_.WantRoom(false);
@@ -164,20 +176,26 @@ class ModelManager {
   enum class Room { kReserved, kLater };
 
   // load_path.cc: the cold path, top to bottom.
-  void LoadNext(TaskGroup::How how);
+  void LoadNext(LoadPriority priority, TaskGroup::How how);
   void LoadOne(LoadPtr load);
+  bool WasPromoted(const PendingLoad& load) const;
   absl::Status Estimate(PendingLoad& load) const;
   void UseWindow(PendingLoad& load) const;
   absl::StatusOr<Room> MakeRoom(PendingLoad& load);
   void Park(LoadPtr load, TaskGroup::How how);
   void Resume(LoadPtr load);
+  LoadPtr TakeResuming(std::uint64_t generation, LoadPriority priority);
+  void Promote(std::uint64_t generation);
   void Fail(PendingLoad& load, const absl::Status& error, bool remember);
   void Ready(PendingLoad& load, const LoadReport& report, ModelCache::Published published);
 
   // Runs the destructor, here, then gives the bytes back.
   void Free(ModelCache::Victim victim);
   void PostFree(ModelCache::Victim victim);
-  void PostLoadNext();
+  Executor& ExecutorOf(LoadPriority priority) const;
+  // Posted for every model that is queued, and again where its priority changes: so there are never fewer to come
+  // than there are loads of that priority, and one that finds none does nothing.
+  void PostLoadNext(ModelCache::Turn turn);
   // Bytes were freed, or a model fell idle: parked loads look again.
   void RoomChanged();
   void Wake(TaskGroup::How how);
@@ -194,8 +212,9 @@ class ModelManager {
 
   std::atomic<bool> waking_{false};  // a Wake() is posted
   Mutex mu_;
-  std::map<std::uint64_t, LoadPtr> parked_ ABSL_GUARDED_BY(mu_);  // by generation: oldest first
-  std::uint64_t room_changes_ ABSL_GUARDED_BY(mu_) = 0;           // Wake()s so far
+  std::map<std::uint64_t, LoadPtr> parked_ ABSL_GUARDED_BY(mu_);    // by generation: oldest first
+  std::map<std::uint64_t, LoadPtr> resuming_ ABSL_GUARDED_BY(mu_);  // their next step is posted
+  std::uint64_t room_changes_ ABSL_GUARDED_BY(mu_) = 0;             // Wake()s so far
 
   TaskGroup tasks_;  // its destructor waits for what still uses the members above
   Alarm alarm_;      // may post tasks, so it goes first

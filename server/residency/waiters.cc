@@ -45,13 +45,22 @@ std::size_t Waiters::count(const CacheEntry* entry) const {
   return found == by_entry_.end() ? 0 : found->second.size();
 }
 
-bool Waiters::HasRequest(const CacheEntry* entry) const {
+template <typename Is>
+bool Waiters::Any(const CacheEntry* entry, const Is& is) const {
   const auto found = by_entry_.find(entry);
   if (found == by_entry_.end()) return false;
   for (const Ticket ticket : found->second) {
-    if (by_ticket_.at(ticket).waiter.request) return true;
+    if (is(by_ticket_.at(ticket).waiter)) return true;
   }
   return false;
+}
+
+bool Waiters::HasRequest(const CacheEntry* entry) const {
+  return Any(entry, [](const Waiter& waiter) { return waiter.request; });
+}
+
+bool Waiters::HasNormal(const CacheEntry* entry) const {
+  return Any(entry, [](const Waiter& waiter) { return waiter.priority == LoadPriority::kNormal; });
 }
 
 std::optional<TimePoint> Waiters::next_deadline() const {

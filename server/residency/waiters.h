@@ -24,7 +24,8 @@ struct Waiter {
   // Called once, outside every lock.
   absl::AnyInvocable<void(absl::StatusOr<ModelHandle>, CacheResult) &&> done;
   Deadline deadline = kNoDeadline;
-  bool request = true;  // a request, served before somebody who loads ahead of need
+  bool request = true;  // a request, served before somebody who only wants the model loaded
+  LoadPriority priority = LoadPriority::kNormal;
   CacheResult result = CacheResult::kLoad;  // set when it is queued: started the load, or joined it
 };
 
@@ -46,9 +47,13 @@ class Waiters {
   std::size_t count() const { return by_ticket_.size(); }
   std::size_t count(const CacheEntry* entry) const;
   bool HasRequest(const CacheEntry* entry) const;
+  bool HasNormal(const CacheEntry* entry) const;  // of LoadPriority::kNormal
   std::optional<TimePoint> next_deadline() const;
 
  private:
+  template <typename Is>
+  bool Any(const CacheEntry* entry, const Is& is) const;
+
   struct Place {
     const CacheEntry* entry;
     Waiter waiter;

@@ -121,7 +121,8 @@ void Preloader::Start(const std::shared_ptr<State>& state, std::size_t generatio
   }
   const absl::StatusOr<ModelId> id = state->deps.catalog.Resolve(item.model, item.version);
   if (!id.ok()) return Loaded(state, generation, index, id.status());
-  state->deps.manager.Load(*id, {}, kNoDeadline,
+  const bool wanted = item.required || item.pin;
+  state->deps.manager.Load(*id, {.priority = wanted ? LoadPriority::kNormal : LoadPriority::kBackground}, kNoDeadline,
                            [state, generation, index](absl::StatusOr<LoadReport> report) {
                              Loaded(state, generation, index, report.status());
                            });
@@ -139,11 +140,15 @@ void Preloader::Loaded(const std::shared_ptr<State>& state, std::size_t generati
                           ? state->options.backoff
                           : std::min(entry.backoff * 2, state->options.max_backoff);
       const bool again = entry.item.required && !entry.ready;
-      log::Error(again ? "required model not loaded; trying again" : "preload failed",
-                 {{"model", entry.item.model},
-                  {"required", entry.item.required},
-                  {"retry_s", again ? ToSeconds(entry.backoff) : 0},
-                  {"reason", FromAbsl(status.message())}});
+      const bool no_room = !entry.item.required && absl::IsResourceExhausted(status);
+      const log::Level level = no_room ? log::Level::kInfo : log::Level::kError;
+      if (log::Enabled(level)) {
+        log::Write(level, again ? "required model not loaded; trying again" : "preload failed",
+                   {{"model", entry.item.model},
+                    {"required", entry.item.required},
+                    {"retry_s", again ? ToSeconds(entry.backoff) : 0},
+                    {"reason", FromAbsl(status.message())}});
+      }
       if (again) {
         const std::string model = entry.item.model;
         entry.retry = state->deps.timer.At(

@@ -27,7 +27,8 @@ struct PreloadItem {
 // list. What has been loaded once counts as there for good, so that an eviction does not make the
 // server unready. A required model that fails is tried again, with a
 // back-off and a fresh look at its files, until it is there: the daemon stays up and not ready, so that
-// whoever put the wrong file there can put the right one. An optional one is left to its first request.
+// whoever put the wrong file there can put the right one. An optional one is left to its first request. Unless it is
+// pinned, it is loaded in the background: where there is room, or where only models leave that nobody wants.
 //
 // Thread-safe.
 class Preloader {

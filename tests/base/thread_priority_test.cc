@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <sched.h>
+#include <sys/resource.h>
 
 #include <thread>
 
@@ -17,6 +18,17 @@ TEST(ThreadPriority, AThreadCanStandBackAndTheOthersStayAsTheyAre) {
   }).join();
   EXPECT_EQ(inside, SCHED_IDLE);
   EXPECT_EQ(::sched_getscheduler(0), before);
+}
+
+TEST(ThreadPriority, AThreadInTheBackgroundGetsLessThanTheOthers) {
+  const int before = ::getpriority(PRIO_PROCESS, 0);
+  int inside = before;
+  std::thread([&inside] {
+    RunThisThreadInBackground();
+    inside = ::getpriority(PRIO_PROCESS, 0);
+  }).join();
+  EXPECT_GT(inside, before) << "nice";
+  EXPECT_EQ(::getpriority(PRIO_PROCESS, 0), before);
 }
 
 }  // namespace

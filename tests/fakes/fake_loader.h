@@ -24,6 +24,7 @@ class FakeLoader final : public Loader {
     std::optional<Footprint> peak;    // what Estimate() says; none: as measured
     absl::Status estimate_error;
     absl::Status load_error;
+    std::function<void()> on_estimate;                               // before Estimate() decides
     std::function<void(const ModelSpec&, std::stop_token)> on_load;  // before Load() decides
   };
 
@@ -43,10 +44,16 @@ class FakeLoader final : public Loader {
   }
 
   absl::StatusOr<LoadEstimate> Estimate(const ModelSpec& spec) const override {
-    MutexLock lock(mu_);
-    const Script script = Find(spec.id.name);
-    ++estimates_by_model_[spec.id.name];
-    HEARTH_RETURN_IF_ERROR(Fault(estimate_faults_, ++estimates_));
+    Script script;
+    absl::Status fault;
+    {
+      MutexLock lock(mu_);
+      script = Find(spec.id.name);
+      ++estimates_by_model_[spec.id.name];
+      fault = Fault(estimate_faults_, ++estimates_);
+    }
+    if (script.on_estimate) script.on_estimate();
+    HEARTH_RETURN_IF_ERROR(fault);
     HEARTH_RETURN_IF_ERROR(script.estimate_error);
     return LoadEstimate{script.peak.value_or(script.model.footprint), script.model.footprint};
   }

@@ -202,5 +202,31 @@ TEST_F(Eviction, IsAlwaysEnoughAndNeverMoreThanNeeded) {
   ExpectEnoughAndNoMore([](EvictionCandidate&, std::mt19937&) {});
 }
 
+TEST(MayBeDisplaced, OnlyWhoIsNeitherUsedNorWantedNorYoung) {
+  const Duration half_life = std::chrono::hours(1);
+  const TimePoint now{std::chrono::hours(9)};
+  EvictionCandidate candidate;
+  candidate.last_used = now - half_life;
+  candidate.demand = 0.2;
+  EXPECT_TRUE(MayBeDisplaced(candidate, 0, now, half_life));
+  EXPECT_FALSE(MayBeDisplaced(candidate, 0, now - std::chrono::nanoseconds(1), half_life));
+  candidate.demand = 0.25;
+  EXPECT_FALSE(MayBeDisplaced(candidate, 0, now, half_life));
+  candidate.demand = 0.2;
+  candidate.young = true;
+  EXPECT_FALSE(MayBeDisplaced(candidate, 0, now, half_life));
+}
+
+TEST(MayBeDisplaced, NeverOneByTheOtherInTurn) {
+  const auto may = [](double stays, double comes) {
+    EvictionCandidate candidate;
+    candidate.demand = stays;
+    return MayBeDisplaced(candidate, comes, TimePoint(std::chrono::hours(9)), std::chrono::hours(1));
+  };
+  EXPECT_TRUE(may(4.9, 10));
+  EXPECT_FALSE(may(5, 10));
+  EXPECT_FALSE(may(10, 4.9));
+}
+
 }  // namespace
 }  // namespace hearth

@@ -56,7 +56,7 @@ class ManagerTest : public testing::Test {
     if (!manager_) return;
     manager_->CheckInvariants();
     manager_->Shutdown();
-    executor_.RunAll();
+    RunAll();
     manager_.reset();
     EXPECT_EQ(loader_.alive(), 0);
   }
@@ -77,7 +77,8 @@ class ManagerTest : public testing::Test {
               .timer = timer_,
               .clock = clock_,
               .metrics = metrics_,
-              .eviction = policy_},
+              .eviction = policy_,
+              .background_executor = &background_},
           options_);
     }
     return *manager_;
@@ -93,6 +94,12 @@ class ManagerTest : public testing::Test {
     return script;
   }
   void Exists(const std::string& model, std::uint64_t host) { loader_.Set(model, Sized(host)); }
+
+  // On both executors, until nothing is left to do.
+  void RunAll() {
+    while (executor_.RunAll() + background_.RunAll() > 0) {
+    }
+  }
 
   Cold Acquire(const std::string& model, Deadline deadline = kNoDeadline) {
     Cold cold;
@@ -134,7 +141,7 @@ class ManagerTest : public testing::Test {
   void Pass(Duration time) {
     clock_.Advance(time);
     timer_.RunDue();
-    executor_.RunAll();
+    RunAll();
   }
 
   ModelManager::Options options_;
@@ -144,6 +151,7 @@ class ManagerTest : public testing::Test {
   ModelOptions spec_options_;  // of every model
   fakes::ManualClock clock_;
   fakes::ManualExecutor executor_;
+  fakes::ManualExecutor background_;
   fakes::ManualTimer timer_{clock_};
   fakes::FakeLoader loader_;
   Metrics metrics_{{}};

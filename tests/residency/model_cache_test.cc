@@ -27,8 +27,13 @@ class ModelCacheTest : public testing::Test {
                   deadline, request};
     return cache_.Find(kVad, metrics_.Model("vad", 1), {}, waiter);
   }
+  ModelCache::FindResult FindAhead() {
+    Waiter waiter{[this](auto handle, CacheResult) { answers_.push_back(handle.ok() ? "ahead ok" : "ahead failed"); },
+                  kNoDeadline, /*request=*/false, LoadPriority::kBackground};
+    return cache_.Find(kVad, metrics_.Model("vad", 1), {}, waiter);
+  }
   CacheEntry& BeginLoad() {
-    CacheEntry& entry = *cache_.TakeQueued()->entry;
+    CacheEntry& entry = *cache_.TakeQueued(LoadPriority::kNormal)->entry;
     EXPECT_TRUE(cache_.TryBeginLoad(entry, kBytes));
     return entry;
   }
@@ -161,6 +166,39 @@ TEST_F(ModelCacheDeathTest, CheckInvariantsFindsABrokenTable) {
       },
       "charged");
   cache_.Fail(entry, absl::InternalError(""), false);
+}
+
+TEST_F(ModelCacheTest, WhoComesAfterALoadWasGivenUpDoesNotShareItsFate) {
+  FindAhead();
+  CacheEntry& entry = *cache_.TakeQueued(LoadPriority::kBackground)->entry;
+  ASSERT_TRUE(cache_.GiveUp(entry));
+  EXPECT_EQ(Find().outcome, ModelCache::Outcome::kJoined);
+  const ModelCache::Failed failed = cache_.Fail(entry, absl::ResourceExhaustedError("no room"), /*remember=*/false);
+  EXPECT_EQ(failed.requeued, LoadPriority::kNormal);
+  EXPECT_TRUE(failed.waiters.empty());
+  EXPECT_EQ(Publish(BeginLoad()).deliveries.size(), 2u);
+  Unload();
+}
+
+TEST_F(ModelCacheTest, ALoadThatSomebodyWaitsForIsNotGivenUp) {
+  FindAhead();
+  CacheEntry& entry = *cache_.TakeQueued(LoadPriority::kBackground)->entry;
+  Find();
+  EXPECT_FALSE(cache_.GiveUp(entry));
+  const ModelCache::Failed failed = cache_.Fail(entry, absl::InternalError("no"), /*remember=*/false);
+  EXPECT_FALSE(failed.requeued);
+  EXPECT_EQ(failed.waiters.size(), 2u);
+}
+
+TEST_F(ModelCacheTest, ALoadThatLostItsLastWaiterIsQueuedAgainForWhoComesThen) {
+  const auto ticket = Find().ticket;
+  CacheEntry& entry = *cache_.TakeQueued(LoadPriority::kNormal)->entry;
+  cache_.TakeWaiter(ticket);
+  ASSERT_FALSE(cache_.SetBlocked(entry, absl::ResourceExhaustedError("models in use")));
+  Find();
+  EXPECT_EQ(cache_.Fail(entry, absl::ResourceExhaustedError("models in use"), false).requeued, LoadPriority::kNormal);
+  EXPECT_EQ(Publish(BeginLoad()).deliveries.size(), 1u);
+  Unload();
 }
 
 }  // namespace

@@ -347,7 +347,8 @@ TEST_F(RandomTest, TheInvariantsHoldInEveryInterleaving) {
       case 3:
         if (pick(10) == 0) manager().SetHardPins({Id(model)});
         if (pick(10) == 0) manager().SetHardPins({});
-        loads.push_back(Load(model, {.reload = pick(2) == 0}));
+        loads.push_back(pick(2) == 0 ? Load(model, {.priority = LoadPriority::kBackground})
+                                     : Load(model, {.reload = pick(2) == 0}));
         break;
       case 4:
         ++unloads;
@@ -375,7 +376,7 @@ TEST_F(RandomTest, TheInvariantsHoldInEveryInterleaving) {
     const auto meddle = [&] {
       if (std::exchange(nested, true)) return;
       if (pick(2) == 0) act();
-      if (pick(2) == 0) executor_.RunOne();  // another load thread
+      if (pick(2) == 0) (pick(3) == 0 ? background_ : executor_).RunOne();  // another load thread
       manager().CheckInvariants();
       nested = false;
     };
@@ -386,17 +387,18 @@ TEST_F(RandomTest, TheInvariantsHoldInEveryInterleaving) {
   for (int step = 0; step < 20000; ++step) {
     act();
     for (std::uint64_t n = pick(4); n > 0; --n) executor_.RunOne();
+    for (std::uint64_t n = pick(3); n > 0; --n) background_.RunOne();
     manager().CheckInvariants();
     std::erase_if(colds, [](Cold& cold) { return cold.done() && (!cold.ok() || !cold->handle); });
     std::erase_if(loads, [](const auto& load) { return load.done(); });
   }
   manager().Shutdown();
-  executor_.RunAll();
+  RunAll();
   for (Cold& cold : colds) {
     ASSERT_TRUE(cold.done());
     if (cold.ok()) cold.Release();
   }
-  executor_.RunAll();
+  RunAll();
   for (const auto& load : loads) EXPECT_TRUE(load.done());
   EXPECT_EQ(unloaded, unloads);
   EXPECT_TRUE(manager().idle());

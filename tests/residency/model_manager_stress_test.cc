@@ -43,7 +43,8 @@ class StressTest : public testing::Test {
             .load_executor = pool_,
             .timer = timer_,
             .clock = clock_,
-            .metrics = metrics_};
+            .metrics = metrics_,
+            .background_executor = &background_};
   }
 
   fakes::FakeLoader loader_;
@@ -51,6 +52,7 @@ class StressTest : public testing::Test {
   Metrics metrics_{{}};
   ThreadTimer timer_;
   ThreadPool pool_{{.name = "load", .threads = 3, .on_thread_start = nullptr}};
+  ThreadPool background_{{.name = "preload", .threads = 2, .on_thread_start = nullptr}};
 };
 
 TEST_F(StressTest, EveryRequestIsAnsweredOnceAndEveryHandleIsGood) {
@@ -80,6 +82,13 @@ TEST_F(StressTest, EveryRequestIsAnsweredOnceAndEveryHandleIsGood) {
             break;
           case 2:
             loader_.FailLoad(1, absl::InternalError("injected"));
+            break;
+          case 4:
+          case 5:
+          case 6:
+            ++asked;
+            manager.Load(id, {.priority = LoadPriority::kBackground}, clock_.Now() + seconds(2),
+                         [&](const auto&) { ++answered; });
             break;
           case 3:
             manager.CheckInvariants();
@@ -121,6 +130,7 @@ TEST_F(StressTest, EveryRequestIsAnsweredOnceAndEveryHandleIsGood) {
   EXPECT_EQ(answered.load(), asked.load());
   EXPECT_EQ(manager.usage().used(), Bytes{});
   EXPECT_EQ(loader_.alive(), 0);
+  background_.Shutdown();
   pool_.Shutdown();  // completions run after the bytes are back, on the load threads
   EXPECT_EQ(unloaded.load(), unloads.load());
 }

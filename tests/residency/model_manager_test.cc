@@ -189,7 +189,7 @@ TEST_F(ModelManagerTest, ALoadNobodyWaitsForAnyMoreGoesOn) {
   Exists("vad", 10);
   Cold cold = Acquire("vad");
   manager().Cancel(cold.ticket);
-  executor_.RunAll();
+  RunAll();
   EXPECT_TRUE(IsResident("vad"));
 }
 
@@ -270,7 +270,8 @@ TEST_F(ModelManagerTest, SamplesAddUpToTheBudget) {
   EXPECT_EQ(value["hearth_budget_bytes/host"], 100);
   EXPECT_EQ(value["hearth_resident_bytes/host"], 30);
   EXPECT_EQ(value["hearth_resident_models/"], 1);
-  EXPECT_EQ(value["hearth_load_queue_depth/"], 1);
+  EXPECT_EQ(value["hearth_load_queue_depth/normal"], 1);
+  EXPECT_EQ(value["hearth_load_queue_depth/background"], 0);
   EXPECT_EQ(value["hearth_waiters/"], 1);
   executor_.RunAll();
 }

@@ -162,5 +162,47 @@ TEST_F(PreloaderTest, StopsTrying) {
   EXPECT_EQ(loader_.loads("a"), 1);
 }
 
+TEST_F(PreloaderTest, RequiredModelsThatDoNotFitTogetherDoNotEvictOneAnotherInTurn) {
+  for (const char* name : {"a", "b", "c"}) {
+    fakes::FakeModel::Options model = EchoModel();
+    model.footprint = {0, 600, {}};  // of 1000
+    AddModel(name, model);
+  }
+  const std::vector<PreloadItem> list = {{"a", std::nullopt, true, false},
+                                         {"b", std::nullopt, true, false},
+                                         {"c", std::nullopt, true, false}};
+  preloader_.Apply(list);
+  for (int hour = 0; hour < 5; ++hour) {
+    RunAll();
+    clock_.Advance(std::chrono::hours(1));
+    timer_.RunDue();
+    preloader_.Apply(list);  // SIGHUP
+  }
+  RunAll();
+  EXPECT_TRUE(preloader_.all_required_ready());
+  for (const char* name : {"a", "b", "c"}) EXPECT_EQ(loader_.loads(name), 1) << name;
+}
+
+TEST_F(PreloaderTest, AnOptionalModelTakesNobodysPlaceARequiredOrPinnedOneDoes) {
+  for (const char* name : {"hot", "optional", "required", "pinned"}) {
+    fakes::FakeModel::Options model = EchoModel();
+    model.footprint = {0, 600, {}};
+    AddModel(name, model);
+  }
+  const auto answer = Infer(Request("hot"));
+  RunAll();
+  ASSERT_TRUE(answer->has_value() && (*answer)->ok());
+  preloader_.Apply({{"optional", std::nullopt, /*required=*/false, /*pin=*/false}});
+  RunAll();
+  EXPECT_TRUE(Row("hot"));
+  EXPECT_FALSE(Row("optional"));
+  preloader_.Apply({{"required", std::nullopt, /*required=*/true, /*pin=*/false}});
+  RunAll();
+  EXPECT_TRUE(Row("required"));
+  preloader_.Apply({{"pinned", std::nullopt, /*required=*/false, /*pin=*/true}});
+  RunAll();
+  EXPECT_TRUE(Row("pinned"));
+}
+
 }  // namespace
 }  // namespace hearth
