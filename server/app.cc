@@ -259,7 +259,8 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c, const MemoryLimit&
                             .max_cold_wait = c.cache.max_cold_wait,
                             .demand_half_life = c.cache.demand_half_life,
                             .min_residency = c.cache.min_residency,
-                            .mapped_window = MappedWindow(c.cache, capacity)});
+                            .mapped_window = MappedWindow(c.cache, capacity),
+                            .refuse_hopeless = c.cache.refuse_hopeless});
   metrics->AddCollector([this] { return manager->Samples(); });
   infer = std::make_unique<InferService>(
       InferService::Deps{*catalog, *manager, *compute_pool, clock, *metrics},

@@ -97,6 +97,7 @@ struct ModelSlot {
   int failures = 0;                // in a row
   Demand demand;                   // of all its lives
   Duration reload{};               // what its loads took, half of it the last one's
+  Duration fastest_load{};         // of all; 0: none has been measured
 };
 
 // A hash table that is read without a lock and only grows: a slot per model that was ever asked

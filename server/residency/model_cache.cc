@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "server/base/check.h"
+#include "server/base/duration.h"
 #include "server/base/server_exiting.h"
 
 namespace hearth {
@@ -13,6 +14,14 @@ namespace {
 
 std::chrono::milliseconds CeilMilliseconds(Duration d) {
   return std::max(std::chrono::ceil<std::chrono::milliseconds>(d), std::chrono::milliseconds(1));
+}
+
+absl::Status TooLate(const ModelId& id, std::chrono::milliseconds fastest) {
+  return WithRetryAfter(
+      absl::UnavailableError(StrCat("model '", id.name, "' version ", id.version,
+                                    " is not loaded, and never was in less than ", FormatDuration(fastest),
+                                    ": too late for this request; it is being loaded, so ask again")),
+      fastest);
 }
 
 }  // namespace
@@ -124,6 +133,12 @@ ModelCache::FindResult ModelCache::Find(const ModelId& id, ModelMetrics& metrics
     waiter.result = CacheResult::kLoad;
   }
   incoming->reload |= options.reload && current != nullptr;
+  if (incoming->state == ModelState::kQueued && !incoming->stopping && IsHopeless(slot, waiter)) {
+    result.outcome = Outcome::kTooLate;
+    result.error = TooLate(id, CeilMilliseconds(slot.fastest_load));
+    CheckLocked();
+    return result;
+  }
   result.ticket = waiters_.Add(incoming, std::move(waiter));
   CheckLocked();
   return result;
@@ -161,6 +176,13 @@ CacheEntry& ModelCache::Enqueue(ModelSlot& slot, LoadPriority priority) {
   slot.incoming = entry;
   queue_.push_back(entry);
   return *entry;
+}
+
+// A factor of two, because the next load may well be faster than all before it: its file may have shrunk, or be in
+// the page cache this time.
+bool ModelCache::IsHopeless(const ModelSlot& slot, const Waiter& waiter) const {
+  if (!options_.refuse_hopeless || !waiter.request || waiter.deadline == kNoDeadline) return false;
+  return waiter.deadline - clock_.Now() < slot.fastest_load / 2;
 }
 
 ModelCache::Leaver ModelCache::MakeLeaver(Waiters::Taken taken) {

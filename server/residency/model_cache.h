@@ -39,6 +39,7 @@ class ModelCache {
     Duration max_failure_backoff{};
     Duration demand_half_life = std::chrono::hours(1);
     Duration min_residency{};        // younger ones are the last to be evicted
+    bool refuse_hopeless = true;     // requests whose deadline no load of theirs has ever kept
   };
   // A model on its way out, kUnloading. Destroy `model` outside every lock, then call Forget().
   struct Victim {
@@ -71,6 +72,7 @@ class ModelCache {
     kJoined,   // on its way already; `waiter` was queued
     kStart,    // now kQueued; `waiter` was queued
     kRefused,  // failed recently, or shutting down: `error`; `waiter` untouched
+    kTooLate,  // joined or started all the same, but hopeless for this one: `error`; `waiter` untouched but for `result`
   };
   struct FindResult {
     Outcome outcome = Outcome::kRefused;
@@ -83,12 +85,15 @@ class ModelCache {
   };
   // One look under one lock decides, so there is at most one load of a model.
   //
-  // A load has the highest priority of those who wait for it. When one of normal
+  // A load has the highest priority of those who wait for it, and of those it is too late for. When one of normal
   // priority comes, one that has not begun becomes normal; when the last of them leaves one that no thread has
   // come for yet, it goes back to the background: it may be wanted again soon, and a thread that has nothing better
   // to do may have it ready by then, but it must not keep others waiting. One that is parked for want of room is
   // dropped instead (Leaver::abandoned): it would hold its files open, and wait for room that nobody needs. One
   // that runs goes on where it runs, for its room is paid for.
+  //
+  // Hopeless (Options::refuse_hopeless): a request for a load that has not begun, whose deadline comes before half of
+  // the time that the fastest load of this model took has passed.
   FindResult Find(const ModelId& id, ModelMetrics& metrics, FindOptions options, Waiter& waiter)
       ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -216,6 +221,7 @@ class ModelCache {
   void Drained(CacheEntry& entry) ABSL_LOCKS_EXCLUDED(mu_);
   void Transition(CacheEntry& entry, ModelState to) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   CacheEntry& Enqueue(ModelSlot& slot, LoadPriority priority) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool IsHopeless(const ModelSlot& slot, const Waiter& waiter) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   Victim TakeOut(CacheEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::optional<Victim> Retire(CacheEntry& entry, EvictionReason reason)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

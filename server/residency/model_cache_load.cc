@@ -194,6 +194,7 @@ absl::StatusOr<ModelCache::Published> ModelCache::Publish(CacheEntry& entry,
   entry.last_used.store(entry.ready_at.time_since_epoch().count(), std::memory_order_relaxed);
   const Duration took = entry.report.total();
   slot.reload = slot.reload == Duration{} ? took : (slot.reload + took) / 2;
+  slot.fastest_load = slot.fastest_load == Duration{} ? took : std::min(slot.fastest_load, took);
   for (Waiter& waiter : waiters_.TakeAll(&entry)) {
     published.deliveries.push_back({std::move(waiter), ModelHandle(&entry)});
   }

@@ -32,7 +32,8 @@ ModelManager::ModelManager(Deps deps, Options options)
              {.failure_backoff = options.failure_backoff,
               .max_failure_backoff = options.max_failure_backoff,
               .demand_half_life = options.demand_half_life,
-              .min_residency = options.min_residency},
+              .min_residency = options.min_residency,
+              .refuse_hopeless = options.refuse_hopeless},
              {.drained = [this](ModelCache::Victim victim) { PostFree(std::move(victim)); },
               .unpinned = [this] { RoomChanged(); }}),
       alarm_(deps_.timer, [this] { ExpireWaiters(); }) {}
@@ -114,6 +115,10 @@ Waiters::Ticket ModelManager::Find(const ModelId& id, ModelCache::FindOptions op
     case ModelCache::Outcome::kStart:
       if (request) metrics.CacheLookup(CacheResult::kLoad);
       break;
+    case ModelCache::Outcome::kTooLate:
+      metrics.CacheLookup(waiter.result);
+      std::move(waiter.done)(std::move(found.error), waiter.result);
+      return 0;
   }
   if (found.stop) {
     found.stop->request_stop();

@@ -56,6 +56,7 @@ class ModelManager {
     Duration min_residency{};                                 // EvictionCandidate::young until then
     // What a model is charged whose weights are larger than capacity.mapped_bytes; 0: it is refused.
     std::uint64_t mapped_window = 0;
+    bool refuse_hopeless = true;  // ModelCache::Options
   };
   struct Deps {
     std::function<absl::StatusOr<ModelSpec>(const ModelId&)> find_spec;
@@ -96,7 +97,8 @@ class ModelManager {
   //                        models in use until `deadline` (with a retry hint)
   //   FAILED_PRECONDITION  larger than the whole budget: will never fit
   //   DEADLINE_EXCEEDED    `deadline` (or max_cold_wait) passed first; the load goes on
-  //   UNAVAILABLE          shutting down, or unloaded meanwhile
+  //   UNAVAILABLE          shutting down, or unloaded meanwhile; or no load of the model was ever fast enough for
+  //                        `deadline` (at once, with a retry hint; it is loaded)
   //   CANCELLED            Cancel(ticket)
   //   other                why the load failed
   // All who wait for a load hear the same. A failure is remembered: until a back-off has passed,

@@ -46,6 +46,7 @@ cache:
   failure_backoff: 1s
   max_failure_backoff: 90s
   max_cold_wait: 1500ms
+  refuse_hopeless: false
 loading: {threads: 3, background_threads: 2, populate: false}
 devices: {fake: {count: 2, memory: 6MiB, copy_rate: 1KiB}}
 compute: {threads: 5, intra_op_threads: 2}
@@ -105,6 +106,7 @@ TEST(ServerConfig, ReadsEveryKey) {
   EXPECT_EQ(config->cache.failure_backoff, 1s);
   EXPECT_EQ(config->cache.max_failure_backoff, 90s);
   EXPECT_EQ(config->cache.max_cold_wait, 1500ms);
+  EXPECT_FALSE(config->cache.refuse_hopeless);
   EXPECT_EQ(config->loading.threads, 3);
   EXPECT_EQ(config->loading.background_threads, 2);
   EXPECT_FALSE(config->loading.populate);

@@ -148,6 +148,26 @@ TEST_F(GrpcServerTest, ARecentFailureComesWithAHintWhenToAskAgain) {
   EXPECT_TRUE(context.GetServerTrailingMetadata().contains("grpc-retry-pushback-ms"));
 }
 
+TEST_F(GrpcServerTest, ARequestWhoseModelIsNeverLoadedInTimeIsRefusedAtOnceWithAHint) {
+  fakes::FakeLoader::Script big = Echo();
+  big.model.report = {};
+  big.model.report[LoadPhase::kBind].wall = std::chrono::hours(1);  // so it says
+  stack_.AddModel("big", big);
+  ASSERT_TRUE(Infer(FloatRequest("big")).ok());
+  std::promise<void> gone;
+  stack_.manager.Unload({"big", 1}, [&gone] { gone.set_value(); });
+  gone.get_future().wait();
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::minutes(5));
+  ModelInferResponse response;
+  const grpc::Status status = stub_->ModelInfer(&context, FloatRequest("big"), &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  const auto& trailers = context.GetServerTrailingMetadata();
+  const auto hint = trailers.find("grpc-retry-pushback-ms");
+  ASSERT_NE(hint, trailers.end());
+  EXPECT_EQ(hint->second, "3600000");
+}
+
 TEST_F(GrpcServerTest, AClientThatGoesAwayNoLongerWaits) {
   std::promise<void> loading;
   std::promise<void> go_on;

@@ -1,10 +1,11 @@
-// Whose load goes first, and who has to make room for it.
+// Whose load goes first, who has to make room for it, and who hears at once that it will be too late.
 #include "tests/residency/manager_fixture.h"
 
 namespace hearth {
 namespace {
 
 using std::chrono::hours;
+using std::chrono::milliseconds;
 using std::chrono::seconds;
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -289,6 +290,95 @@ TEST_F(PriorityTest, WhoeverGivesUpWaitingForRoomIsCounted) {
   RunAll();
   EXPECT_THAT(States("new"), IsEmpty());
   EXPECT_TRUE(Exposes("hearth_loads_dropped_total{reason=\"abandoned\"} 1"));
+}
+
+// --- too late ------------------------------------------------------------------------------------
+
+class TooLateTest : public PriorityTest {
+ protected:
+  // Not resident, but known to load in `times`.
+  void Measured(const std::string& model, std::vector<Duration> times) {
+    for (const Duration time : times) {
+      auto script = Sized(10);
+      script.model.report[LoadPhase::kBind].wall = time;
+      loader_.Set(model, script);
+      Load(model);
+      RunAll();
+      ASSERT_TRUE(IsResident(model));
+      manager().Unload(Id(model), [] {});
+      RunAll();
+    }
+  }
+};
+
+TEST_F(TooLateTest, ARequestThatNoLoadWasEverFastEnoughForIsRefusedAtOnceAndTheNextOneIsWarm) {
+  Measured("big", {seconds(30), seconds(10), seconds(20)});
+  Cold cold = Acquire("big", clock_.Now() + seconds(4));
+  EXPECT_THAT(cold.status(), Fails(kUnavailable, "never was in less than 10s"));
+  EXPECT_EQ(RetryAfter(cold.status()), seconds(10));
+  EXPECT_EQ(timer_.pending(), 0u);
+  executor_.RunAll();
+  EXPECT_TRUE(IsResident("big")) << "loaded like for any other request";
+}
+
+TEST_F(TooLateTest, WhoMightJustBeServedWaits) {
+  Measured("big", {seconds(10)});
+  Cold cold = Acquire("big", clock_.Now() + seconds(5) + milliseconds(1));
+  EXPECT_FALSE(cold.done());
+  executor_.RunAll();
+  EXPECT_TRUE(cold.ok());
+}
+
+TEST_F(TooLateTest, NobodyIsRefusedBeforeALoadWasMeasured) {
+  Exists("new", 10);
+  Cold cold = Acquire("new", clock_.Now() + milliseconds(2));
+  EXPECT_FALSE(cold.done());
+}
+
+TEST_F(TooLateTest, ALoadUnderWayMayBeDoneAtAnyMoment) {
+  Measured("big", {seconds(10)});
+  auto script = Sized(10);
+  Cold cold;
+  script.on_load = [&](auto&, auto) { cold = Acquire("big", clock_.Now() + seconds(1)); };
+  loader_.Set("big", script);
+  Load("big");
+  RunAll();
+  EXPECT_TRUE(cold.ok()) << cold.status();
+}
+
+TEST_F(TooLateTest, ItTakesAQueuedLoadOutOfTheBackgroundAllTheSame) {
+  Measured("big", {seconds(10)});
+  Prefetch("big");
+  Cold cold = Acquire("big", clock_.Now() + seconds(1));
+  EXPECT_EQ(cold.status().code(), kUnavailable);
+  executor_.RunAll();
+  EXPECT_TRUE(IsResident("big"));
+}
+
+TEST_F(TooLateTest, ItMakesRoomLikeAnyOtherRequest) {
+  Measured("big", {seconds(10)});
+  Resident("other", 95);
+  Cold cold = Acquire("big", clock_.Now() + seconds(1));
+  EXPECT_EQ(cold.status().code(), kUnavailable);
+  RunAll();
+  EXPECT_TRUE(IsResident("big"));
+}
+
+TEST_F(TooLateTest, CountsAsAMiss) {
+  Measured("big", {seconds(10)});
+  Acquire("big", clock_.Now() + seconds(1));
+  Acquire("big", clock_.Now() + seconds(1));
+  EXPECT_TRUE(Exposes("hearth_cache_misses_total{kind=\"load\",model=\"big\",version=\"1\"} 1"));
+  EXPECT_TRUE(Exposes("hearth_cache_misses_total{kind=\"wait\",model=\"big\",version=\"1\"} 1"));
+}
+
+TEST_F(TooLateTest, WhoeverPrefersToWaitCan) {
+  options_.refuse_hopeless = false;
+  Measured("big", {seconds(10)});
+  Cold cold = Acquire("big", clock_.Now() + seconds(1));
+  EXPECT_FALSE(cold.done());
+  Pass(seconds(1));
+  EXPECT_EQ(cold.status().code(), kDeadlineExceeded);
 }
 
 }  // namespace
