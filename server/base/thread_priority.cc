@@ -13,7 +13,7 @@ namespace {
 constexpr int kIoprioWhoProcess = 1;  // a thread, to the kernel
 constexpr int kIoprioClassIdle = 3 << 13;
 constexpr int kIoprioLeastOfBestEffort = (2 << 13) + 7;
-constexpr int kNice = 10;
+constexpr int kNicer = 10;
 
 }  // namespace
 
@@ -26,7 +26,8 @@ void RunThisThreadWhenIdle() {
 void RunThisThreadInBackground() {
   const sched_param none{};
   ::pthread_setschedparam(::pthread_self(), SCHED_BATCH, &none);
-  ::setpriority(PRIO_PROCESS, 0, kNice);  // of this thread only, on Linux
+  // Of this thread only, on Linux; the kernel caps it.
+  ::setpriority(PRIO_PROCESS, 0, ::getpriority(PRIO_PROCESS, 0) + kNicer);
   ::syscall(SYS_ioprio_set, kIoprioWhoProcess, 0, kIoprioLeastOfBestEffort);
 }
 

@@ -32,6 +32,9 @@ void RunSmallProgram() {
 void InitialiseTorch() {
   static const bool once = [] {
     at::set_num_interop_threads(1);
+    // The thread that torch.jit.fork runs on comes with its first use and has the priority of who uses it: not that of
+    // a thread that loads ahead of need.
+    at::launch([] {});
     torch::jit::populate_upgraders_graph_map();
     // The first program that is run has the JIT compile its library of derivatives, 25 ms for nothing:
     // weights here need no gradients, but the executor asks what could be differentiated.

@@ -139,6 +139,18 @@ class Slow(nn.Module):
         return x
 
 
+def double(x: Tensor) -> Tensor:
+    return x * 2
+
+
+class Forks(nn.Module):
+    """Has a part of its work done on another thread."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        other = torch.jit.fork(double, x)
+        return x + torch.jit.wait(other)
+
+
 def save(module, file):
     """Scripts (unless it is scripted already) and saves; returns the file."""
     file = pathlib.Path(file)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import queue
 import signal
 import socket
@@ -322,6 +323,20 @@ def test_models_in_the_configuration_are_resident_before_it_is_ready(start, fold
         assert client.is_server_ready() and client.is_model_ready("good")
         assert np.array_equal(infer_floats(client, "good"), FLOATS * 2)
     assert server.metric("hearth_cache_misses_total", model="good") == 0
+
+
+def test_threads_that_load_ahead_of_need_count_for_less_and_nobody_else_with_them(start, folder):
+    models.write_model(folder, "forks", models.Forks(),
+                       options="inputs:\n  - {name: x, datatype: FP32, shape: [4]}\n")
+    server = start(folder, config={"models": [{"name": "forks", "required": False}]})
+    wait_until(lambda: server.metric("hearth_resident_models") == 1)
+    assert server.metric("hearth_load_queue_seconds_count", priority="background") == 1
+    niceness = {}
+    for task in pathlib.Path(f"/proc/{server.process.pid}/task").iterdir():
+        name = (task / "comm").read_text().strip()
+        niceness.setdefault(os.getpriority(os.PRIO_PROCESS, int(task.name)), set()).add(name)
+    assert niceness.pop(os.getpriority(os.PRIO_PROCESS, 0) + 10) == {"preload-0"}
+    assert len(niceness) == 1, niceness
 
 
 def test_a_second_daemon_on_the_port_is_an_error_that_says_so(server, repository, tmp_path):
