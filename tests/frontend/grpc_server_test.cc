@@ -172,9 +172,9 @@ TEST_F(GrpcServerTest, AClientThatGoesAwayNoLongerWaits) {
   std::promise<void> loading;
   std::promise<void> go_on;
   fakes::FakeLoader::Script slow = Echo();
-  slow.on_load = [&](const ModelSpec&, std::stop_token) {
+  slow.on_load = [&loading, may_go_on = go_on.get_future().share()](const ModelSpec&, std::stop_token) {
     loading.set_value();
-    go_on.get_future().wait();
+    may_go_on.wait();  // its own: the test may be over before this is reached
   };
   stack_.AddModel("slow", slow);
   grpc::ClientContext context;
