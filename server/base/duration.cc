@@ -1,9 +1,11 @@
 #include "server/base/duration.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_format.h"
 
 namespace hearth {
 namespace {
@@ -58,6 +60,20 @@ std::string FormatDuration(Duration duration) {
     if (ns % unit == 0) return StrCat(ns / unit, name);
   }
   return StrCat(ns, "ns");
+}
+
+std::string RoughDuration(Duration duration) {
+  const double seconds = std::max(0.0, ToSeconds(duration));
+  if (seconds < 0.0009995) return absl::StrFormat("%.0fus", seconds * 1e6);
+  if (seconds < 0.9995) return absl::StrFormat("%.0fms", seconds * 1e3);
+  if (seconds < 9.95) return absl::StrFormat("%.1fs", seconds);
+  const auto whole = static_cast<std::int64_t>(seconds + 0.5);
+  if (whole < 60) return StrCat(whole, "s");
+  const std::int64_t minutes = (whole + 30) / 60;
+  if (minutes < 60) return StrCat(minutes, "m");
+  if (minutes < 24 * 60) return absl::StrFormat("%dh %02dm", minutes / 60, minutes % 60);
+  const std::int64_t hours = (minutes + 30) / 60;
+  return absl::StrFormat("%dd %02dh", hours / 24, hours % 24);
 }
 
 }  // namespace hearth

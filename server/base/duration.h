@@ -17,4 +17,7 @@ namespace hearth {
 // back. REQUIRES: not negative.
 [[nodiscard]] std::string FormatDuration(Duration duration);
 
+// For sentences, to two digits or so: "850us", "12ms", "4.6s", "40s", "5m", "2h 05m", "3d 04h".
+[[nodiscard]] std::string RoughDuration(Duration duration);
+
 }  // namespace hearth

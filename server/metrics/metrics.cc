@@ -36,7 +36,10 @@ constexpr std::array<std::string_view, kCodes> kCodeNames = {
 
 constexpr std::array kEvictionReasons = {EvictionReason::kCapacity, EvictionReason::kUnload,
                                          EvictionReason::kReload, EvictionReason::kShutdown,
-                                         EvictionReason::kDataLoss};
+                                         EvictionReason::kDataLoss, EvictionReason::kEvict};
+
+// Who comes back sooner than this need not have gone.
+constexpr Duration kThrash = std::chrono::minutes(1);
 
 constexpr std::array kLoadPriorities = {LoadPriority::kNormal, LoadPriority::kBackground};
 constexpr std::array kLoadDrops = {LoadDrop::kAbandoned, LoadDrop::kNoRoom};
@@ -53,6 +56,13 @@ const prometheus::Histogram::BucketBoundaries& LoadBuckets() {
   static const prometheus::Histogram::BucketBoundaries kBuckets = {
       0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
       0.5,    1,      2.5,   5,      10,    30,   60,    120,  300};
+  return kBuckets;
+}
+
+// From what comes and goes at once to what stays for a week.
+const prometheus::Histogram::BucketBoundaries& StayBuckets() {
+  static const prometheus::Histogram::BucketBoundaries kBuckets = {
+      1, 5, 15, 60, 300, 900, 3600, 3 * 3600, 12 * 3600, 24 * 3600, 7 * 24 * 3600};
   return kBuckets;
 }
 
@@ -141,7 +151,7 @@ std::string_view ToString(CacheResult result) {
 
 std::string_view ToString(EvictionReason reason) {
   constexpr std::array<std::string_view, kEvictionReasons.size()> kNames = {
-      "capacity", "unload", "reload", "shutdown", "data_loss"};
+      "capacity", "unload", "reload", "shutdown", "data_loss", "evict"};
   return kNames[static_cast<std::size_t>(reason)];
 }
 
@@ -170,6 +180,7 @@ struct ModelMetrics::Impl {
   prometheus::Counter& hits;
   prometheus::Counter& waits;
   prometheus::Counter& loads;
+  prometheus::Counter& refusals;
   std::unique_ptr<TritonModelMetrics> triton;  // null unless asked for
   // request_seconds holds failures too; this is its share of successes, for totals().
   std::atomic<std::int64_t> succeeded_ns{0};
@@ -208,6 +219,8 @@ void ModelMetrics::CacheLookup(CacheResult result) {
   }
 }
 
+void ModelMetrics::CacheRefused() { impl_->refusals.Increment(); }
+
 ModelMetrics::Totals ModelMetrics::totals() const {
   return {static_cast<std::uint64_t>(impl_->succeeded.Value()),
           static_cast<std::uint64_t>(impl_->requests.SumOfFailures()),
@@ -228,9 +241,14 @@ struct Metrics::Impl {
   Counters& inferences;
   Counters& hits;
   Counters& misses;
+  Counters& refusals;
   Counters& loads;
   prometheus::Histogram& load_seconds;
   Histograms& phase_seconds;
+  prometheus::Histogram& resident_seconds;
+  prometheus::Histogram& idle_seconds;
+  prometheus::Histogram& away_seconds;
+  prometheus::Counter& thrash;
   Gauges& reload_ok;
   Gauges& reload_time;
   CodeCounters refused;
@@ -262,6 +280,8 @@ Metrics::Impl::Impl(const Options& options)
                          "Requests that found their model resident.")),
       misses(CounterFamily(registry, "hearth_cache_misses_total",
                            "Requests that joined a load under way (wait) or started one (load).")),
+      refusals(CounterFamily(registry, "hearth_cache_refusals_total",
+                             "Requests refused because the model's load failed a moment ago.")),
       loads(
           CounterFamily(registry, "hearth_loads_total", "Loads that ended, by gRPC status code.")),
       load_seconds(
@@ -269,6 +289,18 @@ Metrics::Impl::Impl(const Options& options)
               .Add({}, LoadBuckets())),
       phase_seconds(HistogramFamily(registry, "hearth_load_phase_seconds",
                                     "Duration of each phase of successful loads.")),
+      resident_seconds(HistogramFamily(registry, "hearth_eviction_resident_seconds",
+                                       "How long models had been loaded that made room for others.")
+                           .Add({}, StayBuckets())),
+      idle_seconds(HistogramFamily(registry, "hearth_eviction_idle_seconds",
+                                   "How long models had been idle that made room for others.")
+                       .Add({}, StayBuckets())),
+      away_seconds(HistogramFamily(registry, "hearth_eviction_away_seconds",
+                                   "How long models had been away that made room and were loaded again.")
+                       .Add({}, StayBuckets())),
+      thrash(CounterFamily(registry, "hearth_thrash_total",
+                           "Models loaded again within a minute of having made room for others.")
+                 .Add({})),
       reload_ok(GaugeFamily(registry, "hearth_config_last_reload_successful",
                             "1 if the configuration was good when last read, else 0.")),
       reload_time(GaugeFamily(registry, "hearth_config_last_reload_success_timestamp_seconds",
@@ -318,6 +350,7 @@ std::unique_ptr<ModelMetrics> Metrics::Impl::NewModel(std::string_view model,
       .hits = hits.Add(labels),
       .waits = misses.Add(With(labels, "kind", ToString(CacheResult::kWait))),
       .loads = misses.Add(With(labels, "kind", ToString(CacheResult::kLoad))),
+      .refusals = refusals.Add(labels),
       .triton = triton ? triton->Model(labels) : nullptr,
   });
   return std::unique_ptr<ModelMetrics>(new ModelMetrics(std::move(impl)));
@@ -358,6 +391,16 @@ void Metrics::LoadDropped(LoadDrop drop) { impl_->drops[static_cast<std::size_t>
 
 void Metrics::Evicted(EvictionReason reason) {
   impl_->evictions[static_cast<std::size_t>(reason)]->Increment();
+}
+
+void Metrics::MadeRoom(Duration resident, Duration idle) {
+  impl_->resident_seconds.Observe(ToSeconds(resident));
+  impl_->idle_seconds.Observe(ToSeconds(idle));
+}
+
+void Metrics::CameBack(Duration away) {
+  impl_->away_seconds.Observe(ToSeconds(away));
+  if (away < kThrash) impl_->thrash.Increment();
 }
 
 void Metrics::ConfigReloaded(bool successful, WallTime when) {

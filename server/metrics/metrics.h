@@ -32,7 +32,7 @@ struct RequestTimes {
 enum class CacheResult : std::uint8_t { kHit, kWait, kLoad };
 std::string_view ToString(CacheResult result);  // "hit", "wait", "load"
 
-enum class EvictionReason : std::uint8_t { kCapacity, kUnload, kReload, kShutdown, kDataLoss };
+enum class EvictionReason : std::uint8_t { kCapacity, kUnload, kReload, kShutdown, kDataLoss, kEvict };
 std::string_view ToString(EvictionReason reason);  // "capacity", "data_loss"
 
 // Whose turn a load is. kNormal: a request or an explicit load waits for it, or the configuration requires the model.
@@ -65,6 +65,7 @@ class ModelMetrics {
   void RequestSucceeded(const RequestTimes& times, std::int64_t batch_size);
   void RequestFailed(absl::StatusCode code, Duration total);
   void CacheLookup(CacheResult result);
+  void CacheRefused();  // a request, for the failure of a load a moment ago
   Totals totals() const;
 
  private:
@@ -109,6 +110,10 @@ class Metrics {
   void LoadPromoted();
   void LoadDropped(LoadDrop drop);
   void Evicted(EvictionReason reason);
+  // A model made room for another: so long after it was loaded, and after it was last used.
+  void MadeRoom(Duration resident, Duration idle);
+  // One that had made room is loaded again, so long after it.
+  void CameBack(Duration away);
   void ConfigReloaded(bool successful, WallTime when);
 
   // Values that are read when somebody scrapes: bytes by dimension, queue depths, states. `collect`

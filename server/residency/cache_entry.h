@@ -93,11 +93,15 @@ struct ModelSlot {
   // Guarded by ModelCache::mu_.
   std::vector<std::unique_ptr<CacheEntry>> entries;
   CacheEntry* incoming = nullptr;  // queued, loading or failed: one at most
-  bool pinned = false;             // hard pin: never evicted
+  bool configured_pin = false;     // hard pins: never evicted while either holds
+  bool asked_pin = false;
   int failures = 0;                // in a row
   Demand demand;                   // of all its lives
   Duration reload{};               // what its loads took, half of it the last one's
   Duration fastest_load{};         // of all; 0: none has been measured
+  TimePoint evicted_at{};          // made room for another; since its latest load, if at all
+
+  bool pinned() const { return configured_pin || asked_pin; }
 };
 
 // A hash table that is read without a lock and only grows: a slot per model that was ever asked

@@ -26,7 +26,7 @@ struct CacheRow {
   TimePoint last_used{};
   WallTime loaded_at{};            // ready, draining
   std::uint64_t revision = 0;      // ready, draining: ModelSpec::revision of what was loaded
-  bool pinned = false;             // hard pin: never evicted
+  bool pinned = false;             // hard pin, of the configuration or asked for: never evicted
   std::size_t waiters = 0;
   LoadPriority priority = LoadPriority::kNormal;  // queued, loading
   LoadReport load_report;          // ready, draining

@@ -106,4 +106,17 @@ std::optional<std::vector<std::size_t>> ChooseVictims(
   return needed;
 }
 
+std::vector<Bytes> BytesThatComeBack(const std::vector<EvictionCandidate>& candidates,
+                                     const std::vector<std::size_t>& chosen, Ledger settled) {
+  std::vector<Bytes> freed;
+  for (const std::size_t i : chosen) {
+    const Bytes before = settled.used();
+    settled.Remove(*candidates[i].footprint, HoldPhase::kResident);
+    const Bytes after = settled.used();
+    freed.push_back({before.device_bytes - after.device_bytes, before.host_bytes - after.host_bytes,
+                     before.mapped_bytes - after.mapped_bytes});
+  }
+  return freed;
+}
+
 }  // namespace hearth

@@ -23,6 +23,7 @@ struct EvictionCandidate {
   std::uint64_t generation = 0;  // which life of `entry` this is
   ModelId id;
   std::shared_ptr<const Footprint> footprint;
+  TimePoint ready_at{};
   TimePoint last_used{};
   std::uint64_t hits = 0;
   double demand = 0;   // uses, fading (demand.h); also of earlier lives
@@ -80,5 +81,10 @@ class GdsfPolicy final : public EvictionPolicy {
 std::optional<std::vector<std::size_t>> ChooseVictims(
     const std::vector<EvictionCandidate>& candidates, const EvictionPolicy& policy, TimePoint now,
     Ledger settled, const Bytes& capacity, const Footprint& need);
+
+// What really comes back with each of `chosen`, indices of the candidates that leave in this order; the sum is what all
+// of them bring. `settled` as above.
+std::vector<Bytes> BytesThatComeBack(const std::vector<EvictionCandidate>& candidates,
+                                     const std::vector<std::size_t>& chosen, Ledger settled);
 
 }  // namespace hearth

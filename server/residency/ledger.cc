@@ -15,6 +15,10 @@ Bytes operator+(const Bytes& a, const Bytes& b) {
           a.mapped_bytes + b.mapped_bytes};
 }
 
+Bytes SumOf(const Footprint& footprint) {
+  return {footprint.device_bytes, footprint.host_bytes, footprint.mapped_bytes()};
+}
+
 bool operator<=(const Bytes& a, const Bytes& b) {
   return a.device_bytes <= b.device_bytes && a.host_bytes <= b.host_bytes &&
          a.mapped_bytes <= b.mapped_bytes;

@@ -22,6 +22,9 @@ struct Bytes {
 
 Bytes operator+(const Bytes& a, const Bytes& b);
 
+// What somebody is charged who shares nothing with anybody.
+Bytes SumOf(const Footprint& footprint);
+
 // In every dimension.
 bool operator<=(const Bytes& a, const Bytes& b);
 

@@ -52,6 +52,9 @@ void ModelManager::LoadOne(LoadPtr load) {
     if (!room.ok()) return Fail(*load, room.status(), /*remember=*/false);
     if (*room == Room::kLater) return Park(std::move(load), TaskGroup::How::kRun);
     load->has_room = true;
+    events_.Add({.kind = CacheEventKind::kLoading,
+                 .id = load->entry.slot.id,
+                 .bytes = SumOf(load->estimate.peak)});
     if (WasPromoted(*load)) return Resume(std::move(load));
   }
 
@@ -130,8 +133,9 @@ absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
     }
     std::optional<ModelCache::EvictionView> view = cache_.ViewForEviction(entry);
     if (!view) return Room::kLater;  // its bytes are on their way
-    const auto chosen = ChooseVictims(view->candidates, policy_, deps_.clock.Now(),
-                                      std::move(view->settled), budget_.capacity(), need);
+    const TimePoint now = deps_.clock.Now();
+    const auto chosen =
+        ChooseVictims(view->candidates, policy_, now, view->settled, budget_.capacity(), need);
     if (!chosen && !view->displaces) {
       if (!cache_.GiveUp(entry)) continue;  // somebody waits for it now
       deps_.metrics.LoadDropped(LoadDrop::kNoRoom);
@@ -154,6 +158,7 @@ absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
     std::optional<std::vector<ModelCache::Victim>> victims =
         cache_.TakeVictims(entry, need, candidates);
     if (!victims) continue;  // one of them was asked for meanwhile: it stays, and another is picked
+    TellEvictions(id, need, {view->candidates, *chosen, view->settled, now});
     for (ModelCache::Victim& victim : *victims) {
       const ModelId& old = victim.entry->slot.id;
       log::Info("model evicted", {{"model", old.name},
@@ -163,6 +168,34 @@ absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
                                                          need.mapped_bytes())}});
       Free(std::move(victim));
     }
+  }
+}
+
+void ModelManager::TellEvictions(const ModelId& for_whom, const Footprint& need, const Choice& choice) {
+  const std::vector<Bytes> freed = BytesThatComeBack(choice.candidates, choice.chosen, choice.settled);
+  std::vector<double> losses;
+  for (const EvictionCandidate& candidate : choice.candidates) {
+    losses.push_back(policy_.Loss(candidate, choice.now));
+  }
+  for (std::size_t i = 0; i < choice.chosen.size(); ++i) {
+    const EvictionCandidate& victim = choice.candidates[choice.chosen[i]];
+    const double loss = losses[choice.chosen[i]];
+    const auto colder = std::count_if(losses.begin(), losses.end(), [loss](double l) { return l < loss; });
+    const Duration resident = choice.now - victim.ready_at;
+    const Duration idle = choice.now - victim.last_used;
+    deps_.metrics.MadeRoom(resident, idle);
+    events_.Add({.kind = CacheEventKind::kEvicted,
+                 .id = victim.id,
+                 .bytes = freed[i],
+                 .resident = resident,
+                 .idle = idle,
+                 .hits = victim.hits,
+                 .cause = EvictionCause{.made_room_for = for_whom,
+                                        .needed = SumOf(need),
+                                        .loss = loss,
+                                        .rank = static_cast<std::size_t>(colder) + 1,
+                                        .candidates = losses.size(),
+                                        .demand = victim.demand}});
   }
 }
 
@@ -241,7 +274,13 @@ void ModelManager::Wake(TaskGroup::How how) {
 void ModelManager::Fail(PendingLoad& load, const absl::Status& error, bool remember) {
   const ModelId& id = load.entry.slot.id;
   ModelCache::Failed failed = cache_.Fail(load.entry, error, remember);
-  deps_.metrics.LoadFinished(id.name, error.code(), deps_.clock.Now() - load.started, {});
+  const Duration took = deps_.clock.Now() - load.started;
+  deps_.metrics.LoadFinished(id.name, error.code(), took, {});
+  events_.Add({.kind = CacheEventKind::kFailed,
+               .id = id,
+               .took = took,
+               .waiters = failed.waiters.size(),
+               .error = error});
   // That there was no room for what nobody waits for is nothing to warn of.
   const bool harmless = load.priority == LoadPriority::kBackground && absl::IsResourceExhausted(error);
   const log::Level level = harmless ? log::Level::kInfo : log::Level::kWarning;
@@ -253,6 +292,7 @@ void ModelManager::Fail(PendingLoad& load, const absl::Status& error, bool remem
                                            {"waiters", failed.waiters.size()}});
   }
   for (Waiter& waiter : failed.waiters) std::move(waiter.done)(failed.error, waiter.result);
+  if (failed.requeued) TellQueued(id, *failed.requeued == LoadPriority::kNormal);
   PostLoadNext(failed.requeued);
   RoomChanged();
 }
@@ -268,6 +308,13 @@ void ModelManager::Ready(PendingLoad& load, const LoadReport& report,
     }
   }
   deps_.metrics.LoadFinished(id.name, absl::StatusCode::kOk, total, phases);
+  if (published.away) deps_.metrics.CameBack(*published.away);
+  events_.Add({.kind = CacheEventKind::kReady,
+               .id = id,
+               .bytes = published.charged,
+               .took = total,
+               .waiters = published.deliveries.size(),
+               .away = published.away});
   const auto phase_ms = [&report](LoadPhase phase) { return ToMilliseconds(report[phase].wall); };
   log::Info("model ready", {{"model", id.name},
                             {"version", id.version},

@@ -94,9 +94,7 @@ ModelCache::FindResult ModelCache::Find(const ModelId& id, ModelMetrics& metrics
     result.error = ServerExiting();
     return result;
   }
-  ModelSlot* known = index_.Find(id);
-  ModelSlot& slot = known != nullptr ? *known : index_.Insert(id, metrics);
-
+  ModelSlot& slot = SlotOf(id, metrics);
   CacheEntry* current = slot.current.load(std::memory_order_relaxed);
   if (current != nullptr && !options.reload && current->pins.TryPin()) {
     if (waiter.request) Touched(*current);
@@ -146,11 +144,26 @@ ModelCache::FindResult ModelCache::Find(const ModelId& id, ModelMetrics& metrics
 
 void ModelCache::SetHardPins(const std::vector<HardPin>& pins) {
   MutexLock lock(mu_);
-  for (const auto& slot : index_.slots()) slot->pinned = false;
-  for (const HardPin& pin : pins) {
-    ModelSlot* known = index_.Find(pin.id);
-    (known != nullptr ? *known : index_.Insert(pin.id, pin.metrics)).pinned = true;
-  }
+  for (const auto& slot : index_.slots()) slot->configured_pin = false;
+  for (const HardPin& pin : pins) SlotOf(pin.id, pin.metrics).configured_pin = true;
+}
+
+ModelCache::Pins ModelCache::SetAskedPin(const HardPin& pin, bool pinned) {
+  MutexLock lock(mu_);
+  ModelSlot& slot = SlotOf(pin.id, pin.metrics);
+  slot.asked_pin = pinned;
+  return {slot.configured_pin, slot.asked_pin};
+}
+
+ModelCache::Pins ModelCache::pins(const ModelId& id) const {
+  MutexLock lock(mu_);
+  const ModelSlot* slot = index_.Find(id);
+  return slot == nullptr ? Pins{} : Pins{slot->configured_pin, slot->asked_pin};
+}
+
+ModelSlot& ModelCache::SlotOf(const ModelId& id, ModelMetrics& metrics) {
+  ModelSlot* known = index_.Find(id);
+  return known != nullptr ? *known : index_.Insert(id, metrics);
 }
 
 // A fresh entry, or the failed one once more.
@@ -300,6 +313,30 @@ ModelCache::Leaving ModelCache::BeginUnload(const ModelId& id, EvictionReason re
   CheckLocked();
   leaving.gone.push_back(std::move(completion));  // not under the lock, should it be the last
   return leaving;
+}
+
+absl::StatusOr<std::optional<ModelCache::Victim>> ModelCache::BeginEvict(
+    const ModelId& id, const std::shared_ptr<Completion>& completion) {
+  const auto refused = [&id](std::string_view why) {
+    return absl::FailedPreconditionError(StrCat("model '", id.name, "' version ", id.version, " ", why));
+  };
+  MutexLock lock(mu_);
+  ModelSlot* slot = index_.Find(id);
+  if (slot == nullptr) return std::nullopt;
+  CacheEntry* current = slot->current.load(std::memory_order_relaxed);
+  if (current == nullptr) {
+    const bool coming = slot->incoming != nullptr && IsComing(slot->incoming->state);
+    if (coming) return refused("is being loaded; evict it when it is ready, or unload it");
+    return std::nullopt;
+  }
+  if (slot->pinned()) return refused("is pinned; unpin it first, or unload it");
+  if (!current->pins.TryClose()) return refused("is in use; ask again when it is idle, or unload it");
+  current->leaving = EvictionReason::kEvict;
+  current->reservation.BeginUnloading();
+  Victim victim = TakeOut(*current);
+  current->on_gone.push_back(completion);
+  CheckLocked();
+  return victim;
 }
 
 ModelCache::Leaving ModelCache::Shutdown() {

@@ -113,9 +113,17 @@ class ModelCache {
     ModelId id;
     ModelMetrics& metrics;
   };
-  // These and no others are hard-pinned from now on: never evicted once resident, however often
-  // they leave and come back.
+  // These and no others are hard-pinned by the configuration from now on: never evicted once resident,
+  // however often they leave and come back.
   void SetHardPins(const std::vector<HardPin>& pins) ABSL_LOCKS_EXCLUDED(mu_);
+  // Who says that a model is never evicted. One is enough.
+  struct Pins {
+    bool configured = false;
+    bool asked = false;
+  };
+  // A pin of its own, beside the configuration's, which it neither sets nor lifts. What holds then.
+  Pins SetAskedPin(const HardPin& pin, bool pinned) ABSL_LOCKS_EXCLUDED(mu_);
+  Pins pins(const ModelId& id) const ABSL_LOCKS_EXCLUDED(mu_);
 
   // --- A load, step by step ----------------------------------------------------------------------
 
@@ -164,7 +172,9 @@ class ModelCache {
   };
   struct Published {
     std::vector<Delivery> deliveries;
-    std::optional<Victim> replaced;  // the generation before, if nobody used it
+    std::optional<Victim> replaced{};  // the generation before, if nobody used it
+    Bytes charged{};                   // what was measured
+    std::optional<Duration> away{};    // since it made room for another model
   };
   // kLoading -> kReady, charged what was measured, its weights a window if that is what was reserved.
   // Every waiter's pin is taken before anybody can evict the model. An error leaves the model with the caller, who destroys it and calls Fail():
@@ -193,6 +203,11 @@ class ModelCache {
   // `completion` is let go when the bytes of all of it are back.
   Leaving BeginUnload(const ModelId& id, EvictionReason reason,
                       std::shared_ptr<Completion> completion) ABSL_LOCKS_EXCLUDED(mu_);
+  // kReady -> kUnloading where nobody holds or pins it; nothing, if it is not resident. `completion` is let go
+  // when its bytes are back. FAILED_PRECONDITION: it is in use, pinned or being loaded.
+  absl::StatusOr<std::optional<Victim>> BeginEvict(const ModelId& id,
+                                                   const std::shared_ptr<Completion>& completion)
+      ABSL_LOCKS_EXCLUDED(mu_);
   // BeginUnload of everything; Find() refuses from now on.
   Leaving Shutdown() ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -220,6 +235,7 @@ class ModelCache {
   void Unpin(CacheEntry& entry) noexcept ABSL_LOCKS_EXCLUDED(mu_);
   void Drained(CacheEntry& entry) ABSL_LOCKS_EXCLUDED(mu_);
   void Transition(CacheEntry& entry, ModelState to) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  ModelSlot& SlotOf(const ModelId& id, ModelMetrics& metrics) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   CacheEntry& Enqueue(ModelSlot& slot, LoadPriority priority) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool IsHopeless(const ModelSlot& slot, const Waiter& waiter) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   Victim TakeOut(CacheEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

@@ -50,7 +50,7 @@ absl::Status ModelCache::CheckCanFit(const CacheEntry& entry, const Footprint& n
   {
     MutexLock lock(mu_);
     for (const auto& slot : index_.slots()) {
-      if (!slot->pinned || slot.get() == &entry.slot) continue;
+      if (!slot->pinned() || slot.get() == &entry.slot) continue;
       for (const auto& other : slot->entries) {
         if (other->state != ModelState::kReady && other->state != ModelState::kLoading) continue;
         hard_pinned.Add(*other->reservation.footprint(), HoldPhase::kLoading);
@@ -92,12 +92,13 @@ std::optional<ModelCache::EvictionView> ModelCache::ViewForEviction(const CacheE
   const double own_demand = entry.slot.demand.At(now, options_.demand_half_life);
   for (const auto& slot : index_.slots()) {
     CacheEntry* current = slot->current.load(std::memory_order_relaxed);
-    if (current == nullptr || slot->pinned || current->pins.count() != 0) continue;
+    if (current == nullptr || slot->pinned() || current->pins.count() != 0) continue;
     CountHits(*current);
     view.candidates.push_back({.entry = current,
                                .generation = current->generation,
                                .id = slot->id,
                                .footprint = current->reservation.footprint(),
+                               .ready_at = current->ready_at,
                                .last_used = TimePoint(Duration(current->last_used.load(std::memory_order_relaxed))),
                                .hits = current->hits_counted,
                                .demand = slot->demand.At(now, options_.demand_half_life),
@@ -119,7 +120,7 @@ std::optional<std::vector<ModelCache::Victim>> ModelCache::TakeVictims(
   for (const EvictionCandidate& candidate : chosen) {
     CacheEntry& victim = *candidate.entry;
     const bool same = victim.generation == candidate.generation &&
-                      victim.state == ModelState::kReady && !victim.slot.pinned;
+                      victim.state == ModelState::kReady && !victim.slot.pinned();
     const bool used = victim.last_used.load(std::memory_order_relaxed) != candidate.last_used.time_since_epoch().count();
     if (!same || (used && entry.priority == LoadPriority::kBackground) || !victim.pins.TryClose()) break;
     closed.push_back(&victim);
@@ -131,6 +132,7 @@ std::optional<std::vector<ModelCache::Victim>> ModelCache::TakeVictims(
       std::vector<Victim> victims;
       for (CacheEntry* victim : closed) {
         victim->leaving = EvictionReason::kCapacity;
+        victim->slot.evicted_at = clock_.Now();
         victims.push_back(TakeOut(*victim));
       }
       CheckLocked();
@@ -180,6 +182,7 @@ absl::StatusOr<ModelCache::Published> ModelCache::Publish(CacheEntry& entry,
   }
   ModelSlot& slot = entry.slot;
   Published published;
+  published.charged = SumOf(measured);
   if (CacheEntry* before = slot.current.load(std::memory_order_relaxed)) {
     published.replaced = Retire(*before, EvictionReason::kReload);
   }
@@ -192,6 +195,9 @@ absl::StatusOr<ModelCache::Published> ModelCache::Publish(CacheEntry& entry,
   entry.hits_counted = 0;
   entry.ready_at = clock_.Now();
   entry.last_used.store(entry.ready_at.time_since_epoch().count(), std::memory_order_relaxed);
+  if (const TimePoint evicted = std::exchange(slot.evicted_at, TimePoint{}); evicted != TimePoint{}) {
+    published.away = entry.ready_at - evicted;
+  }
   const Duration took = entry.report.total();
   slot.reload = slot.reload == Duration{} ? took : (slot.reload + took) / 2;
   slot.fastest_load = slot.fastest_load == Duration{} ? took : std::min(slot.fastest_load, took);

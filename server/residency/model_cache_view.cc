@@ -29,7 +29,7 @@ std::vector<ModelCache::Row> ModelCache::Snapshot() const {
         row.last_used = TimePoint(Duration(entry->last_used.load(std::memory_order_relaxed)));
         row.loaded_at = entry->loaded_at;
         row.revision = entry->revision;
-        row.pinned = slot->pinned && !IsLeaving(entry->state);
+        row.pinned = slot->pinned() && !IsLeaving(entry->state);
         row.waiters = waiters_.count(entry.get());
         row.priority = entry->priority;
         row.load_report = entry->report;

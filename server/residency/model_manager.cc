@@ -28,6 +28,7 @@ ModelManager::ModelManager(Deps deps, Options options)
       options_(options),
       policy_(deps_.eviction != nullptr ? *deps_.eviction : Gdsf()),
       budget_(options.capacity),
+      events_(deps_.clock),
       cache_(budget_, deps_.clock,
              {.failure_backoff = options.failure_backoff,
               .max_failure_backoff = options.max_failure_backoff,
@@ -91,12 +92,41 @@ void ModelManager::SetHardPins(const std::vector<ModelId>& ids) {
   RoomChanged();  // also for the worse: who can never fit beside them need not wait
 }
 
+ModelCache::Pins ModelManager::Pin(const ModelId& id) {
+  const ModelCache::Pins pins = cache_.SetAskedPin({id, deps_.metrics.Model(id.name, id.version)}, true);
+  RoomChanged();  // as in SetHardPins
+  return pins;
+}
+
+ModelCache::Pins ModelManager::Unpin(const ModelId& id) {
+  const ModelCache::Pins pins = cache_.SetAskedPin({id, deps_.metrics.Model(id.name, id.version)}, false);
+  RoomChanged();
+  return pins;
+}
+
+void ModelManager::Evict(const ModelId& id, EvictCallback done) {
+  const auto answer = std::make_shared<absl::StatusOr<bool>>(true);
+  auto gone = std::make_shared<Completion>(
+      [answer, done = std::move(done)]() mutable { std::move(done)(*std::move(answer)); });
+  absl::StatusOr<std::optional<ModelCache::Victim>> victim = cache_.BeginEvict(id, gone);
+  if (!victim.ok()) {
+    *answer = victim.status();
+  } else if (!victim->has_value()) {
+    *answer = false;
+  } else {
+    PostFree(**std::move(victim));
+  }
+}
+
 Waiters::Ticket ModelManager::Find(const ModelId& id, ModelCache::FindOptions options,
                                    Waiter waiter) {
   ModelMetrics& metrics = deps_.metrics.Model(id.name, id.version);
   const bool request = waiter.request;
   const Deadline deadline = waiter.deadline;
   ModelCache::FindResult found = cache_.Find(id, metrics, options, waiter);
+  const bool started = found.outcome == ModelCache::Outcome::kStart ||
+                       (found.outcome == ModelCache::Outcome::kTooLate && waiter.result == CacheResult::kLoad);
+  if (started) TellQueued(id, request);
   PostLoadNext(found.post);
   if (found.promoted != 0) {
     deps_.metrics.LoadPromoted();
@@ -107,6 +137,10 @@ Waiters::Ticket ModelManager::Find(const ModelId& id, ModelCache::FindOptions op
       std::move(waiter.done)(std::move(found.handle), CacheResult::kHit);
       return 0;
     case ModelCache::Outcome::kRefused:
+      if (request && !cache_.shutting_down()) {  // so a failure is remembered
+        metrics.CacheRefused();
+        events_.Add({.kind = CacheEventKind::kRefused, .id = id, .error = found.error});
+      }
       std::move(waiter.done)(std::move(found.error), CacheResult::kWait);
       return 0;
     case ModelCache::Outcome::kJoined:
@@ -175,6 +209,7 @@ void ModelManager::PostFree(ModelCache::Victim victim) {
 void ModelManager::Free(ModelCache::Victim victim) {
   const EvictionReason reason = victim.entry->leaving;
   const ModelId& id = victim.entry->slot.id;
+  if (reason != EvictionReason::kCapacity) TellLeft(*victim.entry);  // else MakeRoom has told why
   victim.model.reset();
   deps_.metrics.Evicted(reason);
   if (reason != EvictionReason::kCapacity) {
@@ -183,6 +218,24 @@ void ModelManager::Free(ModelCache::Victim victim) {
   }
   const auto gone = cache_.Forget(*victim.entry);
   RoomChanged();
+}
+
+void ModelManager::TellQueued(const ModelId& id, bool request) {
+  events_.Add({.kind = CacheEventKind::kQueued, .id = id, .request = request});
+}
+
+// REQUIRES: `entry` is kUnloading and the caller's to free, so that nobody else writes to it.
+void ModelManager::TellLeft(const CacheEntry& entry) {
+  const TimePoint now = deps_.clock.Now();
+  const TimePoint used(Duration(entry.last_used.load(std::memory_order_relaxed)));
+  events_.Add({.kind = entry.leaving == EvictionReason::kEvict ? CacheEventKind::kEvicted
+                                                               : CacheEventKind::kUnloaded,
+               .id = entry.slot.id,
+               .bytes = SumOf(*entry.reservation.footprint()),
+               .reason = entry.leaving,
+               .resident = now - entry.ready_at,
+               .idle = now - used,
+               .hits = entry.hits.load(std::memory_order_relaxed)});
 }
 
 std::vector<ModelId> ModelManager::Remaining() const {

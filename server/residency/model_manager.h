@@ -19,6 +19,7 @@
 #include "server/metrics/metrics.h"
 #include "server/model/loader.h"
 #include "server/residency/alarm.h"
+#include "server/residency/event_log.h"
 #include "server/residency/eviction.h"
 #include "server/residency/memory_budget.h"
 #include "server/residency/model_cache.h"
@@ -127,10 +128,20 @@ class ModelManager {
   using LoadCallback = absl::AnyInvocable<void(absl::StatusOr<LoadReport>) &&>;
   void Load(const ModelId& id, LoadRequest request, Deadline deadline, LoadCallback done);
 
-  // These and no others are hard-pinned from now on: never evicted. A pin outlives unloads, reloads
+  // These and no others are hard-pinned by the configuration from now on: never evicted. A pin outlives unloads, reloads
   // and failures; it loads nothing by itself.
   // REQUIRES: `ids` came from the catalog.
   void SetHardPins(const std::vector<ModelId>& ids);
+  // A hard pin beside the configuration's, held until Unpin or the end of the process: neither touches the other's.
+  // A model is evicted only when both have gone. What holds then. REQUIRES: `id` came from the catalog.
+  ModelCache::Pins Pin(const ModelId& id);
+  ModelCache::Pins Unpin(const ModelId& id);
+  ModelCache::Pins pins(const ModelId& id) const { return cache_.pins(id); }
+
+  // Lets a model go that is idle and not pinned, as if its bytes were wanted: the next request loads it again.
+  // `done` is told when they are back; false: it was not resident. FAILED_PRECONDITION: in use, pinned, or on its way.
+  using EvictCallback = absl::AnyInvocable<void(absl::StatusOr<bool>) &&>;
+  void Evict(const ModelId& id, EvictCallback done);
 
   // Stops handing out `id`, frees it when the last handle is gone, then calls `done` (its bytes are
   // back by then). OK also when it was not resident. A load under way is stopped: its waiters get
@@ -141,6 +152,8 @@ class ModelManager {
 
   std::vector<ModelCache::Row> Snapshot() const { return cache_.Snapshot(); }
   MemoryBudget::Usage usage() const { return budget_.usage(); }
+  // What happened, and why. Hits are not in it.
+  EventLog& events() { return events_; }
   // For Metrics::AddCollector: bytes by dimension, models, queue depth, waiters.
   std::vector<Metrics::Sample> Samples() const;
 
@@ -176,6 +189,13 @@ class ModelManager {
   };
   using LoadPtr = std::unique_ptr<PendingLoad>;
   enum class Room { kReserved, kLater };
+  // What MakeRoom weighed when it chose who goes.
+  struct Choice {
+    const std::vector<EvictionCandidate>& candidates;
+    const std::vector<std::size_t>& chosen;
+    const Ledger& settled;
+    TimePoint now{};
+  };
 
   // load_path.cc: the cold path, top to bottom.
   void LoadNext(LoadPriority priority, TaskGroup::How how);
@@ -184,6 +204,7 @@ class ModelManager {
   absl::Status Estimate(PendingLoad& load) const;
   void UseWindow(PendingLoad& load) const;
   absl::StatusOr<Room> MakeRoom(PendingLoad& load);
+  void TellEvictions(const ModelId& for_whom, const Footprint& need, const Choice& choice);
   void Park(LoadPtr load, TaskGroup::How how);
   void Resume(LoadPtr load);
   LoadPtr TakeResuming(std::uint64_t generation, LoadPriority priority);
@@ -194,6 +215,8 @@ class ModelManager {
   // Runs the destructor, here, then gives the bytes back.
   void Free(ModelCache::Victim victim);
   void PostFree(ModelCache::Victim victim);
+  void TellQueued(const ModelId& id, bool request);
+  void TellLeft(const CacheEntry& entry);
   Executor& ExecutorOf(LoadPriority priority) const;
   // Posted for every model that is queued, and again where its priority changes: so there are never fewer to come
   // than there are loads of that priority, and one that finds none does nothing.
@@ -210,6 +233,7 @@ class ModelManager {
   const Options options_;
   const EvictionPolicy& policy_;
   MemoryBudget budget_;
+  EventLog events_;
   ModelCache cache_;
 
   std::atomic<bool> waking_{false};  // a Wake() is posted

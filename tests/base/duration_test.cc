@@ -42,5 +42,13 @@ TEST(FormatDuration, IsReadBackAsTheSameTime) {
   }
 }
 
+TEST(RoughDuration, IsShortAndNeverSaysSixty) {
+  const std::pair<Duration, const char*> cases[] = {
+      {0s, "0us"},    {850us, "850us"},   {12ms, "12ms"},      {999700us, "1.0s"}, {4600ms, "4.6s"},
+      {9960ms, "10s"}, {59600ms, "1m"},   {40min, "40m"},      {3590s, "1h 00m"},  {125min, "2h 05m"},
+      {1439min, "23h 59m"}, {24h, "1d 00h"}, {76h, "3d 04h"}, {-5s, "0us"}};
+  for (const auto& [duration, text] : cases) EXPECT_EQ(RoughDuration(duration), text);
+}
+
 }  // namespace
 }  // namespace hearth

@@ -44,6 +44,9 @@ void FillEverything(Metrics& metrics) {
   metrics.LoadFinished("vad.en-8k_x", absl::StatusCode::kOk, std::chrono::milliseconds(3),
                        {{"map", std::chrono::milliseconds(1)}});
   metrics.Evicted(EvictionReason::kCapacity);
+  metrics.MadeRoom(std::chrono::hours(2), std::chrono::minutes(40));
+  metrics.CameBack(std::chrono::seconds(59));
+  model.CacheRefused();
   metrics.ConfigReloaded(true, WallTime(std::chrono::seconds(1'700'000'000)));
   metrics.AddCollector([] {
     return std::vector<Metrics::Sample>{

@@ -123,6 +123,21 @@ TEST(Metrics, CountsRefusalsLoadsPhasesAndEvictions) {
   EXPECT_EQ(Value(metrics, R"(hearth_evictions_total{reason="data_loss"})"), 0);
 }
 
+TEST(Metrics, TellsHowLongModelsHadBeenThereThatMadeRoomAndWhoCameBackTooSoon) {
+  Metrics metrics({});
+  EXPECT_EQ(Value(metrics, "hearth_thrash_total"), 0);
+  metrics.MadeRoom(std::chrono::hours(2), std::chrono::minutes(40));
+  EXPECT_EQ(Value(metrics, "hearth_eviction_resident_seconds_sum"), 7200);
+  EXPECT_EQ(Value(metrics, R"(hearth_eviction_idle_seconds_bucket{le="900"})"), 0);
+  EXPECT_EQ(Value(metrics, R"(hearth_eviction_idle_seconds_bucket{le="3600"})"), 1);
+  metrics.CameBack(std::chrono::seconds(59));
+  metrics.CameBack(std::chrono::seconds(60));
+  EXPECT_EQ(Value(metrics, "hearth_eviction_away_seconds_count"), 2);
+  EXPECT_EQ(Value(metrics, "hearth_thrash_total"), 1);
+  metrics.Model("m", 1).CacheRefused();
+  EXPECT_EQ(Value(metrics, R"(hearth_cache_refusals_total{model="m",version="1"})"), 1);
+}
+
 TEST(Metrics, SaysWhatIsRunning) {
   Metrics metrics({.version = "1.2.3", .commit = "abc", .torch = "2.13.0", .grpc = "1.51.1"});
   EXPECT_EQ(

@@ -1,0 +1,97 @@
+#include "server/residency/cache_event.h"
+
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "server/base/bytes.h"
+#include "server/base/duration.h"
+
+namespace hearth {
+namespace {
+
+std::string ErrorText(const absl::Status& error) {
+  return StrCat(FromAbsl(error.message()), " (", CodeName(error.code()), ")");
+}
+
+std::string Count(std::uint64_t count, std::string_view one, std::string_view many) {
+  return StrCat(count, " ", count == 1 ? one : many);
+}
+
+std::string Lately(double demand) {
+  if (demand < 0.05) return "not asked for lately";
+  return absl::StrFormat("asked for about %.*f times lately", demand < 10 ? 1 : 0, demand);
+}
+
+std::string Stay(const CacheEvent& event) {
+  return StrCat("resident for ", RoughDuration(event.resident), ", idle for ", RoughDuration(event.idle));
+}
+
+std::string DescribeEviction(const CacheEvent& event) {
+  if (!event.cause) return StrCat("on request; ", Stay(event), ", ", Count(event.hits, "hit", "hits"));
+  const EvictionCause& cause = *event.cause;
+  const std::string rank = cause.rank == 1 ? "the coldest" : StrCat("number ", cause.rank);
+  return StrCat("for ", ToString(cause.made_room_for), ": ", Describe(cause.needed), " needed, ",
+                Describe(event.bytes), " came back; ", rank, " of ",
+                Count(cause.candidates, "candidate", "candidates"), " by score, ", Lately(cause.demand), "; ",
+                Stay(event));
+}
+
+std::string_view Why(EvictionReason reason) {
+  switch (reason) {
+    case EvictionReason::kCapacity:
+      return "to make room";
+    case EvictionReason::kUnload:
+      return "by an explicit unload";
+    case EvictionReason::kReload:
+      return "to be loaded anew";
+    case EvictionReason::kShutdown:
+      return "because the server stops";
+    case EvictionReason::kDataLoss:
+      return "because its files changed or are damaged";
+    case EvictionReason::kEvict:
+      return "on request";
+  }
+  return "";
+}
+
+std::string DescribeReady(const CacheEvent& event) {
+  std::string text = StrCat("after ", RoughDuration(event.took), ", with ", Describe(event.bytes));
+  if (event.waiters > 0) text += StrCat(", for ", Count(event.waiters, "waiter", "waiters"));
+  if (event.away) text += StrCat("; it had been evicted for ", RoughDuration(*event.away));
+  return text;
+}
+
+}  // namespace
+
+std::string Describe(const Bytes& bytes) {
+  const std::pair<std::string_view, std::uint64_t> parts[] = {
+      {"device", bytes.device_bytes}, {"host", bytes.host_bytes}, {"mapped", bytes.mapped_bytes}};
+  std::string text;
+  for (const auto& [dimension, count] : parts) {
+    if (count == 0) continue;
+    text += StrCat(text.empty() ? "" : " and ", FormatBytes(count), " of ", dimension);
+  }
+  return text.empty() ? "no memory" : text + " memory";
+}
+
+std::string Describe(const CacheEvent& event) {
+  switch (event.kind) {
+    case CacheEventKind::kQueued:
+      return event.request ? "for a request" : "ahead of requests";
+    case CacheEventKind::kLoading:
+      return StrCat("with ", Describe(event.bytes), " reserved");
+    case CacheEventKind::kReady:
+      return DescribeReady(event);
+    case CacheEventKind::kFailed:
+      return StrCat("after ", RoughDuration(event.took), ": ", ErrorText(event.error));
+    case CacheEventKind::kEvicted:
+      return DescribeEviction(event);
+    case CacheEventKind::kUnloaded:
+      return StrCat(Why(event.reason), "; ", Stay(event), ", ", Count(event.hits, "hit", "hits"));
+    case CacheEventKind::kRefused:
+      return StrCat("because its load failed a moment ago: ", ErrorText(event.error));
+  }
+  return "";
+}
+
+}  // namespace hearth

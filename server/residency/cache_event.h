@@ -1,0 +1,74 @@
+// One thing that happened to a model in the cache, and what it was about.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "server/base/clock.h"
+#include "server/base/status.h"
+#include "server/metrics/metrics.h"
+#include "server/model/signature.h"
+#include "server/residency/ledger.h"
+
+namespace hearth {
+
+enum class CacheEventKind : std::uint8_t {
+  kQueued,    // somebody asked for it, and a load thread will come
+  kLoading,   // there is room, and the load has begun
+  kReady,
+  kFailed,    // its load
+  kEvicted,   // made room for another model, or went because Evict said so
+  kUnloaded,  // left for any other reason
+  kRefused,   // asked for while the failure of its load is remembered
+};
+
+// The word in `hearth events` and on the wire.
+constexpr std::string_view ToString(CacheEventKind kind) {
+  constexpr std::array<std::string_view, 7> kNames = {"queued",  "loading",  "ready",  "failed",
+                                                      "evicted", "unloaded", "refused"};
+  return kNames[static_cast<std::size_t>(kind)];
+}
+
+// Why it was this one that had to make room.
+struct EvictionCause {
+  ModelId made_room_for;
+  Bytes needed;                // what that model reserved
+  double loss = 0;             // what its absence was reckoned to cost (EvictionPolicy::Loss)
+  std::size_t rank = 1;        // by that, among the candidates: 1 would be missed the least
+  std::size_t candidates = 1;  // models that could have gone
+  double demand = 0;           // uses, fading (demand.h)
+};
+
+// A value. Fields that a kind does not name are as they are here.
+struct CacheEvent {
+  CacheEventKind kind = CacheEventKind::kQueued;
+  ModelId id{};
+  // Set by EventLog::Add.
+  std::uint64_t sequence = 0;  // from 1 on, in the order in which they were told, without gaps
+  WallTime time{};             // for people
+  TimePoint at{};              // for ages
+
+  bool request = false;     // queued: for a request, and not ahead of any
+  Bytes bytes{};            // loading: reserved. ready, unloaded: charged. evicted: that came back
+  Duration took{};          // ready, failed: since a load thread took it
+  std::size_t waiters = 0;  // ready, failed: who waited for it
+  std::optional<Duration> away{};  // ready: since it had made room for others
+  absl::Status error{};            // failed, refused: why
+  EvictionReason reason = EvictionReason::kCapacity;  // evicted, unloaded
+  Duration resident{}, idle{};                        // evicted, unloaded: until then
+  std::uint64_t hits = 0;                             // evicted, unloaded: while it was here
+  std::optional<EvictionCause> cause{};               // evicted to make room
+};
+
+// What follows the kind's word in a sentence, without times of the day: "for resnet-50:1: 412 MiB of mapped memory
+// needed, 380 MiB came back; ...". May be empty.
+std::string Describe(const CacheEvent& event);
+
+// "3 MiB of host and 412 MiB of mapped memory"; "no memory".
+std::string Describe(const Bytes& bytes);
+
+}  // namespace hearth
