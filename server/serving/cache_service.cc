@@ -1,0 +1,89 @@
+#include "server/serving/cache_service.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "server/serving/infer_service.h"
+
+namespace hearth {
+
+absl::StatusOr<ModelId> CacheService::Find(const std::string& model, const std::string& version) const {
+  HEARTH_ASSIGN_OR_RETURN(const std::optional<std::int64_t> number, ParseVersion(version));
+  const std::vector<std::int64_t> versions = deps_.catalog.Versions(model);
+  if (!number && !versions.empty()) return ModelId{model, versions.back()};
+  if (number) {
+    ModelId id{model, *number};
+    const bool listed = std::find(versions.begin(), versions.end(), *number) != versions.end();
+    if (listed || RowOf(id)) return id;
+  }
+  return deps_.catalog.Resolve(model, number);  // says what is wrong
+}
+
+std::optional<ModelCache::Row> CacheService::RowOf(const ModelId& id) const {
+  std::optional<ModelCache::Row> newest;
+  for (ModelCache::Row& row : deps_.manager.Snapshot()) {  // oldest generation first
+    if (row.id == id) newest = std::move(row);
+  }
+  return newest;
+}
+
+absl::StatusOr<CacheService::Prefetched> CacheService::Prefetch(const std::string& model,
+                                                                const std::string& version) {
+  HEARTH_ASSIGN_OR_RETURN(const std::optional<std::int64_t> number, ParseVersion(version));
+  HEARTH_ASSIGN_OR_RETURN(ModelId id, deps_.catalog.Resolve(model, number));
+  Prefetched prefetched{std::move(id)};
+  if (const std::optional<ModelCache::Row> row = RowOf(prefetched.id)) {
+    prefetched.before = row->state;
+    const Duration left = row->retry_at - deps_.clock.Now();
+    if (row->state == ModelState::kFailed && left > Duration::zero()) {
+      return WithRetryAfter(row->error, std::chrono::ceil<std::chrono::milliseconds>(left));
+    }
+    // A hint that is repeated must not pile up waiters.
+    if (row->state == ModelState::kReady || IsComing(row->state)) return prefetched;
+  }
+  deps_.manager.Load(prefetched.id, {}, kNoDeadline, [](const absl::StatusOr<LoadReport>&) {});
+  return prefetched;
+}
+
+absl::StatusOr<ModelId> CacheService::Pin(const std::string& model, const std::string& version) {
+  HEARTH_ASSIGN_OR_RETURN(ModelId id, Find(model, version));
+  deps_.manager.Pin(id);
+  return id;
+}
+
+absl::StatusOr<ModelId> CacheService::Unpin(const std::string& model, const std::string& version) {
+  HEARTH_ASSIGN_OR_RETURN(ModelId id, Find(model, version));
+  if (deps_.manager.Unpin(id).configured) {
+    return absl::FailedPreconditionError(
+        StrCat("model '", id.name, "' version ", id.version,
+               " stays pinned: the configuration pins it; take `pin: true` out of it and send a SIGHUP"));
+  }
+  return id;
+}
+
+void CacheService::Evict(const std::string& model, const std::string& version,
+                         absl::AnyInvocable<void(absl::StatusOr<Evicted>) &&> done) {
+  absl::StatusOr<ModelId> id = Find(model, version);
+  if (!id.ok()) return std::move(done)(std::move(id).status());
+  deps_.manager.Evict(*id, [id = *id, done = std::move(done)](absl::StatusOr<bool> evicted) mutable {
+    if (!evicted.ok()) return std::move(done)(std::move(evicted).status());
+    std::move(done)(Evicted{std::move(id), *evicted});
+  });
+}
+
+absl::StatusOr<Explanation> CacheService::Explain(const std::string& model,
+                                                  const std::string& version) const {
+  HEARTH_ASSIGN_OR_RETURN(ModelId id, Find(model, version));
+  Explanation explanation{.id = id,
+                          .row = RowOf(id),
+                          .pins = deps_.manager.pins(id),
+                          .unloaded = deps_.catalog.IsUnloaded(model),
+                          .history = deps_.manager.events().Of(id),
+                          .at = deps_.clock.Now()};
+  explanation.sentence = Sentence(explanation);
+  return explanation;
+}
+
+}  // namespace hearth
