@@ -16,6 +16,7 @@
 #include "server/frontend/http_server.h"
 #include "server/metrics/metrics.h"
 #include "server/residency/model_manager.h"
+#include "server/serving/cache_service.h"
 #include "server/serving/infer_service.h"
 #include "server/serving/preloader.h"
 #include "server/serving/repository_service.h"
@@ -143,6 +144,7 @@ struct App::Parts {
   std::unique_ptr<ModelManager> manager;
   std::unique_ptr<InferService> infer;
   std::unique_ptr<RepositoryService> repository;
+  std::unique_ptr<CacheService> cache;
   std::unique_ptr<Preloader> preloader;
   std::unique_ptr<HttpServer> http;
   std::unique_ptr<GrpcServer> grpc;
@@ -270,6 +272,7 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c, const MemoryLimit&
                             .access_log = c.logging.access});
   repository = std::make_unique<RepositoryService>(RepositoryService::Deps{
       *catalog, *manager, clock, [this] { preloader->RenewPins(); }});
+  cache = std::make_unique<CacheService>(CacheService::Deps{*catalog, *manager, clock});
   preloader = std::make_unique<Preloader>(
       Preloader::Deps{*catalog, *manager, *timer, clock},
       Preloader::Options{c.cache.failure_backoff, c.cache.max_failure_backoff},
@@ -288,7 +291,7 @@ absl::Status App::Parts::Listen(const ServerConfig& c) {
                                                 .why_not_ready =
                                                     [this] { return repository->why_not_ready(); }}));
   HEARTH_ASSIGN_OR_RETURN(
-      grpc, GrpcServer::Start({*infer, *repository, *buffers, *metrics, clock}, GrpcOptions(c)));
+      grpc, GrpcServer::Start({*infer, *repository, *cache, *buffers, *metrics, clock}, GrpcOptions(c)));
   log::Info("listening", {{"grpc_host", c.grpc.host},
                           {"grpc_port", grpc->port()},
                           {"http_host", c.http.host},

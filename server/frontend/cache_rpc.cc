@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "server/frontend/unary_call.h"
+#include "server/frontend/wire_time.h"
 
 namespace hearth {
 namespace {
@@ -13,14 +14,6 @@ using AsyncService = hearth::v1::Cache::AsyncService;
 using StatCall = UnaryCall<hearth::v1::StatRequest, hearth::v1::StatResponse>;
 
 constexpr int kArmed = 2;
-
-void FillTime(WallTime time, google::protobuf::Timestamp& wire) {
-  const auto since = time.time_since_epoch();
-  const auto seconds = std::chrono::floor<std::chrono::seconds>(since);
-  wire.set_seconds(seconds.count());
-  wire.set_nanos(static_cast<std::int32_t>(
-      std::chrono::duration_cast<std::chrono::nanoseconds>(since - seconds).count()));
-}
 
 void FillServer(const CacheRpcDeps& deps, hearth::v1::Server& wire) {
   wire.set_name(deps.server_name);

@@ -1,4 +1,4 @@
-// hearth.v1.Cache: what is resident, and how the budgets stand.
+// hearth.v1.Cache/Stat: what is resident, and how the budgets stand.
 #pragma once
 
 #include <string>

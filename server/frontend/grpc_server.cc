@@ -15,6 +15,7 @@
 #include "server/base/log.h"
 #include "server/base/unique_fd.h"
 #include "server/frontend/admin_rpc.h"
+#include "server/frontend/cache_control_rpc.h"
 #include "server/frontend/cache_rpc.h"
 #include "server/frontend/inference_rpc.h"
 
@@ -109,6 +110,7 @@ GrpcServer::GrpcServer(const Deps& deps, const Options& options)
     : deps_(deps),
       options_(options),
       started_(deps.clock.Now()),
+      watch_(std::make_shared<WatchRpc>(cache_, deps.cache.events(), deps.clock)),
       health_({"", inference::GRPCInferenceService::service_full_name(),
                hearth::v1::Cache::service_full_name(), "readiness"}) {}
 
@@ -156,11 +158,14 @@ void GrpcServer::Serve() {
                            options_.server_version};
   const CacheRpcDeps cache{deps_.infer, deps_.repository,     deps_.metrics,          deps_.clock,
                            started_,    options_.server_name, options_.server_version};
+  deps_.cache.events().Listen(watch_);
   for (std::size_t i = 0; i < loops_.size(); ++i) {
     EventLoop& loop = *loops_[i];
     ServeInference(loop, inference_, inference);
     ServeAdmin(loop, inference_, admin);
     ServeCache(loop, cache_, cache);
+    ServeCacheControl(loop, cache_, deps_.cache);
+    watch_->Serve(loop);
     health_.Serve(loop);
     loop.Start(static_cast<int>(i));
   }
@@ -186,6 +191,7 @@ absl::Status GrpcServer::Shutdown(Deadline deadline) {
   if (!server_) return absl::OkStatus();
   health_.SetServing(false);
   health_.EndWatches();
+  watch_->End();
   Close(deadline);
   // Cancelled calls are there until serving/ has answered them, and those that no client came for
   // until the loops have seen that none will: a moment for both.

@@ -15,7 +15,9 @@
 #include "server/base/status.h"
 #include "server/frontend/event_loop.h"
 #include "server/frontend/health_rpc.h"
+#include "server/frontend/watch_rpc.h"
 #include "server/metrics/metrics.h"
+#include "server/serving/cache_service.h"
 #include "server/serving/infer_service.h"
 #include "server/serving/repository_service.h"
 #include "server/tensor/buffer_pool.h"
@@ -51,6 +53,7 @@ class GrpcServer {
   struct Deps {
     InferService& infer;
     RepositoryService& repository;
+    CacheService& cache;
     BufferPool& buffers;
     Metrics& metrics;
     const Clock& clock;
@@ -95,6 +98,7 @@ class GrpcServer {
   CallCount calls_;
   inference::GRPCInferenceService::AsyncService inference_;
   hearth::v1::Cache::AsyncService cache_;
+  std::shared_ptr<WatchRpc> watch_;  // shared with the journal while it tells of an event
   HealthRpc health_;
   std::unique_ptr<grpc::Server> server_;
   std::vector<std::unique_ptr<EventLoop>> loops_;

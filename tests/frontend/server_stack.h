@@ -19,6 +19,7 @@
 #include "server/frontend/grpc_server.h"
 #include "server/metrics/metrics.h"
 #include "server/residency/model_manager.h"
+#include "server/serving/cache_service.h"
 #include "server/serving/infer_service.h"
 #include "server/serving/repository_service.h"
 #include "server/storage/catalog.h"
@@ -48,7 +49,7 @@ class ServerStack {
   explicit ServerStack(GrpcServer::Options options = {}) {
     options.address = "127.0.0.1";
     options.port = 0;
-    auto started = GrpcServer::Start({infer, repository, buffers, metrics, clock}, options);
+    auto started = GrpcServer::Start({infer, repository, cache, buffers, metrics, clock}, options);
     EXPECT_TRUE(started.ok()) << started.status();
     if (!started.ok()) std::abort();
     server = *std::move(started);
@@ -91,6 +92,7 @@ class ServerStack {
       {{1 << 30, 1 << 30, 1 << 30}}};
   InferService infer{{catalog, manager, compute, clock, metrics}};
   RepositoryService repository{{catalog, manager, clock}};
+  CacheService cache{{catalog, manager, clock}};
   std::unique_ptr<GrpcServer> server;
 };
 

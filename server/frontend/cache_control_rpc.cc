@@ -1,0 +1,88 @@
+#include "server/frontend/cache_control_rpc.h"
+
+#include <string>
+#include <utility>
+
+#include "server/frontend/cache_event_wire.h"
+#include "server/frontend/unary_call.h"
+
+namespace hearth {
+namespace {
+
+using AsyncService = hearth::v1::Cache::AsyncService;
+using PrefetchCall = UnaryCall<hearth::v1::PrefetchRequest, hearth::v1::PrefetchResponse>;
+using PinCall = UnaryCall<hearth::v1::PinRequest, hearth::v1::PinResponse>;
+using UnpinCall = UnaryCall<hearth::v1::UnpinRequest, hearth::v1::UnpinResponse>;
+using EvictCall = UnaryCall<hearth::v1::EvictRequest, hearth::v1::EvictResponse>;
+using ExplainCall = UnaryCall<hearth::v1::ExplainRequest, hearth::v1::ExplainResponse>;
+
+constexpr int kArmed = 2;
+
+void Prefetch(PrefetchCall call, CacheService& cache) {
+  const auto found = cache.Prefetch(call.request().model(), call.request().version());
+  if (found.ok()) {
+    call.response().set_version(found->id.version);
+    call.response().set_state(std::string(ToString(found->before)));
+  }
+  std::move(call).Finish(found.status());
+}
+
+// Pin and Unpin.
+template <typename Call>
+void ChangePin(Call call, CacheService& cache,
+               absl::StatusOr<ModelId> (CacheService::*change)(const std::string&, const std::string&)) {
+  const absl::StatusOr<ModelId> id = (cache.*change)(call.request().model(), call.request().version());
+  if (id.ok()) call.response().set_version(id->version);
+  std::move(call).Finish(id.status());
+}
+
+void Evict(EvictCall call, CacheService& cache) {
+  const std::string model = call.request().model();
+  const std::string version = call.request().version();
+  cache.Evict(model, version, [call = std::move(call)](absl::StatusOr<CacheService::Evicted> evicted) mutable {
+    if (evicted.ok()) {
+      call.response().set_version(evicted->id.version);
+      call.response().set_was_resident(evicted->was_resident);
+    }
+    std::move(call).Finish(evicted.status());
+  });
+}
+
+void FillExplanation(const Explanation& explanation, hearth::v1::ExplainResponse& wire) {
+  wire.set_model(explanation.id.name);
+  wire.set_version(explanation.id.version);
+  wire.set_state(std::string(ToString(explanation.row ? explanation.row->state : ModelState::kAbsent)));
+  wire.set_sentence(explanation.sentence);
+  wire.set_pinned_by_configuration(explanation.pins.configured);
+  wire.set_pinned_on_request(explanation.pins.asked);
+  wire.set_unloaded(explanation.unloaded);
+  const EventLog::History& history = explanation.history;
+  wire.set_refused(history.refused);
+  wire.set_evictions(history.evictions);
+  if (history.last) FillEvent(*history.last, explanation.at, *wire.mutable_last());
+  if (history.last_eviction) FillEvent(*history.last_eviction, explanation.at, *wire.mutable_last_eviction());
+  if (history.last_failure) FillEvent(*history.last_failure, explanation.at, *wire.mutable_last_failure());
+}
+
+void Explain(ExplainCall call, CacheService& cache) {
+  const auto explanation = cache.Explain(call.request().model(), call.request().version());
+  if (explanation.ok()) FillExplanation(*explanation, call.response());
+  std::move(call).Finish(explanation.status());
+}
+
+}  // namespace
+
+void ServeCacheControl(EventLoop& loop, AsyncService& service, CacheService& cache) {
+  ServeUnary(loop, service, &AsyncService::RequestPrefetch, kArmed,
+             [&cache](PrefetchCall call) { Prefetch(std::move(call), cache); });
+  ServeUnary(loop, service, &AsyncService::RequestPin, kArmed,
+             [&cache](PinCall call) { ChangePin(std::move(call), cache, &CacheService::Pin); });
+  ServeUnary(loop, service, &AsyncService::RequestUnpin, kArmed,
+             [&cache](UnpinCall call) { ChangePin(std::move(call), cache, &CacheService::Unpin); });
+  ServeUnary(loop, service, &AsyncService::RequestEvict, kArmed,
+             [&cache](EvictCall call) { Evict(std::move(call), cache); });
+  ServeUnary(loop, service, &AsyncService::RequestExplain, kArmed,
+             [&cache](ExplainCall call) { Explain(std::move(call), cache); });
+}
+
+}  // namespace hearth

@@ -1,0 +1,57 @@
+#include "server/frontend/cache_event_wire.h"
+
+#include <string>
+
+#include "server/frontend/wire_time.h"
+
+namespace hearth {
+namespace {
+
+void FillBytes(const Bytes& bytes, hearth::v1::Bytes& wire) {
+  wire.set_device(bytes.device_bytes);
+  wire.set_host(bytes.host_bytes);
+  wire.set_mapped(bytes.mapped_bytes);
+}
+
+void FillCause(const EvictionCause& cause, hearth::v1::EvictionCause& wire) {
+  wire.set_model(cause.made_room_for.name);
+  wire.set_version(cause.made_room_for.version);
+  FillBytes(cause.needed, *wire.mutable_needed());
+  wire.set_loss(cause.loss);
+  wire.set_rank(cause.rank);
+  wire.set_candidates(cause.candidates);
+  wire.set_demand(cause.demand);
+}
+
+void FillLeft(const CacheEvent& event, hearth::v1::Event& wire) {
+  wire.set_reason(std::string(ToString(event.reason)));
+  wire.set_resident_seconds(ToSeconds(event.resident));
+  wire.set_idle_seconds(ToSeconds(event.idle));
+  wire.set_hits(event.hits);
+  if (event.cause) FillCause(*event.cause, *wire.mutable_cause());
+}
+
+}  // namespace
+
+void FillEvent(const CacheEvent& event, TimePoint now, hearth::v1::Event& wire) {
+  wire.set_sequence(event.sequence);
+  FillTime(event.time, *wire.mutable_time());
+  wire.set_age_seconds(ToSeconds(now - event.at));
+  wire.set_model(event.id.name);
+  wire.set_version(event.id.version);
+  wire.set_kind(std::string(ToString(event.kind)));
+  wire.set_text(Describe(event));
+  if (event.bytes != Bytes{}) FillBytes(event.bytes, *wire.mutable_bytes());
+  wire.set_load_seconds(ToSeconds(event.took));
+  wire.set_waiters(event.waiters);
+  if (event.away) wire.set_away_seconds(ToSeconds(*event.away));
+  if (!event.error.ok()) {
+    wire.set_error(std::string(FromAbsl(event.error.message())));
+    wire.set_code(std::string(CodeName(event.error.code())));
+  }
+  if (event.kind == CacheEventKind::kEvicted || event.kind == CacheEventKind::kUnloaded) {
+    FillLeft(event, wire);
+  }
+}
+
+}  // namespace hearth
