@@ -166,6 +166,35 @@ ModelStat ToStat(const hearth::v1::Model& from) {
   return model;
 }
 
+BytesStat ToStat(const hearth::v1::Bytes& from) { return {from.device(), from.host(), from.mapped()}; }
+
+CacheEventStat ToStat(const hearth::v1::Event& from) {
+  CacheEventStat event;
+  event.sequence = from.sequence();
+  event.time = ToWallTime(from.time());
+  event.age_seconds = from.age_seconds();
+  event.model = from.model();
+  event.version = from.version();
+  event.kind = from.kind();
+  event.text = from.text();
+  event.bytes = ToStat(from.bytes());
+  event.load_seconds = from.load_seconds();
+  event.waiters = from.waiters();
+  event.error = from.error();
+  event.code = from.code();
+  event.reason = from.reason();
+  event.resident_seconds = from.resident_seconds();
+  event.idle_seconds = from.idle_seconds();
+  event.away_seconds = from.away_seconds();
+  event.hits = from.hits();
+  if (from.has_cause()) {
+    const auto& cause = from.cause();
+    event.cause = EvictionCauseStat{cause.model(), cause.version(), ToStat(cause.needed()), cause.loss(),
+                                    cause.rank(), cause.candidates(), cause.demand()};
+  }
+  return event;
+}
+
 }  // namespace
 
 struct Client::Impl {
@@ -212,6 +241,17 @@ struct Client::Impl {
     grpc::ClientContext context;
     if (deadline) context.set_deadline(*deadline);
     return FromGrpc((stub.*method)(&context, request, response));
+  }
+
+  // One of the Cache service's calls about one version of a model.
+  template <typename Request, typename Response>
+  absl::Status CallForModel(grpc::Status (hearth::v1::Cache::Stub::*method)(grpc::ClientContext*, const Request&,
+                                                                            Response*),
+                            const std::string& model, const std::string& version, Response* response) {
+    Request request;
+    request.set_model(model);
+    request.set_version(version);
+    return Call(*cache, method, request, response);
   }
 
   const ClientOptions options;
@@ -330,6 +370,68 @@ absl::StatusOr<ServerStat> Client::Stat(const std::string& model) {
   }
   for (const auto& from : response.models()) stat.models.push_back(ToStat(from));
   return stat;
+}
+
+absl::StatusOr<std::string> Client::Prefetch(const std::string& model, const std::string& version) {
+  hearth::v1::PrefetchResponse response;
+  CLIENT_RETURN_IF_ERROR(impl_->CallForModel(&hearth::v1::Cache::Stub::Prefetch, model, version, &response));
+  return response.state();
+}
+
+absl::StatusOr<std::int64_t> Client::Pin(const std::string& model, const std::string& version) {
+  hearth::v1::PinResponse response;
+  CLIENT_RETURN_IF_ERROR(impl_->CallForModel(&hearth::v1::Cache::Stub::Pin, model, version, &response));
+  return response.version();
+}
+
+absl::StatusOr<std::int64_t> Client::Unpin(const std::string& model, const std::string& version) {
+  hearth::v1::UnpinResponse response;
+  CLIENT_RETURN_IF_ERROR(impl_->CallForModel(&hearth::v1::Cache::Stub::Unpin, model, version, &response));
+  return response.version();
+}
+
+absl::StatusOr<bool> Client::Evict(const std::string& model, const std::string& version) {
+  hearth::v1::EvictResponse response;
+  CLIENT_RETURN_IF_ERROR(impl_->CallForModel(&hearth::v1::Cache::Stub::Evict, model, version, &response));
+  return response.was_resident();
+}
+
+absl::StatusOr<ExplanationStat> Client::Explain(const std::string& model, const std::string& version) {
+  hearth::v1::ExplainResponse response;
+  CLIENT_RETURN_IF_ERROR(impl_->CallForModel(&hearth::v1::Cache::Stub::Explain, model, version, &response));
+  ExplanationStat stat{response.model(), response.version(), response.state(), response.sentence(),
+                       response.pinned_by_configuration(), response.pinned_on_request(), response.unloaded(),
+                       response.refused(), response.evictions(), {}, {}, {}};
+  if (response.has_last()) stat.last = ToStat(response.last());
+  if (response.has_last_eviction()) stat.last_eviction = ToStat(response.last_eviction());
+  if (response.has_last_failure()) stat.last_failure = ToStat(response.last_failure());
+  return stat;
+}
+
+absl::Status Client::Watch(const WatchOptions& options,
+                           const std::function<bool(const CacheEventStat&)>& on_event,
+                           const std::function<bool(std::uint64_t)>& on_dropped) {
+  const std::optional<TimePoint> deadline = impl_->Deadline();
+  CLIENT_RETURN_IF_ERROR(impl_->Connect(deadline));
+  hearth::v1::WatchRequest request;
+  request.set_model(options.model);
+  request.set_history(options.history);
+  request.set_until_now(options.until_now);
+  grpc::ClientContext context;
+  if (deadline) context.set_deadline(*deadline);
+  const auto reader = impl_->cache->Watch(&context, request);
+  hearth::v1::WatchResponse response;
+  while (reader->Read(&response)) {
+    const bool more = (response.dropped() == 0 || on_dropped(response.dropped())) &&
+                      (!response.has_event() || on_event(ToStat(response.event())));
+    if (more) continue;
+    context.TryCancel();
+    while (reader->Read(&response)) {
+    }
+    (void)reader->Finish();
+    return absl::OkStatus();
+  }
+  return FromGrpc(reader->Finish());
 }
 
 bool IsUnreachable(const absl::Status& status) {

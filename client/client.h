@@ -17,6 +17,7 @@
 #include <chrono>
 #include <climits>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -144,6 +145,56 @@ struct ModelStat {
   }
 };
 
+struct BytesStat {
+  std::uint64_t device = 0, host = 0, mapped = 0;
+};
+
+// Why it was this model that made room for another.
+struct EvictionCauseStat {
+  std::string model;  // the other
+  std::int64_t version = 0;
+  BytesStat needed;
+  double loss = 0;  // what the victim's absence was reckoned to cost
+  std::uint64_t rank = 0, candidates = 0;
+  double demand = 0;  // uses, fading
+};
+
+// One thing that happened in the server's cache. Fields that `kind` has no use for are empty.
+struct CacheEventStat {
+  std::uint64_t sequence = 0;
+  WallTime time;           // of the server's clock
+  double age_seconds = 0;  // when it was sent
+  std::string model;
+  std::int64_t version = 0;
+  std::string kind;  // queued, loading, ready, failed, evicted, unloaded, refused
+  std::string text;  // what follows the kind in a sentence
+  BytesStat bytes;
+  double load_seconds = 0;
+  std::uint64_t waiters = 0;
+  std::string error, code;
+  std::string reason;
+  double resident_seconds = 0, idle_seconds = 0, away_seconds = 0;
+  std::uint64_t hits = 0;
+  std::optional<EvictionCauseStat> cause;
+};
+
+// What happened to a model last, and why.
+struct ExplanationStat {
+  std::string model;
+  std::int64_t version = 0;
+  std::string state;     // as in ModelStat, or "absent"
+  std::string sentence;  // times in it are ages
+  bool pinned_by_configuration = false, pinned_on_request = false, unloaded = false;
+  std::uint64_t refused = 0, evictions = 0;
+  std::optional<CacheEventStat> last, last_eviction, last_failure;
+};
+
+struct WatchOptions {
+  std::string model = {};   // only this one
+  bool history = false;     // begin with what the server still remembers
+  bool until_now = false;   // end with what has happened so far
+};
+
 struct ServerStat {
   std::string name;
   std::string version;
@@ -187,6 +238,20 @@ class Client {
   // What is resident and how it fares. `model`: only this one. UNIMPLEMENTED by servers other than
   // hearthd.
   absl::StatusOr<ServerStat> Stat(const std::string& model = "");
+
+  // These, too, are hearthd's. `version`: empty means the highest.
+  // Begins to load a model and returns; the state it was found in, "absent" or as in ModelStat.
+  absl::StatusOr<std::string> Prefetch(const std::string& model, const std::string& version = "");
+  // Never evicted from now on, and a pin of this kind lifted; the version that was meant.
+  absl::StatusOr<std::int64_t> Pin(const std::string& model, const std::string& version = "");
+  absl::StatusOr<std::int64_t> Unpin(const std::string& model, const std::string& version = "");
+  // Returns when the memory of an idle model is back; false: it was not resident.
+  absl::StatusOr<bool> Evict(const std::string& model, const std::string& version = "");
+  absl::StatusOr<ExplanationStat> Explain(const std::string& model, const std::string& version = "");
+  // Calls `on_event` for each event as it comes, and `on_dropped` where some had gone before they could be sent; until
+  // one of them returns false (OK), or why the server has ended it.
+  absl::Status Watch(const WatchOptions& options, const std::function<bool(const CacheEventStat&)>& on_event,
+                     const std::function<bool(std::uint64_t)>& on_dropped);
 
  private:
   struct Impl;

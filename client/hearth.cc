@@ -69,6 +69,9 @@ int Run(int argc, char** argv) {
   AddInferCommand(app, selection);
   AddRepositoryCommands(app, selection);
   AddCacheCommands(app, selection);
+  AddTopCommand(app, selection);
+  AddEventCommands(app, selection);
+  AddControlCommands(app, selection);
   AddServerCommands(app, selection);
   AddFileCommands(app, selection);
   AddPackCommand(app, selection);

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "client/commands/cache_rows.h"
 #include "client/commands/command.h"
 #include "client/strings.h"
 #include "client/units.h"
@@ -16,12 +17,16 @@
 namespace hearth::client {
 namespace {
 
-Tone ToneOf(const std::string& state) {
+// To three decimals: sums of times have digits at their ends that mean nothing.
+double Rounded(double value) { return std::round(value * 1000) / 1000; }
+
+}  // namespace
+
+Tone ToneOfState(const std::string& state) {
   if (state == "ready") return Tone::kGood;
   return state == "failed" ? Tone::kBad : Tone::kBusy;
 }
 
-// RFC 3339, in UTC; null when it never happened.
 nlohmann::ordered_json TimeJson(const std::optional<WallTime>& time) {
   if (!time) return nullptr;
   const std::time_t seconds = std::chrono::system_clock::to_time_t(*time);
@@ -35,9 +40,6 @@ nlohmann::ordered_json TimeJson(const std::optional<WallTime>& time) {
 double SecondsSince(WallTime time) {
   return std::chrono::duration<double>(std::chrono::system_clock::now() - time).count();
 }
-
-// To three decimals: sums of times have digits at their ends that mean nothing.
-double Rounded(double value) { return std::round(value * 1000) / 1000; }
 
 nlohmann::ordered_json ToJson(const ModelStat& model) {
   nlohmann::ordered_json phases = nlohmann::ordered_json::object();
@@ -59,6 +61,8 @@ nlohmann::ordered_json ToJson(const ModelStat& model) {
           {"load_phases", phases},
           {"error", model.error}};
 }
+
+namespace {
 
 nlohmann::ordered_json CountsJson(const ModelStat& model) {
   return {{"name", model.name},
@@ -92,7 +96,7 @@ std::string ProcessTable(const std::vector<ModelStat>& models, bool colors) {
   Table table(headings);
   for (const ModelStat& model : models) {
     std::vector<Cell> row = {
-        model.name, Cat(model.version), {model.state, ToneOf(model.state)},
+        model.name, Cat(model.version), {model.state, ToneOfState(model.state)},
         FormatBytes(model.device_bytes), FormatBytes(model.host_bytes), MappedCell(model),
         Cat(model.in_use), std::string(model.pinned ? "yes" : "-"), Cat(model.hits),
         model.last_used ? FormatAge(SecondsSince(*model.last_used)) : "never",
@@ -106,7 +110,7 @@ std::string ProcessTable(const std::vector<ModelStat>& models, bool colors) {
 int Processes(const Context& context) {
   const absl::StatusOr<ServerStat> stat = context.client.Stat();
   if (!stat.ok()) return Fail(stat.status());
-  if (context.json) return context.PrintJson(ModelsJson(stat->models, ToJson));
+  if (context.json) return context.PrintJson(ModelsJson(stat->models, [](const ModelStat& model) { return ToJson(model); }));
   if (stat->models.empty()) return context.Print("no model is resident\n");
   return context.Print(ProcessTable(stat->models, context.colors));
 }

@@ -69,6 +69,9 @@ absl::Status CheckInRepository(Client& client, const ModelName& model);
 void AddInferCommand(CLI::App& app, Selection& selection);
 void AddRepositoryCommands(CLI::App& app, Selection& selection);  // models, load, unload, metadata
 void AddCacheCommands(CLI::App& app, Selection& selection);       // ps, stats
+void AddTopCommand(CLI::App& app, Selection& selection);
+void AddEventCommands(CLI::App& app, Selection& selection);       // why, events
+void AddControlCommands(CLI::App& app, Selection& selection);     // prefetch, pin, unpin, evict
 void AddServerCommands(CLI::App& app, Selection& selection);      // status, health
 void AddFileCommands(CLI::App& app, Selection& selection);        // profile, inspect
 void AddPackCommand(CLI::App& app, Selection& selection);

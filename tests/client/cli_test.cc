@@ -277,6 +277,75 @@ TEST_F(Cli, StatsShowsRequestsByModel) {
   EXPECT_EQ(Run({"stats", "other"}).out, "other is not resident\n");
 }
 
+TEST_F(Cli, TopPrintsOneTableWhereThereIsNoTerminal) {
+  const Outcome outcome = Run({"top"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.out, "fake 1.2.3 at " + server_.address() +
+                             ": ready, up 3h 07m, requests in flight: 2\n"
+                             "mapped 3.0 GiB of 8.0 GiB\n\n"
+                             "MODEL   VERSION  STATE   DEVICE     HOST   MAPPED  IN USE  PIN  REQ/S     MEAN  LAST USED\n"
+                             "echo          3  ready        0  1.5 KiB  2.0 GiB       2  yes      -  12.3 ms  2h ago\n"
+                             "broken        1  failed       0        0        0       0  -        -        -  never\n");
+  EXPECT_EQ(RunJson({"top"})["models"].size(), 2U);
+  EXPECT_EQ(Run({"top", "--every", "often"}).code, 2);
+}
+
+TEST_F(Cli, TopIsDrawnAgainAndAgainOnATerminal) {
+  TerminalRun run({"top", "--every", "10ms"}, {"TERM=xterm", "HEARTH_ADDRESS=" + server_.address()});
+  EXPECT_TRUE(run.WaitFor("\x1b[H\x1b[2J"));
+  EXPECT_TRUE(run.WaitFor("0.0")) << "requests a second, from the second time on";
+}
+
+TEST_F(Cli, WhyTellsTheSentenceAndTheTimesOfDay) {
+  const Outcome outcome = Run({"why", "echo"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, testing::MatchesRegex(
+                               "echo:3 is not resident: evicted 5m ago .[0-9:]+. for other:1: 1 GiB needed\n"
+                               "failed [0-9:]+ after 3ms: no .x1b.31m archive .INVALID_ARGUMENT.\n"))
+      << "each event once, and nothing that the terminal would obey";
+  const auto json = RunJson({"why", "echo:3"});
+  EXPECT_EQ(json["last_eviction"]["cause"]["model"], "other");
+  EXPECT_EQ(json["last_failure"]["code"], "INVALID_ARGUMENT");
+  EXPECT_EQ(json["evictions"], 2);
+  EXPECT_EQ(Run({"why", "missing"}).code, 1);
+  EXPECT_EQ(Run({"why", "echo:x"}).code, 2);
+}
+
+TEST_F(Cli, EventsListsTheJournalAndWhatWasLostOfIt) {
+  const Outcome outcome = Run({"events"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, testing::MatchesRegex(
+                               ".7 events had left the server's journal before they could be sent.\n"
+                               "[0-9:]+  echo:3 failed after 3ms: no .x1b.31m archive .INVALID_ARGUMENT.\n"
+                               "[0-9:]+  echo:3 evicted for other:1: 1 GiB needed\n"));
+  EXPECT_EQ(Run({"events", "other"}).out, "nothing has happened yet\n");
+  EXPECT_EQ(Run({"events", "missing"}).code, 1);
+  EXPECT_EQ(Run({"events", "echo:3"}).code, 2);
+  const Outcome lines = Run({"events", "echo", "--json"});
+  EXPECT_EQ(std::count(lines.out.begin(), lines.out.end(), '\n'), 3) << "an object a line: " << lines.out;
+  const std::string last = lines.out.substr(lines.out.rfind('\n', lines.out.size() - 2) + 1);
+  EXPECT_EQ(nlohmann::json::parse(last)["bytes"]["mapped"], 1024);
+}
+
+TEST_F(Cli, FollowingEventsEndsWithTheServer) {
+  const Outcome outcome = Run({"events", "--follow"});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.out, HasSubstr("echo:3 evicted"));
+  EXPECT_EQ(outcome.err, "hearth: Server exiting (UNAVAILABLE)\n");
+}
+
+TEST_F(Cli, PrefetchPinUnpinAndEvictSayWhatBecameOfEachModel) {
+  EXPECT_EQ(Run({"prefetch", "echo", "other"}).out, "echo is resident already\nother is being loaded\n");
+  EXPECT_EQ(Run({"pin", "echo:2"}).out, "echo:2 is pinned, version 2\n");
+  EXPECT_EQ(Run({"unpin", "echo"}).out, "echo is not pinned, version 3\n");
+  const Outcome evicted = Run({"evict", "echo", "other"});
+  EXPECT_EQ(evicted.code, 1) << "the first one is in use";
+  EXPECT_EQ(evicted.err, "hearth: model 'echo' version 3 is in use (FAILED_PRECONDITION)\n");
+  EXPECT_EQ(evicted.out, "other was not resident\n");
+  EXPECT_EQ(RunJson({"pin", "echo"})["models"][0]["state"], "pinned");
+  EXPECT_EQ(Run({"evict", "echo:x"}).code, 2);
+}
+
 TEST_F(Cli, MetadataShowsInputs) {
   const Outcome outcome = Run({"metadata", "echo"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
@@ -397,9 +466,9 @@ TEST(CliCompletion, OffersEveryCommandAndOption) {
   };
   const std::string help = RunHearth({"--help"}).out;
   const std::string commands = help.substr(help.find("Subcommands:"), help.find("Environment:"));
-  EXPECT_EQ(offers(commands.substr(0, commands.find("\n\n")), "\n  ([a-z]+) "), 12);
+  EXPECT_EQ(offers(commands.substr(0, commands.find("\n\n")), "\n  ([a-z]+) "), 19);
   EXPECT_GE(offers(help, "[ ,](--[a-z]+)"), 5);
-  for (const char* command : {"infer", "models", "health"}) {
+  for (const char* command : {"infer", "models", "health", "top", "events"}) {
     EXPECT_GE(offers(RunHearth({command, "--help"}).out, "\n  [-a-z]*,?(--[a-z]+)"), 2) << command;
   }
 }

@@ -182,7 +182,84 @@ class FakeServer::Cache final : public hearth::v1::Cache::Service {
     return Status::OK;
   }
 
+  Status Prefetch(ServerContext*, const hearth::v1::PrefetchRequest* request,
+                  hearth::v1::PrefetchResponse* response) override {
+    response->set_state(request->model() == "echo" ? "ready" : "absent");
+    return Known(request->model());
+  }
+  Status Pin(ServerContext*, const hearth::v1::PinRequest* request, hearth::v1::PinResponse* response) override {
+    response->set_version(request->version().empty() ? 3 : std::stoi(request->version()));
+    return Known(request->model());
+  }
+  Status Unpin(ServerContext*, const hearth::v1::UnpinRequest* request,
+               hearth::v1::UnpinResponse* response) override {
+    response->set_version(3);
+    return Known(request->model());
+  }
+  Status Evict(ServerContext*, const hearth::v1::EvictRequest* request,
+               hearth::v1::EvictResponse* response) override {
+    if (request->model() == "echo") {
+      return Status(StatusCode::FAILED_PRECONDITION, "model 'echo' version 3 is in use");
+    }
+    response->set_was_resident(false);
+    return Known(request->model());
+  }
+  Status Explain(ServerContext*, const hearth::v1::ExplainRequest* request,
+                 hearth::v1::ExplainResponse* response) override {
+    response->set_model(request->model());
+    response->set_version(3);
+    response->set_state("absent");
+    response->set_sentence("not resident: evicted 5m ago for other:1: 1 GiB needed");
+    response->set_evictions(2);
+    *response->mutable_last() = Evicted(9);
+    *response->mutable_last_eviction() = Evicted(9);
+    *response->mutable_last_failure() = Failed(4);
+    return Known(request->model());
+  }
+  Status Watch(ServerContext*, const hearth::v1::WatchRequest* request,
+               grpc::ServerWriter<hearth::v1::WatchResponse>* writer) override {
+    hearth::v1::WatchResponse response;
+    response.set_dropped(7);
+    *response.mutable_event() = Failed(4);
+    if (request->history() && request->model() != "other") writer->Write(response);
+    response.Clear();
+    *response.mutable_event() = Evicted(9);
+    if (request->history() && request->model() != "other") writer->Write(response);
+    if (request->until_now()) return Status::OK;
+    return Status(StatusCode::UNAVAILABLE, "Server exiting");
+  }
+
  private:
+  static Status Known(const std::string& model) {
+    const bool known = model == "echo" || model == "other";
+    return known ? Status::OK : Status(StatusCode::NOT_FOUND, "Request for unknown model: '" + model + "' is not found");
+  }
+  // Of today, a moment ago.
+  static hearth::v1::Event Event(std::uint64_t sequence, const std::string& kind, const std::string& text) {
+    hearth::v1::Event event;
+    event.set_sequence(sequence);
+    event.mutable_time()->set_seconds(std::chrono::system_clock::to_time_t(std::chrono::system_clock::now()));
+    event.set_model("echo");
+    event.set_version(3);
+    event.set_kind(kind);
+    event.set_text(text);
+    return event;
+  }
+  static hearth::v1::Event Evicted(std::uint64_t sequence) {
+    hearth::v1::Event event = Event(sequence, "evicted", "for other:1: 1 GiB needed");
+    event.set_reason("capacity");
+    event.mutable_bytes()->set_mapped(1024);
+    event.mutable_cause()->set_model("other");
+    event.mutable_cause()->set_version(1);
+    event.mutable_cause()->set_rank(1);
+    return event;
+  }
+  static hearth::v1::Event Failed(std::uint64_t sequence) {
+    hearth::v1::Event event = Event(sequence, "failed", "after 3ms: no \x1b[31m archive (INVALID_ARGUMENT)");
+    event.set_error("no archive");
+    event.set_code("INVALID_ARGUMENT");
+    return event;
+  }
   static void AddModels(bool all, hearth::v1::StatResponse* response) {
     if (all) {
       auto* broken = response->add_models();

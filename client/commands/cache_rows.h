@@ -1,0 +1,20 @@
+// What the commands about the cache have in common: the looks of a model and of a time.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "client/client.h"
+#include "client/table.h"
+#include "nlohmann/json.hpp"
+
+namespace hearth::client {
+
+Tone ToneOfState(const std::string& state);
+// RFC 3339, in UTC; null when it never happened.
+nlohmann::ordered_json TimeJson(const std::optional<WallTime>& time);
+double SecondsSince(WallTime time);
+// As in `hearth ps --json`.
+nlohmann::ordered_json ToJson(const ModelStat& model);
+
+}  // namespace hearth::client
