@@ -43,7 +43,8 @@ absl::StatusOr<CacheService::Prefetched> CacheService::Prefetch(const std::strin
     // A hint that is repeated must not pile up waiters.
     if (row->state == ModelState::kReady || IsComing(row->state)) return prefetched;
   }
-  deps_.manager.Load(prefetched.id, {}, kNoDeadline, [](const absl::StatusOr<LoadReport>&) {});
+  deps_.manager.Load(prefetched.id, {.priority = LoadPriority::kBackground}, kNoDeadline,
+                     [](const absl::StatusOr<LoadReport>&) {});
   return prefetched;
 }
 

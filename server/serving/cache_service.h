@@ -25,7 +25,8 @@ class CacheService {
   };
   explicit CacheService(Deps deps) : deps_(deps) {}
 
-  // A hint: the load begins unless the model is here or on its way, and nobody waits for it. The state it found.
+  // A hint: the load begins unless the model is here or on its way, and nobody waits for it. It is one in the
+  // background, which displaces nothing that is in demand. The state it found.
   // A recent failure is the answer until its back-off is over, as it is for requests.
   struct Prefetched {
     ModelId id;

@@ -54,6 +54,19 @@ TEST_F(CacheServiceTest, AHintThatIsRepeatedDoesNotPileUp) {
   EXPECT_EQ(loader_.loads("m"), 1);
 }
 
+TEST_F(CacheServiceTest, PrefetchDisplacesNothingThatIsInDemandAndSaysSo) {
+  AddModel("wanted", Sized(600));
+  AddModel("m", Sized(700));
+  for (int i = 0; i < 2; ++i) {
+    Infer(Request("wanted"));
+    RunAll();
+  }
+  ASSERT_TRUE(cache_.Prefetch("m", "").ok());
+  RunAll();
+  EXPECT_EQ(Row("wanted")->state, ModelState::kReady);
+  EXPECT_THAT(Why("m"), AllOf(HasSubstr("not resident: failed "), HasSubstr("without displacing")));
+}
+
 TEST_F(CacheServiceTest, PrefetchOfABrokenModelDoesNotTryAgainBeforeItsBackOffIsOver) {
   AddModel("m");
   loader_.FailLoad(1, absl::InvalidArgumentError("no archive"));
