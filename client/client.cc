@@ -408,6 +408,21 @@ absl::StatusOr<ExplanationStat> Client::Explain(const std::string& model, const 
   return stat;
 }
 
+absl::StatusOr<PlanStat> Client::Plan() {
+  hearth::v1::PlanResponse response;
+  CLIENT_RETURN_IF_ERROR(
+      impl_->Call(*impl_->cache, &hearth::v1::Cache::Stub::Plan, hearth::v1::PlanRequest(), &response));
+  PlanStat stat{response.half_life_seconds(), {}};
+  for (const hearth::v1::MemoryPlan& wire : response.plans()) {
+    MemoryPlanStat memory{wire.dimension(), wire.capacity_bytes(), wire.loads(), wire.load_seconds(), wire.returns(), {}};
+    for (const hearth::v1::PlanPoint& point : wire.points()) {
+      memory.points.push_back({point.more_bytes(), point.loads(), point.load_seconds()});
+    }
+    stat.memories.push_back(std::move(memory));
+  }
+  return stat;
+}
+
 absl::Status Client::Watch(const WatchOptions& options,
                            const std::function<bool(const CacheEventStat&)>& on_event,
                            const std::function<bool(std::uint64_t)>& on_dropped) {

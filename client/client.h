@@ -189,6 +189,25 @@ struct ExplanationStat {
   std::optional<CacheEventStat> last, last_eviction, last_failure;
 };
 
+// Counts are of loads that requests waited for, and fade by half in each half-life.
+struct PlanPointStat {
+  std::uint64_t more = 0;  // bytes
+  double loads = 0;        // that so much more would have spared
+  double load_seconds = 0;
+};
+struct MemoryPlanStat {
+  std::string dimension;
+  std::uint64_t capacity = 0;
+  double loads = 0;
+  double load_seconds = 0;
+  double returns = 0;  // of the loads, of models that were evicted because this memory was short
+  std::vector<PlanPointStat> points;  // ascending
+};
+struct PlanStat {
+  double half_life_seconds = 0;
+  std::vector<MemoryPlanStat> memories;
+};
+
 struct WatchOptions {
   std::string model = {};   // only this one
   bool history = false;     // begin with what the server still remembers
@@ -248,6 +267,8 @@ class Client {
   // Returns when the memory of an idle model is back; false: it was not resident.
   absl::StatusOr<bool> Evict(const std::string& model, const std::string& version = "");
   absl::StatusOr<ExplanationStat> Explain(const std::string& model, const std::string& version = "");
+  // What more memory would have spared.
+  absl::StatusOr<PlanStat> Plan();
   // Calls `on_event` for each event as it comes, and `on_dropped` where some had gone before they could be sent; until
   // one of them returns false (OK), or why the server has ended it.
   absl::Status Watch(const WatchOptions& options, const std::function<bool(const CacheEventStat&)>& on_event,

@@ -71,6 +71,7 @@ int Run(int argc, char** argv) {
   AddCacheCommands(app, selection);
   AddTopCommand(app, selection);
   AddEventCommands(app, selection);
+  AddPlanCommand(app, selection);
   AddControlCommands(app, selection);
   AddServerCommands(app, selection);
   AddFileCommands(app, selection);

@@ -71,6 +71,7 @@ void AddRepositoryCommands(CLI::App& app, Selection& selection);  // models, loa
 void AddCacheCommands(CLI::App& app, Selection& selection);       // ps, stats
 void AddTopCommand(CLI::App& app, Selection& selection);
 void AddEventCommands(CLI::App& app, Selection& selection);       // why, events
+void AddPlanCommand(CLI::App& app, Selection& selection);
 void AddControlCommands(CLI::App& app, Selection& selection);     // prefetch, pin, unpin, evict
 void AddServerCommands(CLI::App& app, Selection& selection);      // status, health
 void AddFileCommands(CLI::App& app, Selection& selection);        // profile, inspect

@@ -14,6 +14,7 @@ using PrefetchCall = UnaryCall<hearth::v1::PrefetchRequest, hearth::v1::Prefetch
 using PinCall = UnaryCall<hearth::v1::PinRequest, hearth::v1::PinResponse>;
 using UnpinCall = UnaryCall<hearth::v1::UnpinRequest, hearth::v1::UnpinResponse>;
 using EvictCall = UnaryCall<hearth::v1::EvictRequest, hearth::v1::EvictResponse>;
+using PlanCall = UnaryCall<hearth::v1::PlanRequest, hearth::v1::PlanResponse>;
 using ExplainCall = UnaryCall<hearth::v1::ExplainRequest, hearth::v1::ExplainResponse>;
 
 constexpr int kArmed = 2;
@@ -70,6 +71,25 @@ void Explain(ExplainCall call, CacheService& cache) {
   std::move(call).Finish(explanation.status());
 }
 
+void Plan(PlanCall call, CacheService& cache) {
+  call.response().set_half_life_seconds(ToSeconds(cache.plan_half_life()));
+  for (const CacheService::MemoryPlan& memory : cache.Plan()) {
+    hearth::v1::MemoryPlan& wire = *call.response().add_plans();
+    wire.set_dimension(std::string(ToString(memory.dimension)));
+    wire.set_capacity_bytes(memory.capacity_bytes);
+    wire.set_loads(memory.plan.loads);
+    wire.set_load_seconds(memory.plan.seconds);
+    wire.set_returns(memory.plan.returns);
+    for (const GhostList::Point& point : memory.plan.points) {
+      hearth::v1::PlanPoint& spared = *wire.add_points();
+      spared.set_more_bytes(point.more_bytes);
+      spared.set_loads(point.loads);
+      spared.set_load_seconds(point.seconds);
+    }
+  }
+  std::move(call).Finish(absl::OkStatus());
+}
+
 }  // namespace
 
 void ServeCacheControl(EventLoop& loop, AsyncService& service, CacheService& cache) {
@@ -83,6 +103,8 @@ void ServeCacheControl(EventLoop& loop, AsyncService& service, CacheService& cac
              [&cache](EvictCall call) { Evict(std::move(call), cache); });
   ServeUnary(loop, service, &AsyncService::RequestExplain, kArmed,
              [&cache](ExplainCall call) { Explain(std::move(call), cache); });
+  ServeUnary(loop, service, &AsyncService::RequestPlan, kArmed,
+             [&cache](PlanCall call) { Plan(std::move(call), cache); });
 }
 
 }  // namespace hearth

@@ -119,4 +119,12 @@ std::vector<Bytes> BytesThatComeBack(const std::vector<EvictionCandidate>& candi
   return freed;
 }
 
+Bytes Lacking(const Footprint& need, Ledger settled, const Bytes& capacity) {
+  settled.Add(need, HoldPhase::kLoading);
+  const Bytes used = settled.used();
+  const auto beyond = [](std::uint64_t sum, std::uint64_t limit) { return sum > limit ? sum - limit : 0; };
+  return {beyond(used.device_bytes, capacity.device_bytes), beyond(used.host_bytes, capacity.host_bytes),
+          beyond(used.mapped_bytes, capacity.mapped_bytes)};
+}
+
 }  // namespace hearth

@@ -87,4 +87,7 @@ std::optional<std::vector<std::size_t>> ChooseVictims(
 std::vector<Bytes> BytesThatComeBack(const std::vector<EvictionCandidate>& candidates,
                                      const std::vector<std::size_t>& chosen, Ledger settled);
 
+// By how much `need` beside `settled` is more than `capacity`, in each dimension; 0 where it is not.
+Bytes Lacking(const Footprint& need, Ledger settled, const Bytes& capacity);
+
 }  // namespace hearth

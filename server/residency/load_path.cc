@@ -173,6 +173,11 @@ absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
 
 void ModelManager::TellEvictions(const ModelId& for_whom, const Footprint& need, const Choice& choice) {
   const std::vector<Bytes> freed = BytesThatComeBack(choice.candidates, choice.chosen, choice.settled);
+  const Bytes lacking = Lacking(need, choice.settled, budget_.capacity());
+  {
+    MutexLock lock(ghosts_mu_);
+    ghosts_.Returning(for_whom);
+  }
   std::vector<double> losses;
   for (const EvictionCandidate& candidate : choice.candidates) {
     losses.push_back(policy_.Loss(candidate, choice.now));
@@ -184,6 +189,10 @@ void ModelManager::TellEvictions(const ModelId& for_whom, const Footprint& need,
     const Duration resident = choice.now - victim.ready_at;
     const Duration idle = choice.now - victim.last_used;
     deps_.metrics.MadeRoom(resident, idle);
+    {
+      MutexLock lock(ghosts_mu_);
+      ghosts_.Evicted(victim.id, freed[i], lacking);
+    }
     events_.Add({.kind = CacheEventKind::kEvicted,
                  .id = victim.id,
                  .bytes = freed[i],
@@ -309,6 +318,19 @@ void ModelManager::Ready(PendingLoad& load, const LoadReport& report,
   }
   deps_.metrics.LoadFinished(id.name, absl::StatusCode::kOk, total, phases);
   if (published.away) deps_.metrics.CameBack(*published.away);
+  const auto asked = [](const ModelCache::Delivery& delivery) { return delivery.waiter.request; };
+  // Or they have all given up meanwhile.
+  const bool cold_start = published.deliveries.empty()
+                              ? load.priority == LoadPriority::kNormal
+                              : std::any_of(published.deliveries.begin(), published.deliveries.end(), asked);
+  {
+    MutexLock lock(ghosts_mu_);
+    if (cold_start) {
+      ghosts_.Loaded(id, total, deps_.clock.Now());
+    } else {
+      ghosts_.Forget(id);  // nobody waited for it
+    }
+  }
   events_.Add({.kind = CacheEventKind::kReady,
                .id = id,
                .bytes = published.charged,

@@ -37,6 +37,7 @@ ModelManager::ModelManager(Deps deps, Options options)
               .refuse_hopeless = options.refuse_hopeless},
              {.drained = [this](ModelCache::Victim victim) { PostFree(std::move(victim)); },
               .unpinned = [this] { RoomChanged(); }}),
+      ghosts_(options.demand_half_life),
       alarm_(deps_.timer, [this] { ExpireWaiters(); }) {}
 
 ModelManager::~ModelManager() {
@@ -181,8 +182,17 @@ void ModelManager::Answer(ModelCache::Leaver leaver, const absl::Status& why) {
   if (leaver.abandoned) RoomChanged();
 }
 
+GhostList::Plan ModelManager::PlanFor(Dimension dimension) const {
+  MutexLock lock(ghosts_mu_);
+  return ghosts_.PlanFor(dimension, deps_.clock.Now());
+}
+
 void ModelManager::Unload(const ModelId& id, absl::AnyInvocable<void() &&> done,
                           EvictionReason reason) {
+  {
+    MutexLock lock(ghosts_mu_);
+    ghosts_.Forget(id);
+  }
   Carry(cache_.BeginUnload(id, reason, std::make_shared<Completion>(std::move(done))),
         absl::UnavailableError(StrCat("model '", id.name, "' version ", id.version,
                                       " was unloaded while it was loading")));

@@ -21,6 +21,7 @@
 #include "server/residency/alarm.h"
 #include "server/residency/event_log.h"
 #include "server/residency/eviction.h"
+#include "server/residency/ghost_list.h"
 #include "server/residency/memory_budget.h"
 #include "server/residency/model_cache.h"
 #include "server/residency/model_handle.h"
@@ -154,6 +155,9 @@ class ModelManager {
   MemoryBudget::Usage usage() const { return budget_.usage(); }
   // What happened, and why. Hits are not in it.
   EventLog& events() { return events_; }
+  // What more memory of one kind would have spared of late; counts fade with the demand's half-life.
+  GhostList::Plan PlanFor(Dimension dimension) const ABSL_LOCKS_EXCLUDED(ghosts_mu_);
+  Duration demand_half_life() const { return options_.demand_half_life; }
   // For Metrics::AddCollector: bytes by dimension, models, queue depth, waiters.
   std::vector<Metrics::Sample> Samples() const;
 
@@ -235,6 +239,9 @@ class ModelManager {
   MemoryBudget budget_;
   EventLog events_;
   ModelCache cache_;
+
+  mutable Mutex ghosts_mu_;
+  GhostList ghosts_ ABSL_GUARDED_BY(ghosts_mu_);
 
   std::atomic<bool> waking_{false};  // a Wake() is posted
   Mutex mu_;

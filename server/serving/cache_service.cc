@@ -9,6 +9,15 @@
 
 namespace hearth {
 
+std::vector<CacheService::MemoryPlan> CacheService::Plan() const {
+  std::vector<MemoryPlan> plans;
+  const Bytes capacity = deps_.manager.usage().capacity;
+  for (const Dimension dimension : {Dimension::kDevice, Dimension::kHost, Dimension::kMapped}) {
+    plans.push_back({dimension, Of(capacity, dimension), deps_.manager.PlanFor(dimension)});
+  }
+  return plans;
+}
+
 absl::StatusOr<ModelId> CacheService::Find(const std::string& model, const std::string& version) const {
   HEARTH_ASSIGN_OR_RETURN(const std::optional<std::int64_t> number, ParseVersion(version));
   const std::vector<std::int64_t> versions = deps_.catalog.Versions(model);

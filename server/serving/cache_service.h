@@ -1,7 +1,9 @@
 // What somebody may tell the cache, and ask it: prefetch, pin, evict, explain.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/functional/any_invocable.h"
 #include "server/base/clock.h"
@@ -49,6 +51,14 @@ class CacheService {
 
   absl::StatusOr<Explanation> Explain(const std::string& model, const std::string& version) const;
   EventLog& events() { return deps_.manager.events(); }
+
+  struct MemoryPlan {
+    Dimension dimension = Dimension::kDevice;
+    std::uint64_t capacity_bytes = 0;
+    GhostList::Plan plan{};
+  };
+  std::vector<MemoryPlan> Plan() const;  // device, host, mapped
+  Duration plan_half_life() const { return deps_.manager.demand_half_life(); }
 
  private:
   // Also one that was unloaded, or has left the repository and not the cache.

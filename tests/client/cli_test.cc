@@ -346,6 +346,22 @@ TEST_F(Cli, PrefetchPinUnpinAndEvictSayWhatBecameOfEachModel) {
   EXPECT_EQ(Run({"evict", "echo:x"}).code, 2);
 }
 
+TEST_F(Cli, PlanSaysWhatMoreMemoryWouldSpareAndLeavesOutWhatAddsLittle) {
+  const Outcome outcome = Run({"plan"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.out,
+            "Requests waited for 20.0 loads of late, 40.00 s in all; a load counts half after 1h 00m.\n"
+            "The first load of a model is spared by no memory.\n\n"
+            "host memory, 1.0 GiB: not short of late; more would spare nothing\n\n"
+            "mapped memory, 1.0 GiB: with 3.0 GiB more, requests would have waited for 45 % fewer loads and 68 % less "
+            "time\n"
+            "   MORE   IN ALL  LOADS SPARED        TIME SPARED\n"
+            "1.0 GiB  2.0 GiB           4.0  20 %      12.00 s  30 %\n"
+            "3.0 GiB  4.0 GiB           9.0  45 %      27.00 s  68 %\n"
+            "8.0 GiB  9.0 GiB          10.0  50 %      30.00 s  75 %\n");
+  EXPECT_EQ(RunJson({"plan"})["memory"][1]["points"][3]["more_bytes"], 8ULL << 30);
+}
+
 TEST_F(Cli, MetadataShowsInputs) {
   const Outcome outcome = Run({"metadata", "echo"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
@@ -466,7 +482,7 @@ TEST(CliCompletion, OffersEveryCommandAndOption) {
   };
   const std::string help = RunHearth({"--help"}).out;
   const std::string commands = help.substr(help.find("Subcommands:"), help.find("Environment:"));
-  EXPECT_EQ(offers(commands.substr(0, commands.find("\n\n")), "\n  ([a-z]+) "), 19);
+  EXPECT_EQ(offers(commands.substr(0, commands.find("\n\n")), "\n  ([a-z]+) "), 20);
   EXPECT_GE(offers(help, "[ ,](--[a-z]+)"), 5);
   for (const char* command : {"infer", "models", "health", "top", "events"}) {
     EXPECT_GE(offers(RunHearth({command, "--help"}).out, "\n  [-a-z]*,?(--[a-z]+)"), 2) << command;

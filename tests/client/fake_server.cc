@@ -216,6 +216,25 @@ class FakeServer::Cache final : public hearth::v1::Cache::Service {
     *response->mutable_last_failure() = Failed(4);
     return Known(request->model());
   }
+  Status Plan(ServerContext*, const hearth::v1::PlanRequest*, hearth::v1::PlanResponse* response) override {
+    response->set_half_life_seconds(3600);
+    hearth::v1::MemoryPlan* host = response->add_plans();
+    host->set_dimension("host");
+    host->set_capacity_bytes(1ULL << 30);
+    host->set_loads(20);
+    host->set_load_seconds(40);
+    hearth::v1::MemoryPlan* mapped = response->add_plans();
+    *mapped = *host;
+    mapped->set_dimension("mapped");
+    mapped->set_returns(10);
+    for (const auto& [gib, loads] : {std::pair{1, 4.0}, {2, 4.5}, {3, 9.0}, {8, 10.0}}) {
+      hearth::v1::PlanPoint* point = mapped->add_points();
+      point->set_more_bytes(static_cast<std::uint64_t>(gib) << 30);
+      point->set_loads(loads);
+      point->set_load_seconds(3 * loads);
+    }
+    return Status::OK;
+  }
   Status Watch(ServerContext*, const hearth::v1::WatchRequest* request,
                grpc::ServerWriter<hearth::v1::WatchResponse>* writer) override {
     hearth::v1::WatchResponse response;

@@ -237,3 +237,17 @@ def test_looking_changes_nothing(small):
         small.cli("top")
     ask(small, "c")
     assert why(small, "a")["state"] == "absent" and why(small, "b")["state"] == "ready"
+
+
+def test_plan_says_what_more_memory_would_have_spared(small):
+    for model in ["a", "b", "c", "a", "b", "c"]:  # LRU: each comes back just after it went
+        ask(small, model)
+    plan = json.loads(small.cli("--json", "plan").stdout)
+    mapped = next(memory for memory in plan["memory"] if memory["dimension"] == "mapped")
+    assert mapped["capacity_bytes"] == 20 * MIB
+    assert round(mapped["loads"]) == 6 and round(mapped["returns"]) == 3
+    spared = {point["more_bytes"]: round(point["loads"]) for point in mapped["points"]}
+    assert max(spared.values()) == 3
+    assert all(8 * MIB <= more <= 10 * MIB for more in spared), "one model more"
+    text = small.cli("plan").stdout
+    assert "50 % fewer loads" in text and "host memory" in text
