@@ -27,7 +27,10 @@ std::string Stay(const CacheEvent& event) {
 }
 
 std::string DescribeEviction(const CacheEvent& event) {
-  if (!event.cause) return StrCat("on request; ", Stay(event), ", ", Count(event.hits, "hit", "hits"));
+  if (!event.cause) {
+    const std::string_view why = event.reason == EvictionReason::kEvict ? "on request" : "because the budget became smaller";
+    return StrCat(why, "; ", Stay(event), ", ", Count(event.hits, "hit", "hits"));
+  }
   const EvictionCause& cause = *event.cause;
   const std::string rank = cause.rank == 1 ? "the coldest" : StrCat("number ", cause.rank);
   return StrCat("for ", ToString(cause.made_room_for), ": ", Describe(cause.needed), " needed, ",

@@ -127,4 +127,18 @@ Bytes Lacking(const Footprint& need, Ledger settled, const Bytes& capacity) {
           beyond(used.mapped_bytes, capacity.mapped_bytes)};
 }
 
+std::vector<std::size_t> ChooseExcess(const std::vector<EvictionCandidate>& candidates, const EvictionPolicy& policy,
+                                      TimePoint now, Ledger settled, const Bytes& capacity) {
+  const Bytes least = HeldWithout(candidates, settled);
+  const Bytes attainable{std::max(capacity.device_bytes, least.device_bytes),
+                         std::max(capacity.host_bytes, least.host_bytes),
+                         std::max(capacity.mapped_bytes, least.mapped_bytes)};
+  return *ChooseVictims(candidates, policy, now, std::move(settled), attainable, Footprint{});
+}
+
+Bytes HeldWithout(const std::vector<EvictionCandidate>& candidates, Ledger settled) {
+  for (const EvictionCandidate& candidate : candidates) settled.Remove(*candidate.footprint, HoldPhase::kResident);
+  return settled.used();
+}
+
 }  // namespace hearth

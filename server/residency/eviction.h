@@ -90,4 +90,12 @@ std::vector<Bytes> BytesThatComeBack(const std::vector<EvictionCandidate>& candi
 // By how much `need` beside `settled` is more than `capacity`, in each dimension; 0 where it is not.
 Bytes Lacking(const Footprint& need, Ledger settled, const Bytes& capacity);
 
+// The same for a capacity that became too small for `settled`: who has to go so that it fits, or, if not even all of
+// them would do, so that it comes as close as it can. Empty: it fits, or nobody could help.
+std::vector<std::size_t> ChooseExcess(const std::vector<EvictionCandidate>& candidates, const EvictionPolicy& policy,
+                                      TimePoint now, Ledger settled, const Bytes& capacity);
+
+// What `settled` would come to without any of the candidates.
+Bytes HeldWithout(const std::vector<EvictionCandidate>& candidates, Ledger settled);
+
 }  // namespace hearth

@@ -41,6 +41,10 @@ class GhostList {
   // It went for another reason: if it comes back, memory would not have helped.
   void Forget(const ModelId& id);
 
+  // Of the counts from now on, and of how those before fade.
+  void SetHalfLife(Duration half_life) { half_life_ = half_life; }
+  Duration half_life() const { return half_life_; }
+
   struct Point {
     std::uint64_t more_bytes = 0;
     double loads = 0;    // that so much more would have spared
@@ -72,7 +76,7 @@ class GhostList {
   Bytes DistanceOf(std::list<Ghost>::const_iterator ghost) const;
   double Faded(TimePoint now) const;
 
-  const Duration half_life_;
+  Duration half_life_;
   const std::size_t max_ghosts_;
   std::list<Ghost> ghosts_;  // the latest eviction first
   std::map<ModelId, std::list<Ghost>::iterator> places_;

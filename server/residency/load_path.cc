@@ -91,12 +91,14 @@ absl::Status ModelManager::Estimate(PendingLoad& load) const {
 // right. Whoever wants them locked is refused, for that cannot be.
 void ModelManager::UseWindow(PendingLoad& load) const {
   ModelSpec& spec = *load.spec;
-  if (options_.mapped_window == 0 || spec.options.residency == Residency::kLocked) return;
+  const std::uint64_t mapped_window = settings().mapped_window;
+  if (mapped_window == 0 || spec.options.residency == Residency::kLocked) return;
   Ledger alone;
   alone.Add(load.estimate.peak, HoldPhase::kLoading);
   const std::uint64_t weights = alone.used().mapped_bytes;
-  if (weights <= budget_.capacity().mapped_bytes) return;
-  const std::uint64_t window = std::min(options_.mapped_window, budget_.capacity().mapped_bytes);
+  const std::uint64_t budget = budget_.capacity().mapped_bytes;
+  if (weights <= budget) return;
+  const std::uint64_t window = std::min(mapped_window, budget);
   load.estimate.peak = Windowed(std::move(load.estimate.peak), window);
   load.estimate.steady = Windowed(std::move(load.estimate.steady), window);
   spec.options.residency = Residency::kMapped;
@@ -104,7 +106,7 @@ void ModelManager::UseWindow(PendingLoad& load) const {
                {{"model", spec.id.name},
                 {"version", spec.id.version},
                 {"mapped", FormatBytes(weights)},
-                {"budget", FormatBytes(budget_.capacity().mapped_bytes)},
+                {"budget", FormatBytes(budget)},
                 {"window", FormatBytes(window)}});
 }
 
@@ -133,9 +135,9 @@ absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
     }
     std::optional<ModelCache::EvictionView> view = cache_.ViewForEviction(entry);
     if (!view) return Room::kLater;  // its bytes are on their way
+    const EvictionPolicy& policy = *settings().eviction;
     const TimePoint now = deps_.clock.Now();
-    const auto chosen =
-        ChooseVictims(view->candidates, policy_, now, view->settled, budget_.capacity(), need);
+    const auto chosen = ChooseVictims(view->candidates, policy, now, view->settled, budget_.capacity(), need);
     if (!chosen && !view->displaces) {
       if (!cache_.GiveUp(entry)) continue;  // somebody waits for it now
       deps_.metrics.LoadDropped(LoadDrop::kNoRoom);
@@ -158,7 +160,7 @@ absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
     std::optional<std::vector<ModelCache::Victim>> victims =
         cache_.TakeVictims(entry, need, candidates);
     if (!victims) continue;  // one of them was asked for meanwhile: it stays, and another is picked
-    TellEvictions(id, need, {view->candidates, *chosen, view->settled, now});
+    TellEvictions(id, need, {view->candidates, *chosen, view->settled, policy, now});
     for (ModelCache::Victim& victim : *victims) {
       const ModelId& old = victim.entry->slot.id;
       log::Info("model evicted", {{"model", old.name},
@@ -180,7 +182,7 @@ void ModelManager::TellEvictions(const ModelId& for_whom, const Footprint& need,
   }
   std::vector<double> losses;
   for (const EvictionCandidate& candidate : choice.candidates) {
-    losses.push_back(policy_.Loss(candidate, choice.now));
+    losses.push_back(choice.policy.Loss(candidate, choice.now));
   }
   for (std::size_t i = 0; i < choice.chosen.size(); ++i) {
     const EvictionCandidate& victim = choice.candidates[choice.chosen[i]];
@@ -205,6 +207,44 @@ void ModelManager::TellEvictions(const ModelId& for_whom, const Footprint& need,
                                         .rank = static_cast<std::size_t>(colder) + 1,
                                         .candidates = losses.size(),
                                         .demand = victim.demand}});
+  }
+}
+
+// Evicts, destroying on this thread, what a smaller budget has no room for. Somebody who is in use calls again when
+// he falls idle.
+void ModelManager::ShrinkToBudget() {
+  while (true) {
+    std::uint64_t reconfigured = 0;
+    {
+      MutexLock lock(mu_);
+      if (!shrinking_) return;
+      reconfigured = reconfigured_;
+    }
+    const ModelCache::EvictionView view = cache_.ViewOfIdle();
+    const Bytes capacity = budget_.capacity();
+    const std::vector<std::size_t> chosen = ChooseExcess(view.candidates, *settings().eviction, deps_.clock.Now(),
+                                                         view.settled, capacity);
+    if (chosen.empty()) {
+      if (!(view.settled.used() <= capacity)) return;
+      MutexLock lock(mu_);
+      if (reconfigured_ != reconfigured) continue;
+      shrinking_ = false;
+      cache_.WantRoom(false);
+      return;
+    }
+    const Bytes lacking = Lacking(Footprint{}, view.settled, capacity);
+    std::vector<EvictionCandidate> candidates;
+    for (const std::size_t i : chosen) candidates.push_back(view.candidates[i]);
+    for (ModelCache::Victim& victim : cache_.TakeIdle(candidates)) {
+      const ModelId& id = victim.entry->slot.id;
+      log::Info("model evicted", {{"model", id.name}, {"version", id.version}, {"for", "a smaller budget"}});
+      TellLeft(*victim.entry);
+      {
+        MutexLock lock(ghosts_mu_);
+        ghosts_.Evicted(id, SumOf(*victim.entry->reservation.footprint()), lacking);
+      }
+      Free(std::move(victim));
+    }
   }
 }
 
@@ -265,6 +305,7 @@ void ModelManager::RoomChanged() {
 
 void ModelManager::Wake(TaskGroup::How how) {
   waking_.store(false);
+  if (how == TaskGroup::How::kRun) ShrinkToBudget();
   std::map<std::uint64_t, LoadPtr> woken;
   {
     MutexLock lock(mu_);

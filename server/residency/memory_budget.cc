@@ -21,12 +21,20 @@ bool Allowed(const Bytes& before, const Bytes& after, const Bytes& limit) {
          ok(before.mapped_bytes, after.mapped_bytes, limit.mapped_bytes);
 }
 
+Bytes AtMost(const Bytes& bytes, const Bytes& limit) {
+  return {std::min(bytes.device_bytes, limit.device_bytes), std::min(bytes.host_bytes, limit.host_bytes),
+          std::min(bytes.mapped_bytes, limit.mapped_bytes)};
+}
+
+Bytes AtLeast(const Bytes& bytes, const Bytes& limit) {
+  return {std::max(bytes.device_bytes, limit.device_bytes), std::max(bytes.host_bytes, limit.host_bytes),
+          std::max(bytes.mapped_bytes, limit.mapped_bytes)};
+}
+
 }  // namespace
 
 MemoryBudget::MemoryBudget(Capacity capacity)
-    : capacity_{std::min(capacity.device_bytes, kMaxCapacity),
-                std::min(capacity.host_bytes, kMaxCapacity),
-                std::min(capacity.mapped_bytes, kMaxCapacity)} {}
+    : capacity_(AtMost(capacity, {kMaxCapacity, kMaxCapacity, kMaxCapacity})), ceiling_(capacity_) {}
 
 MemoryBudget::~MemoryBudget() {
   HEARTH_CHECK(usage().used() == Bytes{});
@@ -54,7 +62,11 @@ std::optional<MemoryBudget::Claim> MemoryBudget::TryClaim(const Footprint& need,
     HEARTH_CHECK(victim->budget_ == this && victim->phase_ == HoldPhase::kResident);
     settled.Remove(*victim->footprint_, HoldPhase::kResident);
   }
-  if (!Fits(settled, need)) return std::nullopt;
+  // In every dimension, also those in which too much is held: that `need` adds nothing there is true only for as long
+  // as somebody else holds the same bytes.
+  if (IsTooLarge(need)) return std::nullopt;
+  settled.Add(need, HoldPhase::kLoading);
+  if (!(settled.used() <= capacity_)) return std::nullopt;
   for (Reservation* victim : victims) {
     ledger_.Remove(*victim->footprint_, HoldPhase::kResident);
     ledger_.Add(*victim->footprint_, HoldPhase::kUnloading);
@@ -63,6 +75,21 @@ std::optional<MemoryBudget::Claim> MemoryBudget::TryClaim(const Footprint& need,
   return Claim(this, claims_.insert(claims_.end(), std::make_shared<const Footprint>(need)));
 }
 
+void MemoryBudget::SetCapacity(Capacity capacity) {
+  MutexLock lock(mu_);
+  HEARTH_CHECK(claims_.empty());
+  capacity_ = AtMost(capacity, {kMaxCapacity, kMaxCapacity, kMaxCapacity});
+  ceiling_ = AtLeast(capacity_, ledger_.used());
+}
+
+MemoryBudget::Capacity MemoryBudget::capacity() const {
+  MutexLock lock(mu_);
+  return capacity_;
+}
+
+// What was given back in a dimension in which too much is held does not come again.
+void MemoryBudget::LowerCeiling() { ceiling_ = AtLeast(capacity_, AtMost(ceiling_, ledger_.used())); }
+
 Ledger MemoryBudget::Settled() const {
   MutexLock lock(mu_);
   return SettledLocked();
@@ -70,7 +97,7 @@ Ledger MemoryBudget::Settled() const {
 
 MemoryBudget::Usage MemoryBudget::usage() const {
   MutexLock lock(mu_);
-  return {capacity_, ledger_.held(HoldPhase::kResident), ledger_.held(HoldPhase::kLoading),
+  return {capacity_, ceiling_, ledger_.held(HoldPhase::kResident), ledger_.held(HoldPhase::kLoading),
           ledger_.held(HoldPhase::kUnloading)};
 }
 
@@ -86,11 +113,14 @@ bool MemoryBudget::FitsBeside(ConstPlace earlier, const Footprint& need) {
   return Fits(tentative, need);
 }
 
+// Looked at before sums that could overflow.
+bool MemoryBudget::IsTooLarge(const Footprint& need) const {
+  return need.device_bytes > capacity_.device_bytes || need.host_bytes > capacity_.host_bytes ||
+         need.window_bytes > capacity_.mapped_bytes;
+}
+
 bool MemoryBudget::Fits(Ledger& ledger, const Footprint& need) const {
-  if (need.device_bytes > capacity_.device_bytes || need.host_bytes > capacity_.host_bytes ||
-      need.window_bytes > capacity_.mapped_bytes) {
-    return false;  // before sums that could overflow
-  }
+  if (IsTooLarge(need)) return false;
   const Bytes before = ledger.used();
   ledger.Add(need, HoldPhase::kLoading);
   const bool fits = Allowed(before, ledger.used(), capacity_);
@@ -142,6 +172,7 @@ bool MemoryBudget::SettleLocked(Reservation& r, std::shared_ptr<const Footprint>
   }
   r.footprint_ = std::move(truth);
   r.phase_ = HoldPhase::kResident;
+  LowerCeiling();
   return true;
 }
 
@@ -158,6 +189,7 @@ void MemoryBudget::Reservation::Release() {
   {
     MutexLock lock(budget_->mu_);
     budget_->ledger_.Remove(*footprint_, phase_);
+    budget_->LowerCeiling();
   }
   budget_ = nullptr;
   footprint_.reset();

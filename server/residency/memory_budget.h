@@ -14,7 +14,8 @@
 
 namespace hearth {
 
-// The ledger under a lock, with a limit. Two things hold at every moment, in every dimension:
+// The ledger under a lock, with a limit. While the capacity stays what it is, two things hold at every moment, in
+// every dimension:
 //
 //   (1) used     = resident + loading (reserved peak) + unloading          <= capacity
 //   (2) settled  = resident + loading + claims, once unloading is done     <= capacity
@@ -23,6 +24,9 @@ namespace hearth {
 // that was granted is memory that is there. (2): a claim is a promise of bytes that are on their
 // way back; it is always kept, and nobody who comes later can take them first. Nothing is decided
 // by looking at free memory of the machine, where page cache counts as used.
+//
+// A capacity that is set below what is held takes nothing away. Nothing comes in the dimensions in which too much is
+// held, and what is given back there is gone: usage().ceiling comes down with it until it is the capacity.
 //
 // Thread-safe. Its lock is a leaf: it calls nobody.
 class MemoryBudget {
@@ -35,6 +39,7 @@ class MemoryBudget {
 
   struct Usage {
     Bytes capacity;
+    Bytes ceiling;    // what `used` may be: the capacity, or more while what was held before is still there
     Bytes resident;
     Bytes loading;    // reserved for loads under way
     Bytes unloading;  // evicted or unloaded, not freed yet
@@ -110,15 +115,20 @@ class MemoryBudget {
                                               std::span<Reservation* const> victims)
       ABSL_LOCKS_EXCLUDED(mu_);
 
+  // From now on. REQUIRES: no claims; they were promised with the capacity before.
+  void SetCapacity(Capacity capacity) ABSL_LOCKS_EXCLUDED(mu_);
+
   // What will be held when unloading is done, claims counted as loading.
   Ledger Settled() const ABSL_LOCKS_EXCLUDED(mu_);
 
-  const Capacity& capacity() const { return capacity_; }
+  Capacity capacity() const ABSL_LOCKS_EXCLUDED(mu_);
   Usage usage() const ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
   // On `ledger`, which is left as it was.
-  bool Fits(Ledger& ledger, const Footprint& need) const;
+  bool Fits(Ledger& ledger, const Footprint& need) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool IsTooLarge(const Footprint& need) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void LowerCeiling() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Fits beside everything used and the claims before `earlier`.
   bool FitsBeside(ConstPlace earlier, const Footprint& need) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void AddClaims(Ledger& ledger, ConstPlace end) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -126,8 +136,9 @@ class MemoryBudget {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   Ledger SettledLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-  const Capacity capacity_;
   mutable Mutex mu_;
+  Capacity capacity_ ABSL_GUARDED_BY(mu_);
+  Bytes ceiling_ ABSL_GUARDED_BY(mu_);
   Ledger ledger_ ABSL_GUARDED_BY(mu_);
   Claims claims_ ABSL_GUARDED_BY(mu_);  // oldest first
 };

@@ -27,7 +27,7 @@ absl::Status TooLate(const ModelId& id, std::chrono::milliseconds fastest) {
 }  // namespace
 
 ModelCache::ModelCache(MemoryBudget& budget, const Clock& clock, Options options, Hooks hooks)
-    : budget_(budget), clock_(clock), options_(options), hooks_(std::move(hooks)) {}
+    : budget_(budget), clock_(clock), hooks_(std::move(hooks)), options_(options) {}
 
 ModelCache::~ModelCache() {
   MutexLock lock(mu_);
@@ -36,6 +36,16 @@ ModelCache::~ModelCache() {
       HEARTH_CHECK(entry->state == ModelState::kAbsent || entry->state == ModelState::kFailed);
     }
   }
+}
+
+void ModelCache::Reconfigure(Options options, MemoryBudget::Capacity capacity) {
+  MutexLock lock(mu_);
+  options_ = options;
+  for (const auto& slot : index_.slots()) {
+    if (slot->incoming != nullptr) slot->incoming->claim.Release();
+  }
+  budget_.SetCapacity(capacity);
+  CheckLocked();
 }
 
 void ModelCache::Touched(CacheEntry& entry) {

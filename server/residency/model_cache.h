@@ -54,6 +54,9 @@ class ModelCache {
   ModelCache(MemoryBudget& budget, const Clock& clock, Options options, Hooks hooks);
   ~ModelCache();  // CHECKs that nothing is pinned, loading or leaving
 
+  // From now on; what failed keeps its back-off. A load whose bytes were on their way has to look for room again.
+  void Reconfigure(Options options, MemoryBudget::Capacity capacity) ABSL_LOCKS_EXCLUDED(mu_);
+
   // --- Requests --------------------------------------------------------------------------------
 
   // kRequest: counts a hit and marks the model as used now. kProbe leaves no trace.
@@ -157,6 +160,10 @@ class ModelCache {
   std::optional<std::vector<Victim>> TakeVictims(CacheEntry& entry, const Footprint& need,
                                                  const std::vector<EvictionCandidate>& chosen)
       ABSL_LOCKS_EXCLUDED(mu_);
+  // Everybody who could leave for a budget that became smaller.
+  EvictionView ViewOfIdle() ABSL_LOCKS_EXCLUDED(mu_);
+  // Those of them that are still idle -> kUnloading.
+  std::vector<Victim> TakeIdle(const std::vector<EvictionCandidate>& chosen) ABSL_LOCKS_EXCLUDED(mu_);
   // The generation that `entry` reloads makes room: unpinned -> kUnloading (returned), else
   // kDraining. Nothing if `entry` is no reload or it is leaving already.
   std::optional<Victim> RetireForReload(CacheEntry& entry) ABSL_LOCKS_EXCLUDED(mu_);
@@ -243,6 +250,8 @@ class ModelCache {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Leave(ModelSlot& slot, EvictionReason reason, const std::shared_ptr<Completion>& completion,
              Leaving& leaving) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::vector<EvictionCandidate> Candidates() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  static bool IsStill(const EvictionCandidate& candidate);
   Leaver MakeLeaver(Waiters::Taken taken) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Touched(CacheEntry& entry);
   // Brings the slot's demand up to the hits of `entry`, which it is told of only now: a hit takes no lock.
@@ -253,12 +262,12 @@ class ModelCache {
 
   MemoryBudget& budget_;
   const Clock& clock_;
-  const Options options_;
   const Hooks hooks_;
   std::atomic<int> room_wanted_{0};
   ModelIndex index_;  // written under mu_, read without
 
   mutable Mutex mu_;
+  Options options_ ABSL_GUARDED_BY(mu_);
   Waiters waiters_ ABSL_GUARDED_BY(mu_);
   std::deque<CacheEntry*> queue_ ABSL_GUARDED_BY(mu_);  // kQueued and not taken, oldest first
   std::uint64_t generations_ ABSL_GUARDED_BY(mu_) = 0;

@@ -39,7 +39,7 @@ LoadPriority ModelCache::priority(const CacheEntry& entry) const {
 }
 
 absl::Status ModelCache::CheckCanFit(const CacheEntry& entry, const Footprint& need) const {
-  const Bytes& capacity = budget_.capacity();
+  const Bytes capacity = budget_.capacity();
   Ledger alone;
   alone.Add(need, HoldPhase::kLoading);
   if (const auto shortage = Shortage(alone.used(), {}, capacity)) {
@@ -84,32 +84,65 @@ bool ModelCache::TryBeginLoad(CacheEntry& entry, const Footprint& need) {
   return true;
 }
 
-std::optional<ModelCache::EvictionView> ModelCache::ViewForEviction(const CacheEntry& entry) {
-  MutexLock lock(mu_);
-  if (entry.claim) return std::nullopt;
-  EvictionView view{{}, budget_.Settled(), entry.priority == LoadPriority::kNormal};
+// Ready, not pinned, not hard-pinned.
+std::vector<EvictionCandidate> ModelCache::Candidates() {
+  std::vector<EvictionCandidate> candidates;
   const TimePoint now = clock_.Now();
-  const double own_demand = entry.slot.demand.At(now, options_.demand_half_life);
   for (const auto& slot : index_.slots()) {
     CacheEntry* current = slot->current.load(std::memory_order_relaxed);
     if (current == nullptr || slot->pinned() || current->pins.count() != 0) continue;
     CountHits(*current);
-    view.candidates.push_back({.entry = current,
-                               .generation = current->generation,
-                               .id = slot->id,
-                               .footprint = current->reservation.footprint(),
-                               .ready_at = current->ready_at,
-                               .last_used = TimePoint(Duration(current->last_used.load(std::memory_order_relaxed))),
-                               .hits = current->hits_counted,
-                               .demand = slot->demand.At(now, options_.demand_half_life),
-                               .reload = slot->reload,
-                               .young = now - current->ready_at < options_.min_residency});
-    if (!view.displaces &&
-        !MayBeDisplaced(view.candidates.back(), own_demand, now, options_.demand_half_life)) {
-      view.candidates.pop_back();
-    }
+    candidates.push_back({.entry = current,
+                          .generation = current->generation,
+                          .id = slot->id,
+                          .footprint = current->reservation.footprint(),
+                          .ready_at = current->ready_at,
+                          .last_used = TimePoint(Duration(current->last_used.load(std::memory_order_relaxed))),
+                          .hits = current->hits_counted,
+                          .demand = slot->demand.At(now, options_.demand_half_life),
+                          .reload = slot->reload,
+                          .young = now - current->ready_at < options_.min_residency});
   }
+  return candidates;
+}
+
+std::optional<ModelCache::EvictionView> ModelCache::ViewForEviction(const CacheEntry& entry) {
+  MutexLock lock(mu_);
+  if (entry.claim) return std::nullopt;
+  EvictionView view{Candidates(), budget_.Settled(), entry.priority == LoadPriority::kNormal};
+  if (view.displaces) return view;
+  const TimePoint now = clock_.Now();
+  const Duration half_life = options_.demand_half_life;
+  const double own_demand = entry.slot.demand.At(now, half_life);
+  std::erase_if(view.candidates, [&](const EvictionCandidate& candidate) {
+    return !MayBeDisplaced(candidate, own_demand, now, half_life);
+  });
   return view;
+}
+
+ModelCache::EvictionView ModelCache::ViewOfIdle() {
+  MutexLock lock(mu_);
+  return {Candidates(), budget_.Settled()};
+}
+
+bool ModelCache::IsStill(const EvictionCandidate& candidate) {
+  const CacheEntry& entry = *candidate.entry;
+  return entry.generation == candidate.generation && entry.state == ModelState::kReady && !entry.slot.pinned();
+}
+
+std::vector<ModelCache::Victim> ModelCache::TakeIdle(const std::vector<EvictionCandidate>& chosen) {
+  MutexLock lock(mu_);
+  std::vector<Victim> victims;
+  for (const EvictionCandidate& candidate : chosen) {
+    CacheEntry& entry = *candidate.entry;
+    if (!IsStill(candidate) || !entry.pins.TryClose()) continue;
+    entry.leaving = EvictionReason::kCapacity;
+    entry.slot.evicted_at = clock_.Now();
+    entry.reservation.BeginUnloading();
+    victims.push_back(TakeOut(entry));
+  }
+  CheckLocked();
+  return victims;
 }
 
 std::optional<std::vector<ModelCache::Victim>> ModelCache::TakeVictims(
@@ -119,10 +152,8 @@ std::optional<std::vector<ModelCache::Victim>> ModelCache::TakeVictims(
   std::vector<MemoryBudget::Reservation*> reservations;
   for (const EvictionCandidate& candidate : chosen) {
     CacheEntry& victim = *candidate.entry;
-    const bool same = victim.generation == candidate.generation &&
-                      victim.state == ModelState::kReady && !victim.slot.pinned();
     const bool used = victim.last_used.load(std::memory_order_relaxed) != candidate.last_used.time_since_epoch().count();
-    if (!same || (used && entry.priority == LoadPriority::kBackground) || !victim.pins.TryClose()) break;
+    if (!IsStill(candidate) || (used && entry.priority == LoadPriority::kBackground) || !victim.pins.TryClose()) break;
     closed.push_back(&victim);
     reservations.push_back(&victim.reservation);
   }

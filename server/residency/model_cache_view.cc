@@ -95,8 +95,8 @@ void ModelCache::CheckTable() const {
   HEARTH_CHECK(usage.resident == ledger.held(HoldPhase::kResident));
   HEARTH_CHECK(usage.loading == ledger.held(HoldPhase::kLoading));
   HEARTH_CHECK(usage.unloading == ledger.held(HoldPhase::kUnloading));
-  HEARTH_CHECK(usage.used() <= usage.capacity);
-  HEARTH_CHECK(budget_.Settled().used() <= usage.capacity);
+  HEARTH_CHECK(usage.used() <= usage.ceiling);
+  HEARTH_CHECK(budget_.Settled().used() <= usage.ceiling);
 }
 
 // The table in model_state.h, row by row.

@@ -21,28 +21,60 @@ Deadline After(TimePoint now, Duration wait) {
   return wait < kNoDeadline - now ? now + wait : kNoDeadline;
 }
 
+ModelCache::Options CacheOptions(const ModelManager::Options& options) {
+  return {.failure_backoff = options.failure_backoff,
+          .max_failure_backoff = options.max_failure_backoff,
+          .demand_half_life = options.demand_half_life,
+          .min_residency = options.min_residency,
+          .refuse_hopeless = options.refuse_hopeless};
+}
+
+std::uint64_t Excess(std::uint64_t held, std::uint64_t capacity) { return held - std::min(held, capacity); }
+
 }  // namespace
 
 ModelManager::ModelManager(Deps deps, Options options)
     : deps_(std::move(deps)),
-      options_(options),
-      policy_(deps_.eviction != nullptr ? *deps_.eviction : Gdsf()),
       budget_(options.capacity),
       events_(deps_.clock),
-      cache_(budget_, deps_.clock,
-             {.failure_backoff = options.failure_backoff,
-              .max_failure_backoff = options.max_failure_backoff,
-              .demand_half_life = options.demand_half_life,
-              .min_residency = options.min_residency,
-              .refuse_hopeless = options.refuse_hopeless},
+      cache_(budget_, deps_.clock, CacheOptions(options),
              {.drained = [this](ModelCache::Victim victim) { PostFree(std::move(victim)); },
               .unpinned = [this] { RoomChanged(); }}),
       ghosts_(options.demand_half_life),
+      settings_(SettingsOf(options, deps_.eviction)),
       alarm_(deps_.timer, [this] { ExpireWaiters(); }) {}
 
 ModelManager::~ModelManager() {
   Shutdown();
   tasks_.Wait();
+}
+
+ModelManager::Settings ModelManager::SettingsOf(const Options& options, const EvictionPolicy* eviction) {
+  return {eviction != nullptr ? eviction : &Gdsf(), options.max_cold_wait, options.mapped_window};
+}
+
+ModelManager::Settings ModelManager::settings() const {
+  MutexLock lock(mu_);
+  return settings_;
+}
+
+Bytes ModelManager::Reconfigure(Options options, const EvictionPolicy* eviction) {
+  cache_.Reconfigure(CacheOptions(options), options.capacity);
+  {
+    MutexLock lock(mu_);
+    settings_ = SettingsOf(options, eviction);
+    ++reconfigured_;
+    if (!std::exchange(shrinking_, true)) cache_.WantRoom(true);  // until ShrinkToBudget() finds that it fits
+  }
+  {
+    MutexLock lock(ghosts_mu_);
+    ghosts_.SetHalfLife(options.demand_half_life);
+  }
+  RoomChanged();
+  const ModelCache::EvictionView view = cache_.ViewOfIdle();
+  const Bytes held = HeldWithout(view.candidates, view.settled);
+  return {Excess(held.device_bytes, options.capacity.device_bytes), Excess(held.host_bytes, options.capacity.host_bytes),
+          Excess(held.mapped_bytes, options.capacity.mapped_bytes)};
 }
 
 ModelHandle ModelManager::TryAcquire(const ModelId& id) {
@@ -60,7 +92,7 @@ ModelManager::Ticket ModelManager::Acquire(const ModelId& id, Deadline deadline,
     return 0;
   }
   const TimePoint now = deps_.clock.Now();
-  if (deadline == kNoDeadline) deadline = After(now, options_.max_cold_wait);
+  if (deadline == kNoDeadline) deadline = After(now, settings().max_cold_wait);
   if (deadline <= now) {
     std::move(done)(absl::DeadlineExceededError(
         StrCat("the deadline had passed when model '", id.name, "' was asked for")));
@@ -187,6 +219,11 @@ GhostList::Plan ModelManager::PlanFor(Dimension dimension) const {
   return ghosts_.PlanFor(dimension, deps_.clock.Now());
 }
 
+Duration ModelManager::demand_half_life() const {
+  MutexLock lock(ghosts_mu_);
+  return ghosts_.half_life();
+}
+
 void ModelManager::Unload(const ModelId& id, absl::AnyInvocable<void() &&> done,
                           EvictionReason reason) {
   {
@@ -219,7 +256,7 @@ void ModelManager::PostFree(ModelCache::Victim victim) {
 void ModelManager::Free(ModelCache::Victim victim) {
   const EvictionReason reason = victim.entry->leaving;
   const ModelId& id = victim.entry->slot.id;
-  if (reason != EvictionReason::kCapacity) TellLeft(*victim.entry);  // else MakeRoom has told why
+  if (reason != EvictionReason::kCapacity) TellLeft(*victim.entry);  // else whoever chose it has told why
   victim.model.reset();
   deps_.metrics.Evicted(reason);
   if (reason != EvictionReason::kCapacity) {
@@ -238,8 +275,8 @@ void ModelManager::TellQueued(const ModelId& id, bool request) {
 void ModelManager::TellLeft(const CacheEntry& entry) {
   const TimePoint now = deps_.clock.Now();
   const TimePoint used(Duration(entry.last_used.load(std::memory_order_relaxed)));
-  events_.Add({.kind = entry.leaving == EvictionReason::kEvict ? CacheEventKind::kEvicted
-                                                               : CacheEventKind::kUnloaded,
+  const bool evicted = entry.leaving == EvictionReason::kEvict || entry.leaving == EvictionReason::kCapacity;
+  events_.Add({.kind = evicted ? CacheEventKind::kEvicted : CacheEventKind::kUnloaded,
                .id = entry.slot.id,
                .bytes = SumOf(*entry.reservation.footprint()),
                .reason = entry.leaving,

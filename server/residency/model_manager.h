@@ -36,7 +36,8 @@ namespace hearth {
 // Nobody is hurt by an eviction: a model that is in use or hard-pinned is no candidate, nothing is
 // evicted for a load that is known to be bad or that would not fit all the same, never more goes
 // than is needed, and the bytes that come back are kept for the load they were freed for. Weights larger than
-// the whole budget are served from a window: wherever the kernel has them, and charged a part. A load
+// the whole budget are served from a window: wherever the kernel has them, and charged a part. A budget that becomes
+// smaller takes idle models at once, and others when they fall idle. A load
 // that has to wait for models in use holds no thread: it is parked and goes on when a handle is
 // dropped or bytes are freed.
 //
@@ -76,6 +77,11 @@ class ModelManager {
   // what was posted to it.
   ~ModelManager();
   ModelManager(const ModelManager&) = delete;
+
+  // From now on; null: GdsfPolicy. A budget that grows is there at once. One that shrinks is kept to for whatever comes
+  // from now on; idle models are evicted until the rest fits, models in use when they fall idle, and hard-pinned ones
+  // not at all. Returns by how much these exceed it.
+  Bytes Reconfigure(Options options, const EvictionPolicy* eviction);
   ModelManager& operator=(const ModelManager&) = delete;
 
   // The answer to Acquire.
@@ -157,7 +163,7 @@ class ModelManager {
   EventLog& events() { return events_; }
   // What more memory of one kind would have spared of late; counts fade with the demand's half-life.
   GhostList::Plan PlanFor(Dimension dimension) const ABSL_LOCKS_EXCLUDED(ghosts_mu_);
-  Duration demand_half_life() const { return options_.demand_half_life; }
+  Duration demand_half_life() const ABSL_LOCKS_EXCLUDED(ghosts_mu_);
   // For Metrics::AddCollector: bytes by dimension, models, queue depth, waiters.
   std::vector<Metrics::Sample> Samples() const;
 
@@ -198,6 +204,7 @@ class ModelManager {
     const std::vector<EvictionCandidate>& candidates;
     const std::vector<std::size_t>& chosen;
     const Ledger& settled;
+    const EvictionPolicy& policy;
     TimePoint now{};
   };
 
@@ -209,6 +216,7 @@ class ModelManager {
   void UseWindow(PendingLoad& load) const;
   absl::StatusOr<Room> MakeRoom(PendingLoad& load);
   void TellEvictions(const ModelId& for_whom, const Footprint& need, const Choice& choice);
+  void ShrinkToBudget() ABSL_LOCKS_EXCLUDED(mu_);
   void Park(LoadPtr load, TaskGroup::How how);
   void Resume(LoadPtr load);
   LoadPtr TakeResuming(std::uint64_t generation, LoadPriority priority);
@@ -233,9 +241,16 @@ class ModelManager {
   void ExpireWaiters();
   Waiters::Ticket Find(const ModelId& id, ModelCache::FindOptions options, Waiter waiter);
 
+  // Of Options, what is not the budget's or the cache's.
+  struct Settings {
+    const EvictionPolicy* eviction;
+    Duration max_cold_wait;
+    std::uint64_t mapped_window;
+  };
+  static Settings SettingsOf(const Options& options, const EvictionPolicy* eviction);
+  Settings settings() const ABSL_LOCKS_EXCLUDED(mu_);
+
   const Deps deps_;
-  const Options options_;
-  const EvictionPolicy& policy_;
   MemoryBudget budget_;
   EventLog events_;
   ModelCache cache_;
@@ -244,7 +259,10 @@ class ModelManager {
   GhostList ghosts_ ABSL_GUARDED_BY(ghosts_mu_);
 
   std::atomic<bool> waking_{false};  // a Wake() is posted
-  Mutex mu_;
+  mutable Mutex mu_;
+  Settings settings_ ABSL_GUARDED_BY(mu_);
+  std::uint64_t reconfigured_ ABSL_GUARDED_BY(mu_) = 0;  // so often
+  bool shrinking_ ABSL_GUARDED_BY(mu_) = false;  // more may be held than the budget: wants room for as long
   std::map<std::uint64_t, LoadPtr> parked_ ABSL_GUARDED_BY(mu_);    // by generation: oldest first
   std::map<std::uint64_t, LoadPtr> resuming_ ABSL_GUARDED_BY(mu_);  // their next step is posted
   std::uint64_t room_changes_ ABSL_GUARDED_BY(mu_) = 0;             // Wake()s so far

@@ -140,6 +140,20 @@ TEST_F(Eviction, KnowsThatTheNewcomerMayShareWithTheVictim) {
   EXPECT_THAT(*Choose(Mapped(1, 60), {0, 0, 100}), IsEmpty());
 }
 
+TEST_F(Eviction, ASmallerBudgetTakesWhoWillDoOrElseWhoeverHelps) {
+  InUse(Host(50));
+  Idle(Host(20));
+  Idle(Mapped(1, 30));
+  Idle(Host(20));
+  const auto excess = [&](const Bytes& capacity) {
+    return ChooseExcess(candidates_, *policy_, TimePoint(std::chrono::hours(1)), settled_, capacity);
+  };
+  EXPECT_THAT(excess({0, 90, 30}), IsEmpty());
+  EXPECT_THAT(excess({0, 70, 30}), ElementsAre(0));
+  EXPECT_THAT(excess({0, 40, 30}), ElementsAre(0, 2)) << "not enough, but nobody else would help";
+  EXPECT_THAT(excess({0, 90, 0}), ElementsAre(1));
+}
+
 TEST_F(Eviction, FreesTwoSharersTogetherWhenNothingLessWillDo) {
   Idle(Mapped(1, 60));
   Idle(Mapped(1, 60));

@@ -136,6 +136,36 @@ TEST(MemoryBudget, SharingWithSomebodyWhoLeavesMayNotBreakAPromise) {
   EXPECT_TRUE(claim->TryTake());
 }
 
+TEST(MemoryBudget, ACapacityBelowWhatIsHeldTakesNothingAwayAndGivesNothingAgain) {
+  MemoryBudget budget({0, 100, 100});
+  std::optional<Reservation> a = Resident(budget, Host(50));
+  std::optional<Reservation> b = Resident(budget, Host(30));
+  budget.SetCapacity({0, 60, 100});
+  EXPECT_EQ(budget.usage().used().host_bytes, 80u);
+  EXPECT_EQ(budget.usage().ceiling.host_bytes, 80u);
+  EXPECT_FALSE(budget.TryReserve(Host(1)));
+  EXPECT_TRUE(budget.TryReserve(Mapped(1, 100))) << "enough of another kind is there";
+  b.reset();
+  EXPECT_EQ(budget.usage().ceiling.host_bytes, 60u);
+  EXPECT_FALSE(budget.TryReserve(Host(11)));
+  EXPECT_TRUE(budget.TryReserve(Host(10)));
+}
+
+TEST(MemoryBudget, NobodyIsPromisedBytesThatTooMuchIsHeldOfEvenIfOthersHoldTheSameOnes) {
+  MemoryBudget budget({0, 100, 100});
+  const Reservation a = Resident(budget, Mapped(1, 80));
+  budget.SetCapacity({0, 100, 60});
+  EXPECT_FALSE(budget.TryClaim(Mapped(1, 80), {}));
+}
+
+TEST(MemoryBudget, ACapacityThatGrowsIsThereAtOnce) {
+  MemoryBudget budget({0, 100, 0});
+  const Reservation a = Resident(budget, Host(100));
+  EXPECT_FALSE(budget.TryReserve(Host(1)));
+  budget.SetCapacity({0, 120, 0});
+  EXPECT_TRUE(budget.TryReserve(Host(20)));
+}
+
 // Random operations; after each, used <= capacity and settled <= capacity, and at the end every
 // claim can be taken.
 TEST(MemoryBudget, KeepsItsLimitAndEveryPromiseUnderRandomOperations) {

@@ -338,7 +338,7 @@ TEST_F(RandomTest, TheInvariantsHoldInEveryInterleaving) {
   std::function<void()> act = [&] {
     clock_.Advance(milliseconds(1));
     const std::string model = Name(static_cast<int>(pick(kModels)));
-    switch (pick(10)) {
+    switch (pick(11)) {
       case 0:
       case 1:
       case 2:
@@ -363,6 +363,12 @@ TEST_F(RandomTest, TheInvariantsHoldInEveryInterleaving) {
       case 7:
         pick(2) == 0 ? loader_.FailLoad(1, absl::InternalError("load"))
                      : loader_.FailEstimate(1, absl::InternalError("estimate"));
+        break;
+      case 8:
+        if (pick(5) == 0) {
+          options_.capacity.host_bytes = kCapacity / 2 + pick(kCapacity);
+          manager().Reconfigure(options_, policy_);
+        }
         break;
       default:
         for (Cold& cold : colds) {
