@@ -76,7 +76,7 @@ struct alignas(64) CacheEntry {
   WallTime loaded_at{};                     // ready, draining
   TimePoint ready_at{};                     // ready, draining
   std::uint64_t hits_counted = 0;           // ready, draining: of `hits`, in the slot's demand
-  std::uint64_t revision = 0;               // ready, draining: ModelSpec::revision
+  std::uint64_t revision = 0;               // ready, draining, failed: ModelSpec::revision; 0: not known
   std::vector<std::shared_ptr<Completion>> on_gone;  // told when absent, or its load was stopped
 };
 

@@ -25,7 +25,7 @@ struct CacheRow {
   std::uint64_t window_bytes = 0;  // of those, a window on weights that are larger than the budget
   TimePoint last_used{};
   WallTime loaded_at{};            // ready, draining
-  std::uint64_t revision = 0;      // ready, draining: ModelSpec::revision of what was loaded
+  std::uint64_t revision = 0;      // ready, draining, failed: ModelSpec::revision of what was loaded
   bool pinned = false;             // hard pin, of the configuration or asked for: never evicted
   std::size_t waiters = 0;
   LoadPriority priority = LoadPriority::kNormal;  // queued, loading

@@ -80,6 +80,7 @@ bool ModelManager::WasPromoted(const PendingLoad& load) const {
 // Everything that can be known to be wrong is found here, before anybody is evicted.
 absl::Status ModelManager::Estimate(PendingLoad& load) const {
   HEARTH_ASSIGN_OR_RETURN(ModelSpec spec, deps_.find_spec(load.entry.slot.id));
+  load.revision = spec.revision;
   HEARTH_ASSIGN_OR_RETURN(load.loader, deps_.find_loader(spec.format));
   HEARTH_ASSIGN_OR_RETURN(load.estimate, load.loader->Estimate(spec));
   load.spec = std::move(spec);
@@ -323,7 +324,7 @@ void ModelManager::Wake(TaskGroup::How how) {
 
 void ModelManager::Fail(PendingLoad& load, const absl::Status& error, bool remember) {
   const ModelId& id = load.entry.slot.id;
-  ModelCache::Failed failed = cache_.Fail(load.entry, error, remember);
+  ModelCache::Failed failed = cache_.Fail(load.entry, error, remember, load.revision);
   const Duration took = deps_.clock.Now() - load.started;
   deps_.metrics.LoadFinished(id.name, error.code(), took, {});
   events_.Add({.kind = CacheEventKind::kFailed,

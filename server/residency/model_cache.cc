@@ -41,6 +41,7 @@ ModelCache::~ModelCache() {
 void ModelCache::Reconfigure(Options options, MemoryBudget::Capacity capacity) {
   MutexLock lock(mu_);
   options_ = options;
+  if (capacity == budget_.capacity()) return;
   for (const auto& slot : index_.slots()) {
     if (slot->incoming != nullptr) slot->incoming->claim.Release();
   }
@@ -133,6 +134,7 @@ ModelCache::FindResult ModelCache::Find(const ModelId& id, ModelMetrics& metrics
     if (incoming != nullptr && !options.explicit_load && clock_.Now() < incoming->retry_at) {
       result.error =
           WithRetryAfter(incoming->error, CeilMilliseconds(incoming->retry_at - clock_.Now()));
+      result.failed_revision = incoming->revision;
       return result;
     }
     incoming = &Enqueue(slot, waiter.priority);
@@ -189,6 +191,7 @@ CacheEntry& ModelCache::Enqueue(ModelSlot& slot, LoadPriority priority) {
   Transition(*entry, ModelState::kQueued);
   entry->generation = ++generations_;
   entry->error = absl::OkStatus();
+  entry->revision = 0;
   entry->retry_at = {};
   entry->priority = priority;
   entry->queued_at = clock_.Now();

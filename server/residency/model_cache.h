@@ -54,7 +54,8 @@ class ModelCache {
   ModelCache(MemoryBudget& budget, const Clock& clock, Options options, Hooks hooks);
   ~ModelCache();  // CHECKs that nothing is pinned, loading or leaving
 
-  // From now on; what failed keeps its back-off. A load whose bytes were on their way has to look for room again.
+  // From now on; what failed keeps its back-off. With another capacity, a load whose bytes were on their way has to look
+  // for room again.
   void Reconfigure(Options options, MemoryBudget::Capacity capacity) ABSL_LOCKS_EXCLUDED(mu_);
 
   // --- Requests --------------------------------------------------------------------------------
@@ -81,6 +82,7 @@ class ModelCache {
     Outcome outcome = Outcome::kRefused;
     ModelHandle handle{};
     absl::Status error{};
+    std::optional<std::uint64_t> failed_revision{};  // kRefused in a back-off: what had failed, see CacheRow::revision
     Waiters::Ticket ticket = 0;
     std::optional<std::stop_source> stop{};  // a load to be told to stop
     Turn post{};                 // kQueued, and a load thread of this priority has to come for it
@@ -195,8 +197,9 @@ class ModelCache {
     Turn requeued{};  // told to stop, or given up, and wanted again since: kQueued, see FindResult::post
     std::vector<std::shared_ptr<Completion>> gone{};
   };
-  // kQueued | kLoading -> kFailed, then kAbsent unless `remember`. Gives the bytes back.
-  Failed Fail(CacheEntry& entry, const absl::Status& error, bool remember) ABSL_LOCKS_EXCLUDED(mu_);
+  // kQueued | kLoading -> kFailed, then kAbsent unless `remember`. Gives the bytes back. `revision`: of what was tried.
+  Failed Fail(CacheEntry& entry, const absl::Status& error, bool remember, std::uint64_t revision = 0)
+      ABSL_LOCKS_EXCLUDED(mu_);
 
   // --- Leaving -----------------------------------------------------------------------------------
 

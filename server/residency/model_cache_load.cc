@@ -244,7 +244,8 @@ absl::StatusOr<ModelCache::Published> ModelCache::Publish(CacheEntry& entry,
   return published;
 }
 
-ModelCache::Failed ModelCache::Fail(CacheEntry& entry, const absl::Status& error, bool remember) {
+ModelCache::Failed ModelCache::Fail(CacheEntry& entry, const absl::Status& error, bool remember,
+                                    std::uint64_t revision) {
   MutexLock lock(mu_);
   ModelSlot& slot = entry.slot;
   Failed failed{error};
@@ -271,6 +272,7 @@ ModelCache::Failed ModelCache::Fail(CacheEntry& entry, const absl::Status& error
         std::min(options_.max_failure_backoff,
                  options_.failure_backoff * (std::int64_t{1} << std::min(slot.failures++, 20)));
     entry.error = error;
+    entry.revision = revision;
     entry.retry_at = clock_.Now() + wait;
     failed.error = WithRetryAfter(error, std::chrono::ceil<std::chrono::milliseconds>(wait));
   } else {

@@ -157,6 +157,10 @@ Waiters::Ticket ModelManager::Find(const ModelId& id, ModelCache::FindOptions op
   const bool request = waiter.request;
   const Deadline deadline = waiter.deadline;
   ModelCache::FindResult found = cache_.Find(id, metrics, options, waiter);
+  if (found.failed_revision && IsOther(id, *found.failed_revision)) {
+    options.explicit_load = true;  // what failed is not what is there
+    found = cache_.Find(id, metrics, options, waiter);
+  }
   const bool started = found.outcome == ModelCache::Outcome::kStart ||
                        (found.outcome == ModelCache::Outcome::kTooLate && waiter.result == CacheResult::kLoad);
   if (started) TellQueued(id, request);
@@ -193,6 +197,11 @@ Waiters::Ticket ModelManager::Find(const ModelId& id, ModelCache::FindOptions op
   }
   if (deadline != kNoDeadline) alarm_.SetBy(deadline);
   return found.ticket;
+}
+
+bool ModelManager::IsOther(const ModelId& id, std::uint64_t revision) const {
+  const absl::StatusOr<ModelSpec> spec = deps_.find_spec(id);
+  return spec.ok() && spec->revision != revision;
 }
 
 void ModelManager::Cancel(Ticket ticket) {

@@ -109,9 +109,9 @@ class ModelManager {
   //                        `deadline` (at once, with a retry hint; it is loaded)
   //   CANCELLED            Cancel(ticket)
   //   other                why the load failed
-  // All who wait for a load hear the same. A failure is remembered: until a back-off has passed,
-  // later requests get the load's own status with a hint when to ask again. What is no fault of the
-  // model (no room, stopped) is not remembered.
+  // All who wait for a load hear the same. A failure is remembered: until a back-off has passed, or the
+  // model's files are others (its revision, looked at on this thread), later requests get the load's own status
+  // with a hint when to ask again. What is no fault of the model (no room, stopped) is not remembered.
   // Resident model: `done` runs before Acquire returns, on this thread, as do refusals. Otherwise
   // on a load or timer thread, so it must only hand over, not compute.
   // REQUIRES: `id` came from Catalog::Resolve, so the table cannot be made to grow from outside.
@@ -187,6 +187,7 @@ class ModelManager {
     std::stop_token stop;
     LoadPriority priority;  // of the executor that runs its steps
     TimePoint started{};
+    std::uint64_t revision = 0;  // once its files have been looked at
     std::optional<ModelSpec> spec{};
     const Loader* loader = nullptr;
     LoadEstimate estimate{};
@@ -240,6 +241,7 @@ class ModelManager {
   void Answer(ModelCache::Leaver leaver, const absl::Status& why);
   void ExpireWaiters();
   Waiters::Ticket Find(const ModelId& id, ModelCache::FindOptions options, Waiter waiter);
+  bool IsOther(const ModelId& id, std::uint64_t revision) const;
 
   // Of Options, what is not the budget's or the cache's.
   struct Settings {

@@ -46,7 +46,9 @@ absl::StatusOr<CacheService::Prefetched> CacheService::Prefetch(const std::strin
   if (const std::optional<ModelCache::Row> row = RowOf(prefetched.id)) {
     prefetched.before = row->state;
     const Duration left = row->retry_at - deps_.clock.Now();
-    if (row->state == ModelState::kFailed && left > Duration::zero()) {
+    const absl::StatusOr<ModelSpec> spec = deps_.catalog.Spec(prefetched.id);
+    const bool same = !spec.ok() || spec->revision == row->revision;  // else what failed is not what is there
+    if (row->state == ModelState::kFailed && left > Duration::zero() && same) {
       return WithRetryAfter(row->error, std::chrono::ceil<std::chrono::milliseconds>(left));
     }
     // A hint that is repeated must not pile up waiters.
@@ -68,7 +70,7 @@ absl::StatusOr<ModelId> CacheService::Unpin(const std::string& model, const std:
   if (deps_.manager.Unpin(id).configured) {
     return absl::FailedPreconditionError(
         StrCat("model '", id.name, "' version ", id.version,
-               " stays pinned: the configuration pins it; take `pin: true` out of it and send a SIGHUP"));
+               " stays pinned: the configuration pins it; take `pin: true` out of it and run `hearth reload`"));
   }
   return id;
 }

@@ -123,6 +123,8 @@ absl::Status RepositoryService::CheckNotBackingOff(const ModelId& id) const {
   for (const ModelCache::Row& row : deps_.manager.Snapshot()) {
     const Duration left = row.retry_at - deps_.clock.Now();
     if (row.id == id && row.state == ModelState::kFailed && left > Duration::zero()) {
+      const absl::StatusOr<ModelSpec> spec = deps_.catalog.Spec(id);
+      if (spec.ok() && spec->revision != row.revision) continue;  // what failed is not what is there
       return WithRetryAfter(row.error, std::chrono::ceil<std::chrono::milliseconds>(left));
     }
   }

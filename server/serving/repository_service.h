@@ -64,7 +64,7 @@ class RepositoryService {
 
   // From the resident model. A cold one is loaded for it, within `deadline`: only the program knows
   // its inputs. Counts as neither hit nor miss and does not touch recency. A model that failed to
-  // load is not tried again before its back-off is over.
+  // load is not tried again before its back-off is over or its files are others.
   using MetadataCallback = absl::AnyInvocable<void(absl::StatusOr<ModelMetadata>) &&>;
   void Metadata(const std::string& model, const std::string& version, Deadline deadline,
                 MetadataCallback done);

@@ -96,6 +96,10 @@ std::vector<std::string> Texts(const std::vector<fs::path>& paths) {
   return texts;
 }
 
+void Remark(log::Level level, std::string_view message, std::initializer_list<log::Field> fields) {
+  if (log::Enabled(level)) log::Write(level, message, fields);
+}
+
 std::string Unknown(std::string_view model) {
   return StrCat("Request for unknown model: '", model, "' is not found");
 }
@@ -147,13 +151,27 @@ bool Catalog::IsFrom(const fs::path& folder, const Entry& entry) {
          fs::path(entry.versions.begin()->second.file).parent_path().parent_path() == folder;
 }
 
+bool Catalog::Reading::IsUnsettled(const std::string& model, std::int64_t version, const fs::path& path) const {
+  if (!options.settled_before) return false;
+  const auto known = before.find(model);
+  if (known != before.end() && known->second->versions.contains(version)) return false;
+  return LastWrite(path) > *options.settled_before;
+}
+
+bool Catalog::Reading::IsKnown(const std::string& model, const absl::Status& error) const {
+  const auto known = before.find(model);
+  return known != before.end() && known->second->error == error;
+}
+
 std::shared_ptr<const Catalog::Entry> Catalog::ReadFolder(const std::string& model,
                                                           const fs::path& folder,
-                                                          const Snapshot& before) {
+                                                          const Reading& reading) {
+  const Snapshot& before = reading.before;
   auto entry = std::make_shared<Entry>();
   const auto refuse = [&](absl::Status error) {
-    log::Warning("model cannot be served",
-                 {{"model", model}, {"error", FromAbsl(error.message())}});
+    if (!reading.options.settled_before || !reading.IsKnown(model, error)) {
+      log::Warning("model cannot be served", {{"model", model}, {"error", FromAbsl(error.message())}});
+    }
     entry->versions.clear();
     entry->error = std::move(error);
     return entry;
@@ -168,8 +186,10 @@ std::shared_ptr<const Catalog::Entry> Catalog::ReadFolder(const std::string& mod
     if (known == before.end() || !IsFrom(folder, *known->second)) {
       return refuse(read.status());
     }
-    log::Warning("model.yaml is bad; the one before stays in force",
-                 {{"model", model}, {"error", FromAbsl(read.status().message())}});
+    if (!reading.options.settled_before || !reading.IsKnown(model, read.status())) {
+      log::Warning("model.yaml is bad; the one before stays in force",
+                   {{"model", model}, {"error", FromAbsl(read.status().message())}});
+    }
     entry->versions = known->second->versions;
     entry->options = known->second->options;
     entry->error = read.status();
@@ -177,18 +197,24 @@ std::shared_ptr<const Catalog::Entry> Catalog::ReadFolder(const std::string& mod
   }
   absl::StatusOr<std::vector<std::string>> names = Names(folder);
   if (!names.ok()) return refuse(names.status());
+  bool waiting = false;
   for (const std::string& name : *names) {
     const std::optional<std::int64_t> version = ParseVersionFolder(name);
     if (!version || TypeOf(folder / name) != fs::file_type::directory) continue;
+    if (reading.IsUnsettled(model, *version, folder / name)) {
+      waiting = true;
+      continue;
+    }
     absl::StatusOr<VersionFiles> files = FindVersion(folder / name, options);
     if (absl::IsNotFound(files.status())) {
-      log::Warning("version without model.pt, model.pt2 or program.pt is ignored",
-                   {{"model", model}, {"version", *version}, {"folder", (folder / name).string()}});
+      Remark(reading.options.oddities, "version without model.pt, model.pt2 or program.pt is ignored",
+             {{"model", model}, {"version", *version}, {"folder", (folder / name).string()}});
       continue;
     }
     if (!files.ok()) return refuse(files.status());
     entry->versions.emplace(*version, Version{files->program.string(), Texts(files->weights)});
   }
+  if (entry->versions.empty() && waiting) return nullptr;
   if (entry->versions.empty()) {
     return refuse(absl::InvalidArgumentError(StrCat("'", ShortName(folder),
                                                     "' has no version of the model; put it at '",
@@ -203,7 +229,8 @@ std::shared_ptr<const Catalog::Entry> Catalog::BareFile(const fs::path& file) {
   return entry;
 }
 
-absl::Status Catalog::ScanRoot(const fs::path& root, const Snapshot& before, Snapshot& found) {
+absl::Status Catalog::ScanRoot(const fs::path& root, const Reading& reading, Snapshot& found) {
+  const log::Level oddities = reading.options.oddities;
   HEARTH_ASSIGN_OR_RETURN(const std::vector<std::string> names, Names(root));
   Snapshot here;
   std::vector<fs::file_type> types;  // of a hundred thousand files, each look counts
@@ -211,39 +238,39 @@ absl::Status Catalog::ScanRoot(const fs::path& root, const Snapshot& before, Sna
   const auto add = [&](const std::string& model, const std::string& name, const auto& read) {
     const fs::path path = root / name;
     if (!IsModelName(model)) {
-      log::Warning("a name that is not fit for a model is ignored", {{"path", path.string()}});
+      Remark(oddities, "a name that is not fit for a model is ignored", {{"path", path.string()}});
     } else if (here.contains(model)) {
-      log::Warning("model is there twice; this one is ignored",
-                   {{"model", model}, {"path", path.string()}});
-    } else {
-      here.emplace(model, read(path));
+      Remark(oddities, "model is there twice; this one is ignored", {{"model", model}, {"path", path.string()}});
+    } else if (std::shared_ptr<const Entry> entry = read(path)) {
+      here.emplace(model, std::move(entry));
     }
   };
   for (std::size_t i = 0; i < names.size(); ++i) {
     if (types[i] != fs::file_type::directory) continue;
-    add(names[i], names[i], [&](const fs::path& folder) { return ReadFolder(names[i], folder, before); });
+    add(names[i], names[i], [&](const fs::path& folder) { return ReadFolder(names[i], folder, reading); });
   }
   for (const std::string_view extension : kExtensions) {
     for (std::size_t i = 0; i < names.size(); ++i) {
       const std::optional<std::string> model = BareModelName(names[i]);
-      if (model && names[i].ends_with(extension) && types[i] == fs::file_type::regular) add(*model, names[i], BareFile);
+      if (!model || !names[i].ends_with(extension) || types[i] != fs::file_type::regular) continue;
+      if (!reading.IsUnsettled(*model, 1, root / names[i])) add(*model, names[i], BareFile);
     }
   }
   for (auto& [model, entry] : here) {
     if (!found.try_emplace(model, std::move(entry)).second) {
-      log::Warning("model is in an earlier root too; this one is ignored",
-                   {{"model", model}, {"root", root.string()}});
+      Remark(oddities, "model is in an earlier root too; this one is ignored",
+             {{"model", model}, {"root", root.string()}});
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status Catalog::Scan() {
+absl::Status Catalog::Scan(const ScanOptions& options) {
   MutexLock lock(scan_mu_);
   const std::shared_ptr<const Snapshot> before = snapshot();
   Snapshot found;
   for (const fs::path& root : roots_) {
-    HEARTH_RETURN_IF_ERROR(Annotate(ScanRoot(root, *before, found), "model repository"));
+    HEARTH_RETURN_IF_ERROR(Annotate(ScanRoot(root, {*before, options}, found), "model repository"));
   }
   Publish(std::move(found));
   return absl::OkStatus();
@@ -261,7 +288,7 @@ absl::Status Catalog::Rescan(std::string_view model) {
       return Annotate(PathError(error, root), "model repository");
     }
     if (TypeOf(root / name) == fs::file_type::directory) {
-      entry = ReadFolder(name, root / name, next);
+      entry = ReadFolder(name, root / name, {next, ScanOptions()});
     }
     for (const std::string_view extension : kExtensions) {
       const fs::path file = root / StrCat(name, extension);

@@ -23,6 +23,8 @@
 #include <string_view>
 #include <vector>
 
+#include "server/base/clock.h"
+#include "server/base/log.h"
 #include "server/base/mutex.h"
 #include "server/base/status.h"
 #include "server/model/model_spec.h"
@@ -34,10 +36,19 @@ class Catalog {
  public:
   explicit Catalog(std::vector<std::filesystem::path> roots);
 
+  // How to look at it while it may be changing.
+  struct ScanOptions {
+    // A version that was not there before, and in which something was written later than this, is left out: it may be
+    // incomplete. None: all of them count.
+    std::optional<WallTime> settled_before = std::nullopt;
+    // Of names that are ignored, and the like. That a model cannot be served is a warning, once.
+    log::Level oddities = log::Level::kWarning;
+  };
   // Reads every root again. A root that cannot be read is an error and leaves the old snapshot as
   // it was; a model that cannot be understood (a bad model.yaml) stays listed with its error. If it
   // was understood before, it goes on as it was: a slip of the pen takes no model down.
-  absl::Status Scan();
+  absl::Status Scan(const ScanOptions& options);
+  absl::Status Scan() { return Scan(ScanOptions()); }
   // Reads one model again. NOT_FOUND when it is in no root (and is forgotten).
   absl::Status Rescan(std::string_view model);
 
@@ -86,11 +97,20 @@ class Catalog {
 
   // Whether its versions are in `folder`, and not of the same name elsewhere.
   static bool IsFrom(const std::filesystem::path& folder, const Entry& entry);
-  static absl::Status ScanRoot(const std::filesystem::path& root, const Snapshot& before,
-                               Snapshot& found);
+  // What a scan knows of before it reads a model.
+  struct Reading {
+    const Snapshot& before;
+    const ScanOptions& options;
+    // Whether it is new and may be incomplete.
+    bool IsUnsettled(const std::string& model, std::int64_t version, const std::filesystem::path& path) const;
+    // That `error` is what was wrong with the model before, too.
+    bool IsKnown(const std::string& model, const absl::Status& error) const;
+  };
+  static absl::Status ScanRoot(const std::filesystem::path& root, const Reading& reading, Snapshot& found);
+  // Null: nothing of it is settled.
   static std::shared_ptr<const Entry> ReadFolder(const std::string& model,
                                                  const std::filesystem::path& folder,
-                                                 const Snapshot& before);
+                                                 const Reading& reading);
   static std::shared_ptr<const Entry> BareFile(const std::filesystem::path& file);
 
   const std::vector<std::filesystem::path> roots_;

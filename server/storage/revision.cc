@@ -2,6 +2,8 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <string>
 #include <system_error>
@@ -20,16 +22,33 @@ std::uint64_t StampOf(const fs::path& path) {
                       st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
 }
 
-// A sum, so that the order in which a folder lists its files does not matter.
-std::uint64_t StampOfAll(const fs::path& root) {
-  std::uint64_t sum = StampOf(root);
+template <typename Visit>
+void ForAll(const fs::path& root, const Visit& visit) {
+  visit(root);
   std::error_code error;
   fs::recursive_directory_iterator at(root, fs::directory_options::skip_permission_denied, error);
-  for (; !error && at != fs::recursive_directory_iterator(); at.increment(error)) sum += StampOf(at->path());
+  for (; !error && at != fs::recursive_directory_iterator(); at.increment(error)) visit(at->path());
+}
+
+// A sum, so that the order in which a folder lists its files does not matter.
+std::uint64_t StampOfAll(const fs::path& root) {
+  std::uint64_t sum = 0;
+  ForAll(root, [&](const fs::path& path) { sum += StampOf(path); });
   return sum;
 }
 
 }  // namespace
+
+WallTime LastWrite(const fs::path& path) {
+  WallTime last{};
+  ForAll(path, [&](const fs::path& at) {
+    struct stat st{};
+    if (::stat(at.c_str(), &st) != 0) return;
+    const auto written = std::chrono::seconds(st.st_mtim.tv_sec) + std::chrono::nanoseconds(st.st_mtim.tv_nsec);
+    last = std::max(last, WallTime(std::chrono::duration_cast<WallTime::duration>(written)));
+  });
+  return last;
+}
 
 std::uint64_t RevisionOf(const ModelSpec& spec) {
   const fs::path version = spec.file.parent_path();

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 
+#include "server/base/clock.h"
 #include "server/model/model_spec.h"
 
 namespace hearth {
@@ -12,5 +14,8 @@ namespace hearth {
 // written, replaced, added or removed in between: the time of an inode's last change is part of it, which `cp -p`
 // and `touch -d` cannot set back. Looks at files, not into them; what cannot be looked at counts as absent.
 std::uint64_t RevisionOf(const ModelSpec& spec);
+
+// When a file, or anything in a folder, was last written to, as the file system has it; `cp -p` and `mv` keep it.
+WallTime LastWrite(const std::filesystem::path& path);
 
 }  // namespace hearth
