@@ -16,6 +16,8 @@ void InferService::Infer(InferRequest request, std::stop_token cancelled, InferC
   pipeline_->Start(std::move(request), std::move(cancelled), std::move(done));
 }
 
+void InferService::SetOptions(const Options& options) { pipeline_->SetOptions(options); }
+
 std::int64_t InferService::in_flight() const { return pipeline_->in_flight(); }
 
 void InferService::StopAccepting() { pipeline_->StopAccepting(); }

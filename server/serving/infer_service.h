@@ -51,6 +51,9 @@ class InferService {
   // The model is let go of before `done` is called.
   void Infer(InferRequest request, std::stop_token cancelled, InferCallback done);
 
+  // For requests that come from now on.
+  void SetOptions(const Options& options);
+
   // Requests accepted and not yet answered.
   std::int64_t in_flight() const;
 

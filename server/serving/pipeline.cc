@@ -110,7 +110,7 @@ class InferCall final : public RunQueue::Runnable {
 
  private:
   void LogAccess(const absl::Status& status, Duration total) const {
-    if (!pipeline_.options_.access_log) return;
+    if (!pipeline_.access_log_.load(std::memory_order_relaxed)) return;
     log::Info("request",
               {{"model", request.model},
                {"version", model != nullptr ? std::to_string(model->id.version) : request.version},
@@ -126,7 +126,16 @@ class InferCall final : public RunQueue::Runnable {
 };
 
 Pipeline::Pipeline(InferService::Deps deps, InferService::Options options)
-    : deps_(deps), options_(options), models_(deps.metrics, deps.compute) {}
+    : deps_(deps), models_(deps.metrics, deps.compute) {
+  SetOptions(options);
+}
+
+void Pipeline::SetOptions(const InferService::Options& options) {
+  max_tensors_ = options.limits.max_tensors;
+  max_dims_ = options.limits.max_dims;
+  max_in_flight_ = options.max_in_flight;
+  access_log_ = options.access_log;
+}
 
 void Pipeline::Start(InferRequest request, std::stop_token cancelled, InferCallback done) {
   // Counted before the look at stopping_: whoever stops and then sees nothing in flight can be
@@ -143,7 +152,8 @@ void Pipeline::Start(InferRequest request, std::stop_token cancelled, InferCallb
 
 absl::Status Pipeline::CheckAccepting(std::int64_t in_flight) const {
   if (stopping_.load()) return ServerExiting();
-  if (options_.max_in_flight > 0 && in_flight > options_.max_in_flight) {
+  const std::int64_t most = max_in_flight_.load(std::memory_order_relaxed);
+  if (most > 0 && in_flight > most) {
     return WithRetryAfter(absl::UnavailableError("Exceeds maximum queue size"), kSoon);
   }
   return absl::OkStatus();
@@ -192,9 +202,11 @@ void Pipeline::AcquireCold(CallPtr call) {
 void Pipeline::Admit(CallPtr call) {
   const InferRequest& request = call->request;
   const Model& model = *call->handle;
+  const RequestLimits limits{.max_tensors = max_tensors_.load(std::memory_order_relaxed),
+                             .max_dims = max_dims_.load(std::memory_order_relaxed)};
   if (absl::Status status =
           ValidateRequest({request.model, request.id, request.inputs, request.outputs},
-                          model.signature(), options_.limits);
+                          model.signature(), limits);
       !status.ok()) {
     return call->Fail(std::move(status));
   }

@@ -14,6 +14,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <stop_token>
@@ -32,6 +33,7 @@ class Pipeline {
   Pipeline(InferService::Deps deps, InferService::Options options);
 
   void Start(InferRequest request, std::stop_token cancelled, InferCallback done);
+  void SetOptions(const InferService::Options& options);
   std::int64_t in_flight() const { return in_flight_.load(); }
   void StopAccepting() { stopping_.store(true); }
 
@@ -47,7 +49,11 @@ class Pipeline {
   void Run(CallPtr call);
 
   const InferService::Deps deps_;
-  const InferService::Options options_;
+  // InferService::Options, of which each request may see some old and some new: they have nothing to do with each other.
+  std::atomic<std::size_t> max_tensors_{0};
+  std::atomic<std::size_t> max_dims_{0};
+  std::atomic<std::int64_t> max_in_flight_{0};
+  std::atomic<bool> access_log_{false};
   std::atomic<bool> stopping_{false};
   std::atomic<std::int64_t> in_flight_{0};
   ServedModels models_;

@@ -26,7 +26,7 @@ std::vector<ModelId> PinnedIds(const Catalog& catalog, const std::vector<Preload
 
 struct Preloader::State {
   State(Deps d, Options o, std::function<void()> change)
-      : deps(d), options(o), on_change(std::move(change)) {}
+      : deps(d), on_change(std::move(change)), options(o) {}
 
   struct Entry {
     PreloadItem item;
@@ -37,10 +37,10 @@ struct Preloader::State {
 
   // Constant after construction.
   const Deps deps;
-  const Options options;
   const std::function<void()> on_change;
 
   mutable Mutex mu;
+  Options options ABSL_GUARDED_BY(mu);
   std::vector<Entry> entries ABSL_GUARDED_BY(mu);
   std::size_t generation ABSL_GUARDED_BY(mu) = 0;  // of `entries`; answers to older lists are ignored
   std::uint64_t pinnings ABSL_GUARDED_BY(mu) = 0;  // calls of Pin() so far
@@ -88,6 +88,11 @@ void Preloader::Stop() {
     for (const State::Entry& entry : state_->entries) timers.push_back(entry.retry);
   }
   for (const Timer::Id id : timers) state_->deps.timer.Cancel(id);
+}
+
+void Preloader::SetOptions(Options options) {
+  MutexLock lock(state_->mu);
+  state_->options = options;
 }
 
 void Preloader::RenewPins() { Pin(*state_); }

@@ -51,6 +51,8 @@ class Preloader {
   // Replaces the list. Items that are new or newly pinned are loaded; what left the list stays
   // resident until it has to make room.
   void Apply(std::vector<PreloadItem> items);
+  // For failures from now on.
+  void SetOptions(Options options);
   // A pin without a version is the highest one's: to be called when there may be a higher one.
   void RenewPins();
   // No load is started any more. Idempotent.

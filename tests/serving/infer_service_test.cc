@@ -401,6 +401,24 @@ TEST_F(InferServiceTest, AnUnloadDuringTheLoadIsNotUndoneByIt) {
   EXPECT_EQ(loader_.alive(), 0);
 }
 
+TEST_F(InferServiceTest, ItsLimitsCanBeChangedForRequestsToCome) {
+  AddModel("m");
+  MakeResident("m");
+  InferService::Options options;
+  options.limits.max_dims = 0;
+  infer_->SetOptions(options);
+  const Answer refused = Infer(Request("m"));
+  ASSERT_TRUE(refused->has_value());
+  EXPECT_EQ((*refused)->status().code(), absl::StatusCode::kInvalidArgument);
+  options.limits.max_dims = 1;
+  options.max_in_flight = 1;
+  infer_->SetOptions(options);
+  const Answer served = Infer(Request("m"));
+  EXPECT_THAT(Text((**Infer(Request("m"))).status()), HasSubstr("maximum queue size"));
+  RunAll();
+  EXPECT_TRUE((*served)->ok());
+}
+
 TEST_F(InferServiceTest, HoldsItsLimitsUnderRealThreads) {
   constexpr int kClients = 8;
   constexpr int kRequests = 500;
