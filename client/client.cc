@@ -10,6 +10,7 @@
 #include "client/strings.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "hearth/v1/cache.grpc.pb.h"
+#include "hearth/v1/config.grpc.pb.h"
 #include "inference.grpc.pb.h"
 
 namespace hearth::client {
@@ -203,6 +204,7 @@ struct Client::Impl {
         channel(MakeChannel(options)),
         service(Service::NewStub(channel)),
         cache(hearth::v1::Cache::NewStub(channel)),
+        config(hearth::v1::Config::NewStub(channel)),
         health(HealthService::NewStub(channel)) {}
 
   std::optional<TimePoint> Deadline() const {
@@ -258,6 +260,7 @@ struct Client::Impl {
   const std::shared_ptr<grpc::Channel> channel;
   const std::unique_ptr<Service::Stub> service;
   const std::unique_ptr<hearth::v1::Cache::Stub> cache;
+  const std::unique_ptr<hearth::v1::Config::Stub> config;
   const std::unique_ptr<HealthService::Stub> health;
 };
 
@@ -447,6 +450,20 @@ absl::Status Client::Watch(const WatchOptions& options,
     return absl::OkStatus();
   }
   return FromGrpc(reader->Finish());
+}
+
+absl::StatusOr<ReloadResult> Client::Reload(bool dry_run) {
+  hearth::v1::ReloadRequest request;
+  request.set_dry_run(dry_run);
+  hearth::v1::ReloadResponse response;
+  CLIENT_RETURN_IF_ERROR(
+      impl_->Call(*impl_->config, &hearth::v1::Config::Stub::Reload, request, &response));
+  ReloadResult result;
+  for (const auto& from : response.changes()) {
+    result.changes.push_back({from.key(), from.before(), from.after(), from.needs_restart()});
+  }
+  result.notes.assign(response.notes().begin(), response.notes().end());
+  return result;
 }
 
 bool IsUnreachable(const absl::Status& status) {

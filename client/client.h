@@ -225,6 +225,18 @@ struct ServerStat {
   std::string not_ready_reason;   // "waiting for 'vad'"; empty: ready, or the server does not say
 };
 
+// A key of the server's configuration that is another one than what is in force.
+struct ConfigChange {
+  std::string key;
+  std::string before, after;
+  bool needs_restart = false;  // `before` stays in force
+};
+
+struct ReloadResult {
+  std::vector<ConfigChange> changes;
+  std::vector<std::string> notes;  // what else to know, a sentence each
+};
+
 // Thread-safe: calls from many threads share one connection. Blocking calls; the connection is made by
 // the first, and again by later ones when it was lost.
 class Client {
@@ -257,6 +269,9 @@ class Client {
   // What is resident and how it fares. `model`: only this one. UNIMPLEMENTED by servers other than
   // hearthd.
   absl::StatusOr<ServerStat> Stat(const std::string& model = "");
+  // Has the server read its configuration and repository again; `dry_run`: only tells what would change.
+  // INVALID_ARGUMENT: a mistake in it, and nothing changed. UNIMPLEMENTED by servers other than hearthd.
+  absl::StatusOr<ReloadResult> Reload(bool dry_run);
 
   // These, too, are hearthd's. `version`: empty means the highest.
   // Begins to load a model and returns; the state it was found in, "absent" or as in ModelStat.

@@ -74,6 +74,7 @@ int Run(int argc, char** argv) {
   AddPlanCommand(app, selection);
   AddControlCommands(app, selection);
   AddServerCommands(app, selection);
+  AddReloadCommand(app, selection);
   AddFileCommands(app, selection);
   AddPackCommand(app, selection);
   try {

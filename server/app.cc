@@ -2,16 +2,18 @@
 
 #include <algorithm>
 #include <functional>
-#include <thread>
 #include <utility>
 
+#include "server/app_options.h"
 #include "server/base/bytes.h"
+#include "server/base/file_watcher.h"
 #include "server/base/log.h"
 #include "server/base/mutex.h"
 #include "server/base/service_manager.h"
 #include "server/base/thread_pool.h"
 #include "server/base/thread_priority.h"
 #include "server/base/timer.h"
+#include "server/config/config_diff.h"
 #include "server/frontend/grpc_server.h"
 #include "server/frontend/http_server.h"
 #include "server/metrics/metrics.h"
@@ -19,6 +21,7 @@
 #include "server/serving/cache_service.h"
 #include "server/serving/infer_service.h"
 #include "server/serving/preloader.h"
+#include "server/serving/repository_poller.h"
 #include "server/serving/repository_service.h"
 #include "server/storage/catalog.h"
 #include "server/storage/mapped_files.h"
@@ -31,34 +34,25 @@
 namespace hearth {
 namespace {
 
-// Host memory for programs whose models have left; models get what remains.
-std::uint64_t KeptProgramBytes(const ServerConfig::Cache& cache, const MemoryLimit& limit) {
-  return std::min(cache.kept_programs, cache.budget.host.Of(limit.bytes) / 8);
+void LogBudgets(const MemoryBudget::Capacity& capacity, const MemoryLimit& limit) {
+  log::Info("budgets", {{"device", FormatBytes(capacity.device_bytes)},
+                        {"host", FormatBytes(capacity.host_bytes)},
+                        {"mapped", FormatBytes(capacity.mapped_bytes)},
+                        {"limit", FormatBytes(limit.bytes)},
+                        {"limit_from", limit.source}});
 }
 
-MemoryBudget::Capacity CapacityOf(const ServerConfig::Cache& cache, const MemoryLimit& limit,
-                                  const Devices& devices) {
-  return {.device_bytes = cache.budget.device.Of(devices.memory_bytes()),
-          .host_bytes = cache.budget.host.Of(limit.bytes) - KeptProgramBytes(cache, limit),
-          .mapped_bytes = cache.budget.mapped.Of(limit.bytes)};
-}
-
-const EvictionPolicy& PolicyOf(const ServerConfig::Cache& cache) {
-  static const GdsfPolicy gdsf;  // both are stateless
-  static const LruPolicy lru;
-  if (cache.eviction == ServerConfig::Cache::Eviction::kLru) return lru;
-  return gdsf;
-}
-
-// Of the mapped budget, what a model gets that is larger.
-std::uint64_t MappedWindow(const ServerConfig::Cache& cache, const MemoryBudget::Capacity& capacity) {
-  return std::min(cache.mapped_window.Of(capacity.mapped_bytes), capacity.mapped_bytes);
-}
-
-int ComputeThreads(const ServerConfig::Compute& compute) {
-  if (compute.threads > 0) return compute.threads;
-  const int cores = FindCpuLimit(static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
-  return std::max(1, cores / compute.intra_op_threads);
+// Of a budget that is smaller than what has to stay for now.
+std::vector<std::string> StillHeld(const Bytes& excess) {
+  std::vector<std::string> notes;
+  const std::pair<const char*, std::uint64_t> dimensions[] = {
+      {"device", excess.device_bytes}, {"host", excess.host_bytes}, {"mapped", excess.mapped_bytes}};
+  for (const auto& [name, bytes] : dimensions) {
+    if (bytes == 0) continue;
+    notes.push_back(StrCat(FormatBytes(bytes), " more than cache.budget.", name,
+                           " are in use or pinned; they leave when they are idle and not pinned any more"));
+  }
+  return notes;
 }
 
 std::vector<Metrics::Sample> BackendSamples(const BackgroundVerifier& verifier, const KeptPrograms& kept) {
@@ -76,12 +70,6 @@ std::vector<Metrics::Sample> BackendSamples(const BackgroundVerifier& verifier, 
            static_cast<double>(kept.bytes.load())}};
 }
 
-std::vector<PreloadItem> PreloadItems(const std::vector<ServerConfig::Preload>& models) {
-  std::vector<PreloadItem> items;
-  for (const auto& model : models) items.push_back({model.name, model.version, model.required, model.pin});
-  return items;
-}
-
 // What somebody who has only just started hearthd needs to know.
 constexpr char kNoRepository[] =
     "; name the directory with your models: --model-repository DIR, or repository.roots in the "
@@ -91,35 +79,14 @@ std::vector<std::filesystem::path> Paths(const std::vector<std::string>& texts) 
   return {texts.begin(), texts.end()};
 }
 
-GrpcServer::Options GrpcOptions(const ServerConfig& config) {
-  const auto ms = [](Duration d) {
-    return static_cast<int>(std::chrono::duration_cast<std::chrono::milliseconds>(d).count());
-  };
-  const ServerConfig::Grpc& grpc = config.grpc;
-  GrpcServer::Options options;
-  options.address = grpc.host;
-  options.port = grpc.port;
-  options.threads = grpc.completion_queues;
-  options.max_receive_bytes = static_cast<int>(grpc.max_message_bytes);
-  options.max_send_bytes = static_cast<int>(grpc.max_message_bytes);
-  options.reflection = grpc.reflection;
-  options.keepalive.time_ms = ms(grpc.keepalive.time);
-  options.keepalive.timeout_ms = ms(grpc.keepalive.timeout);
-  options.keepalive.permit_without_calls = grpc.keepalive.permit_without_calls;
-  options.keepalive.min_recv_ping_interval_ms = ms(grpc.keepalive.min_recv_ping_interval);
-  options.keepalive.max_ping_strikes = grpc.keepalive.max_ping_strikes;
-  options.keepalive.max_connection_age_ms = ms(grpc.keepalive.max_connection_age);
-  options.server_name = config.server.name;
-  options.server_version = Version();
-  return options;
-}
-
 }  // namespace
 
 struct App::Parts {
-  Parts(ServerConfig c, ReadConfig read) : read_config(std::move(read)), config(std::move(c)) {}
+  Parts(ServerConfig c, ReadConfig read, std::string file)
+      : read_config(std::move(read)), config_file(std::move(file)), config(std::move(c)) {}
 
   const ReadConfig read_config;
+  const std::string config_file;
   const ServiceManager service_manager;
   const SteadyClock clock;
 
@@ -128,7 +95,9 @@ struct App::Parts {
   bool stop_requested ABSL_GUARDED_BY(mu) = false;
   bool draining ABSL_GUARDED_BY(mu) = false;
   bool announced ABSL_GUARDED_BY(mu) = false;  // READY=1 was sent
-  ServerConfig config ABSL_GUARDED_BY(mu);
+  ServerConfig config ABSL_GUARDED_BY(mu);  // in force
+  MemoryLimit limit;                        // constant once started, as is the next
+  std::uint64_t kept_program_bytes = 0;
 
   // From the bottom of the include direction to its top; destroyed from the top down.
   std::unique_ptr<Metrics> metrics;
@@ -141,27 +110,36 @@ struct App::Parts {
   std::unique_ptr<ThreadPool> load_pool;
   std::unique_ptr<ThreadPool> background_pool;
   std::unique_ptr<ThreadPool> compute_pool;
+  std::unique_ptr<ThreadPool> config_pool;  // one thread: reloads and looks at the repository
   std::unique_ptr<ModelManager> manager;
   std::unique_ptr<InferService> infer;
   std::unique_ptr<RepositoryService> repository;
   std::unique_ptr<CacheService> cache;
   std::unique_ptr<Preloader> preloader;
+  std::unique_ptr<RepositoryPoller> poller;
+  std::unique_ptr<FileWatcher> watcher;  // config_pool's
   std::unique_ptr<HttpServer> http;
   std::unique_ptr<GrpcServer> grpc;
 
-  absl::Status BuildCore(const ServerConfig& c, const MemoryLimit& limit);
-  absl::Status BuildServices(const ServerConfig& c, const MemoryLimit& limit);
+  absl::Status BuildCore(const ServerConfig& c);
+  absl::Status BuildServices(const ServerConfig& c);
   absl::Status Listen(const ServerConfig& c);
+  // On config_pool.
+  absl::StatusOr<ConfigReload> Reload(bool dry_run);
+  std::vector<std::string> Apply(const ServerConfig& c);
+  void Watch(bool wanted);
+  void StopReloads();
   void ReadinessMayHaveChanged();
   absl::Status Drain();
   absl::Status WaitUntil(Deadline deadline, const std::function<bool()>& done);
   absl::Status WhatHangs() const;
 };
 
-App::App(ServerConfig config, ReadConfig read_config)
-    : parts_(std::make_unique<Parts>(std::move(config), std::move(read_config))) {}
+App::App(ServerConfig config, ReadConfig read_config, std::string config_file)
+    : parts_(std::make_unique<Parts>(std::move(config), std::move(read_config), std::move(config_file))) {}
 
 App::~App() {
+  parts_->StopReloads();
   parts_->grpc.reset();
   parts_->http.reset();
   parts_->preloader.reset();
@@ -175,16 +153,26 @@ absl::Status App::Start() {
     MutexLock lock(parts_->mu);
     config = parts_->config;
   }
-  HEARTH_ASSIGN_OR_RETURN(const MemoryLimit limit, FindMemoryLimit());
-  HEARTH_RETURN_IF_ERROR(parts_->BuildCore(config, limit));
-  HEARTH_RETURN_IF_ERROR(parts_->BuildServices(config, limit));
+  HEARTH_ASSIGN_OR_RETURN(parts_->limit, FindMemoryLimit());
+  parts_->kept_program_bytes = KeptProgramBytes(config.cache, parts_->limit);
+  HEARTH_RETURN_IF_ERROR(parts_->BuildCore(config));
+  HEARTH_RETURN_IF_ERROR(parts_->BuildServices(config));
   HEARTH_RETURN_IF_ERROR(parts_->Listen(config));
   parts_->preloader->Apply(PreloadItems(config.models));
+  parts_->poller->SetInterval(config.repository.poll);
+  if (config.config.watch) {
+    parts_->config_pool->Post([parts = parts_.get(), config] {
+      parts->Watch(true);
+      // What changed before anybody watched.
+      const absl::StatusOr<ServerConfig> now = parts->read_config();
+      if (now.ok() && !DiffConfigs(config, *now).empty()) (void)parts->Reload(/*dry_run=*/false);
+    });
+  }
   return absl::OkStatus();
 }
 
 // What knows nothing of requests: numbers, memory, files, formats.
-absl::Status App::Parts::BuildCore(const ServerConfig& c, const MemoryLimit& limit) {
+absl::Status App::Parts::BuildCore(const ServerConfig& c) {
   InitialiseTorch();
   HEARTH_RETURN_IF_ERROR(LoadOperatorLibraries(Paths(c.torch_libraries)));
   metrics = std::make_unique<Metrics>(Metrics::Options{.version = HEARTH_VERSION,
@@ -207,7 +195,7 @@ absl::Status App::Parts::BuildCore(const ServerConfig& c, const MemoryLimit& lim
   const auto kept_programs = std::make_shared<KeptPrograms>();
   metrics->AddCollector([verifier, kept_programs] { return BackendSamples(*verifier, *kept_programs); });
   torchscript = MakeTorchScriptLoader({.populate = c.loading.populate,
-                                       .kept_program_bytes = KeptProgramBytes(c.cache, limit),
+                                       .kept_program_bytes = kept_program_bytes,
                                        .kept_programs = kept_programs,
                                        .mapped_files = mapped_files,
                                        .verifier = verifier,
@@ -222,13 +210,9 @@ absl::Status App::Parts::BuildCore(const ServerConfig& c, const MemoryLimit& lim
 }
 
 // Threads, the cache, and the two services that every front end calls.
-absl::Status App::Parts::BuildServices(const ServerConfig& c, const MemoryLimit& limit) {
-  const MemoryBudget::Capacity capacity = CapacityOf(c.cache, limit, *devices);
-  log::Info("budgets", {{"device", FormatBytes(capacity.device_bytes)},
-                        {"host", FormatBytes(capacity.host_bytes)},
-                        {"mapped", FormatBytes(capacity.mapped_bytes)},
-                        {"limit", FormatBytes(limit.bytes)},
-                        {"limit_from", limit.source}});
+absl::Status App::Parts::BuildServices(const ServerConfig& c) {
+  const MemoryBudget::Capacity capacity = CapacityOf(c.cache, limit, devices->memory_bytes(), kept_program_bytes);
+  LogBudgets(capacity, limit);
   const int intra_op = c.compute.intra_op_threads;
   const auto configure_thread = [intra_op] { ConfigureTorchThread(intra_op); };
   timer = std::make_unique<ThreadTimer>();
@@ -241,6 +225,7 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c, const MemoryLimit&
                           }});
   compute_pool = std::make_unique<ThreadPool>(ThreadPool::Options{
       "compute", static_cast<std::size_t>(ComputeThreads(c.compute)), configure_thread});
+  config_pool = std::make_unique<ThreadPool>(ThreadPool::Options{"config", 1, {}});
   manager = std::make_unique<ModelManager>(
       ModelManager::Deps{
           .find_spec = [this](const ModelId& id) { return catalog->Spec(id); },
@@ -255,28 +240,18 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c, const MemoryLimit&
           .metrics = *metrics,
           .eviction = &PolicyOf(c.cache),
           .background_executor = background_pool.get()},
-      ModelManager::Options{.capacity = capacity,
-                            .failure_backoff = c.cache.failure_backoff,
-                            .max_failure_backoff = c.cache.max_failure_backoff,
-                            .max_cold_wait = c.cache.max_cold_wait,
-                            .demand_half_life = c.cache.demand_half_life,
-                            .min_residency = c.cache.min_residency,
-                            .mapped_window = MappedWindow(c.cache, capacity),
-                            .refuse_hopeless = c.cache.refuse_hopeless});
+      ManagerOptions(c.cache, capacity));
   metrics->AddCollector([this] { return manager->Samples(); });
   infer = std::make_unique<InferService>(
-      InferService::Deps{*catalog, *manager, *compute_pool, clock, *metrics},
-      InferService::Options{.limits = {.max_tensors = static_cast<std::size_t>(c.limits.max_tensors),
-                                       .max_dims = static_cast<std::size_t>(c.limits.max_dimensions)},
-                            .max_in_flight = c.grpc.max_in_flight,
-                            .access_log = c.logging.access});
+      InferService::Deps{*catalog, *manager, *compute_pool, clock, *metrics}, InferOptions(c));
   repository = std::make_unique<RepositoryService>(RepositoryService::Deps{
       *catalog, *manager, clock, [this] { preloader->RenewPins(); }});
   cache = std::make_unique<CacheService>(CacheService::Deps{*catalog, *manager, clock});
   preloader = std::make_unique<Preloader>(
       Preloader::Deps{*catalog, *manager, *timer, clock},
-      Preloader::Options{c.cache.failure_backoff, c.cache.max_failure_backoff},
-      [this] { ReadinessMayHaveChanged(); });
+      PreloaderOptions(c.cache), [this] { ReadinessMayHaveChanged(); });
+  poller = std::make_unique<RepositoryPoller>(RepositoryPoller::Deps{
+      *catalog, *manager, *timer, clock, *config_pool, [this] { preloader->RenewPins(); }});
   return absl::OkStatus();
 }
 
@@ -291,7 +266,13 @@ absl::Status App::Parts::Listen(const ServerConfig& c) {
                                                 .why_not_ready =
                                                     [this] { return repository->why_not_ready(); }}));
   HEARTH_ASSIGN_OR_RETURN(
-      grpc, GrpcServer::Start({*infer, *repository, *cache, *buffers, *metrics, clock}, GrpcOptions(c)));
+      grpc, GrpcServer::Start({*infer, *repository, *cache, *buffers, *metrics, clock,
+                               [this](bool dry_run, ReloadCallback done) {
+                                 config_pool->Post([this, dry_run, done = std::move(done)]() mutable {
+                                   std::move(done)(Reload(dry_run));
+                                 });
+                               }},
+                              GrpcOptions(c)));
   log::Info("listening", {{"grpc_host", c.grpc.host},
                           {"grpc_port", grpc->port()},
                           {"http_host", c.http.host},
@@ -319,35 +300,86 @@ void App::Parts::ReadinessMayHaveChanged() {
 }
 
 void App::Reload() {
-  parts_->service_manager.Reloading();
-  const absl::StatusOr<ServerConfig> next = parts_->read_config();
-  parts_->metrics->ConfigReloaded(next.ok(), parts_->clock.WallNow());
-  if (!next.ok()) {
+  parts_->config_pool->Post([parts = parts_.get()] { (void)parts->Reload(/*dry_run=*/false); });
+}
+
+absl::StatusOr<ConfigReload> App::Parts::Reload(bool dry_run) {
+  if (!dry_run) service_manager.Reloading();
+  const absl::StatusOr<ServerConfig> next = read_config();
+  ConfigReload reload;
+  if (dry_run) {
+    HEARTH_RETURN_IF_ERROR(next.status());
+    MutexLock lock(mu);
+    reload.changes = DiffConfigs(config, *next);
+    return reload;
+  }
+  metrics->ConfigReloaded(next.ok(), clock.WallNow());
+  if (next.ok()) {
+    ServerConfig now;
+    {
+      MutexLock lock(mu);
+      reload.changes = DiffConfigs(config, *next);
+      config = TakeOver(config, *next);
+      now = config;
+    }
+    reload.notes = Apply(now);
+    std::vector<std::string> restart;
+    for (const ConfigChange& change : reload.changes) {
+      if (change.needs_restart) restart.push_back(change.key);
+      log::Info("configuration changed", {{"key", change.key},
+                                          {"before", change.before},
+                                          {"after", change.after},
+                                          {"needs_restart", change.needs_restart}});
+    }
+    for (const std::string& note : reload.notes) log::Warning("configuration applied in part", {{"reason", note}});
+    log::Info("configuration reloaded", {{"needs_restart", QuotedList(restart)}});
+  } else {
     log::Error("configuration not reloaded; the old one stays in force",
                {{"reason", FromAbsl(next.status().message())}});
-  } else {
-    std::vector<std::string> restart;
-    {
-      MutexLock lock(parts_->mu);
-      for (const std::string& key : ChangedKeys(parts_->config, *next)) {
-        const bool taken_over = key == "models" || key == "logging.level" || key == "logging.format" ||
-                                key.starts_with("shutdown.");
-        if (!taken_over) restart.push_back(key);
-      }
-      parts_->config.models = next->models;
-      parts_->config.logging.level = next->logging.level;
-      parts_->config.logging.format = next->logging.format;
-      parts_->config.shutdown = next->shutdown;
-    }
-    log::Configure(next->logging.level, next->logging.format);
-    if (const absl::Status scanned = parts_->catalog->Scan(); !scanned.ok()) {
-      log::Error("repository not rescanned", {{"reason", FromAbsl(scanned.message())}});
-    }
-    parts_->preloader->Apply(PreloadItems(next->models));
-    log::Info("configuration reloaded", {{"needs_restart", QuotedList(restart)}});
   }
-  MutexLock lock(parts_->mu);
-  if (parts_->announced) parts_->service_manager.Ready("serving");
+  {
+    MutexLock lock(mu);
+    if (announced) service_manager.Ready("serving");
+  }
+  HEARTH_RETURN_IF_ERROR(next.status());
+  return reload;
+}
+
+// Everything, changed or not: to be told the same again is no change. Returns what else to know of it.
+std::vector<std::string> App::Parts::Apply(const ServerConfig& c) {
+  log::Configure(c.logging.level, c.logging.format);
+  const MemoryBudget::Capacity capacity = CapacityOf(c.cache, limit, devices->memory_bytes(), kept_program_bytes);
+  if (capacity != manager->usage().capacity) LogBudgets(capacity, limit);
+  const Bytes excess = manager->Reconfigure(ManagerOptions(c.cache, capacity), &PolicyOf(c.cache));
+  infer->SetOptions(InferOptions(c));
+  preloader->SetOptions(PreloaderOptions(c.cache));
+  if (const absl::Status scanned = catalog->Scan(); !scanned.ok()) {
+    log::Error("repository not rescanned", {{"reason", FromAbsl(scanned.message())}});
+  }
+  preloader->Apply(PreloadItems(c.models));
+  poller->SetInterval(c.repository.poll);
+  Watch(c.config.watch);
+  return StillHeld(excess);
+}
+
+void App::Parts::Watch(bool wanted) {
+  if (!wanted || config_file.empty()) return watcher.reset();
+  if (watcher != nullptr) return;
+  auto started = FileWatcher::Start(config_file, *timer, clock, {}, [this] {
+    config_pool->Post([this] { (void)Reload(/*dry_run=*/false); });
+  });
+  if (started.ok()) {
+    watcher = *std::move(started);
+  } else {
+    log::Error("configuration not watched", {{"reason", FromAbsl(started.status().message())}});
+  }
+}
+
+// Waits for the one under way; whoever asked for those that wait hears that nobody answers.
+void App::Parts::StopReloads() {
+  if (config_pool != nullptr) config_pool->Shutdown();
+  watcher.reset();
+  poller.reset();
 }
 
 void App::RequestStop() {
@@ -385,6 +417,7 @@ absl::Status App::Parts::Drain() {
     while (clock.Now() < until) stop_changed.WaitUntil(mu, until);
   }
   const Deadline deadline = clock.Now() + timeout;
+  StopReloads();
   preloader->Stop();
   // First, so that a request on an open connection hears UNAVAILABLE and not that its call was cut.
   infer->StopAccepting();

@@ -17,15 +17,16 @@ class App {
  public:
   using ReadConfig = std::function<absl::StatusOr<ServerConfig>()>;
 
-  // `read_config` is called again by Reload().
-  App(ServerConfig config, ReadConfig read_config);
+  // `read_config` is called again by Reload(), and when `config_file` changes and config.watch says so; empty: there
+  // is no file.
+  App(ServerConfig config, ReadConfig read_config, std::string config_file);
   ~App();
 
   // Brings everything up and starts the preloads; does not wait for them. On error nothing runs.
   absl::Status Start();
 
-  // SIGHUP: reads the configuration again; a bad one changes nothing. Takes over the models to
-  // preload and the logging; says which other changes need a restart. Rescans the repository.
+  // SIGHUP: reads the configuration again; a bad one changes nothing. Takes over what can be (TakeOver in
+  // config/config_diff.h), says what else changed and needs a restart, and rescans the repository. Does not wait for it.
   void Reload();
 
   // SIGTERM: makes Wait() return. May be called from any thread, more than once.

@@ -47,7 +47,7 @@ int Serve(const CommandLine& command, hearth::ServerConfig config) {
                                          {"config", command.config_file}});
   hearth::App app(std::move(config), [&command] {
     return hearth::LoadServerConfig(command.config_file, command.settings, hearth::CurrentEnvironment());
-  });
+  }, command.config_file);
   if (const absl::Status started = app.Start(); !started.ok()) return Complain(started, kExitFailure);
   signals.Handle({.terminate = [&app] { app.RequestStop(); }, .reload = [&app] { app.Reload(); }});
   if (const absl::Status drained = app.Wait(); !drained.ok()) {

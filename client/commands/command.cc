@@ -51,7 +51,7 @@ int FailForModel(const absl::Status& status, const std::string& model) {
   if (!absl::IsNotFound(status)) return Fail(status);
   return Fail(absl::NotFoundError(
       Cat(std::string(status.message()), "; if it was added since the server read its repository, run 'hearth "
-          "load ", model.substr(0, model.rfind(':')), "' or send hearthd a SIGHUP")));
+          "load ", model.substr(0, model.rfind(':')), "' or 'hearth reload'")));
 }
 
 int FailUsage(std::string_view message) {

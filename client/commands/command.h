@@ -74,6 +74,7 @@ void AddEventCommands(CLI::App& app, Selection& selection);       // why, events
 void AddPlanCommand(CLI::App& app, Selection& selection);
 void AddControlCommands(CLI::App& app, Selection& selection);     // prefetch, pin, unpin, evict
 void AddServerCommands(CLI::App& app, Selection& selection);      // status, health
+void AddReloadCommand(CLI::App& app, Selection& selection);
 void AddFileCommands(CLI::App& app, Selection& selection);        // profile, inspect
 void AddPackCommand(CLI::App& app, Selection& selection);
 

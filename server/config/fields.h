@@ -77,8 +77,12 @@ void VisitCacheFields(Visitor& v, Config& cache) {
 
 template <typename Visitor, typename Config>
 void VisitFields(Visitor& v, Config& config) {
+  v.Section("config", [&] { v.Flag("watch", config.config.watch); });
   v.Section("server", [&] { v.Text("name", config.server.name); });
-  v.Section("repository", [&] { v.Texts("roots", config.repository.roots); });
+  v.Section("repository", [&] {
+    v.Texts("roots", config.repository.roots);
+    v.Time("poll", config.repository.poll, Duration{});
+  });
   v.Texts("torch_libraries", config.torch_libraries);
   v.Models("models", config.models);
   v.Section("cache", [&] { VisitCacheFields(v, config.cache); });

@@ -121,21 +121,17 @@ std::string PrintServerConfig(const ServerConfig& config) {
   return out;
 }
 
-std::vector<std::string> ChangedKeys(const ServerConfig& before, const ServerConfig& after) {
-  const std::vector<Line> old_lines = Lines(before);
-  const std::vector<Line> new_lines = Lines(after);
-  std::vector<std::string> changed;
-  for (std::size_t i = 0; i < old_lines.size(); ++i) {  // the same keys in the same order
-    if (old_lines[i].value != new_lines[i].value) changed.push_back(old_lines[i].path);
+std::vector<ConfigValue> ConfigValues(const ServerConfig& config) {
+  std::vector<ConfigValue> values;
+  for (Line& line : Lines(config)) {
+    if (!line.value.empty()) values.push_back({std::move(line.path), std::move(line.value)});
   }
-  return changed;
+  return values;
 }
 
 std::vector<std::string> ConfigKeys() {
   std::vector<std::string> keys;
-  for (const Line& line : Lines(ServerConfig{})) {
-    if (!line.value.empty()) keys.push_back(line.path);
-  }
+  for (ConfigValue& value : ConfigValues(ServerConfig{})) keys.push_back(std::move(value.key));
   return keys;
 }
 

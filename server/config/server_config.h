@@ -20,11 +20,15 @@
 namespace hearth {
 
 struct ServerConfig {
+  struct Config {
+    bool watch = false;  // reload when the file changes
+  };
   struct Server {
     std::string name = "hearth";  // ServerMetadata says it
   };
   struct Repository {
     std::vector<std::string> roots = {"/models"};
+    Duration poll{};  // between two looks at them; 0: only when told to
   };
   // One model to load before the server is ready, in the order of the list.
   struct Preload {
@@ -108,6 +112,7 @@ struct ServerConfig {
     Duration drain_timeout = std::chrono::seconds(30);
   };
 
+  Config config;
   Server server;
   Repository repository;
   std::vector<std::string> torch_libraries;
@@ -147,8 +152,12 @@ absl::StatusOr<ServerConfig> ParseServerConfig(std::string_view text, const std:
 // Every key with its value in effect, as YAML that ParseServerConfig reads back to the same.
 std::string PrintServerConfig(const ServerConfig& config);
 
-// The dotted paths of the keys whose values differ: what a reload changed.
-std::vector<std::string> ChangedKeys(const ServerConfig& before, const ServerConfig& after);
+// Every key, as its dotted path, with its value as PrintServerConfig writes it; sections left out.
+struct ConfigValue {
+  std::string key;
+  std::string value;
+};
+std::vector<ConfigValue> ConfigValues(const ServerConfig& config);
 
 // The dotted paths of all keys, sections left out.
 std::vector<std::string> ConfigKeys();

@@ -112,7 +112,7 @@ GrpcServer::GrpcServer(const Deps& deps, const Options& options)
       started_(deps.clock.Now()),
       watch_(std::make_shared<WatchRpc>(cache_, deps.cache.events(), deps.clock)),
       health_({"", inference::GRPCInferenceService::service_full_name(),
-               hearth::v1::Cache::service_full_name(), "readiness"}) {}
+               hearth::v1::Cache::service_full_name(), hearth::v1::Config::service_full_name(), "readiness"}) {}
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const Deps& deps,
                                                               const Options& options) {
@@ -142,6 +142,7 @@ absl::Status GrpcServer::Listen() {
   builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 1);
   builder.RegisterService(&inference_);
   builder.RegisterService(&cache_);
+  builder.RegisterService(&config_);
   builder.RegisterService(&health_.service());
   builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port_);
   for (int i = 0; i < std::max(options_.threads, 1); ++i) {
@@ -166,6 +167,7 @@ void GrpcServer::Serve() {
     ServeCache(loop, cache_, cache);
     ServeCacheControl(loop, cache_, deps_.cache);
     watch_->Serve(loop);
+    ServeConfig(loop, config_, deps_.reload);
     health_.Serve(loop);
     loop.Start(static_cast<int>(i));
   }

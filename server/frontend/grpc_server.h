@@ -10,9 +10,11 @@
 #include <vector>
 
 #include "hearth/v1/cache.grpc.pb.h"
+#include "hearth/v1/config.grpc.pb.h"
 #include "inference.grpc.pb.h"
 #include "server/base/clock.h"
 #include "server/base/status.h"
+#include "server/frontend/config_rpc.h"
 #include "server/frontend/event_loop.h"
 #include "server/frontend/health_rpc.h"
 #include "server/frontend/watch_rpc.h"
@@ -57,6 +59,7 @@ class GrpcServer {
     BufferPool& buffers;
     Metrics& metrics;
     const Clock& clock;
+    ReloadConfig reload{};
   };
 
   // Binds and answers from now on; health says NOT_SERVING until SetServing(true).
@@ -99,6 +102,7 @@ class GrpcServer {
   inference::GRPCInferenceService::AsyncService inference_;
   hearth::v1::Cache::AsyncService cache_;
   std::shared_ptr<WatchRpc> watch_;  // shared with the journal while it tells of an event
+  hearth::v1::Config::AsyncService config_;
   HealthRpc health_;
   std::unique_ptr<grpc::Server> server_;
   std::vector<std::unique_ptr<EventLoop>> loops_;

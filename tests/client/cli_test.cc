@@ -147,7 +147,7 @@ TEST_F(Cli, AModelThatIsNotFoundMayBeNewAndTheMessageSaysWhatToDo) {
     const Outcome outcome = Run(arguments);
     EXPECT_EQ(outcome.code, 1) << arguments[0];
     EXPECT_EQ(outcome.out, "") << arguments[0];
-    EXPECT_THAT(outcome.err, HasSubstr("run 'hearth load missing' or send hearthd a SIGHUP (NOT_FOUND)"));
+    EXPECT_THAT(outcome.err, HasSubstr("run 'hearth load missing' or 'hearth reload' (NOT_FOUND)"));
     ExpectOneSentence(outcome.err);
   }
 }
@@ -431,6 +431,30 @@ TEST_F(Cli, AResultThatCannotBeWrittenIsAFailure) {
   const Outcome outcome = Run({"infer", "echo", "--input", "x=[[1]]", "--save", "x=@/dev/full"});
   EXPECT_EQ(outcome.code, 1);
   EXPECT_THAT(outcome.err, HasSubstr("cannot write"));
+}
+
+TEST_F(Cli, ReloadShowsWhatChangedAndWithDryRunWhatWould) {
+  const Outcome outcome = Run({"reload"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.out,
+            "KEY                BEFORE  AFTER  EFFECT\n"
+            "cache.budget.host  50%     4GiB   applied\n"
+            "grpc.port          8001    9001   needs a restart\n"
+            "1 GiB is in use.\n");
+  EXPECT_THAT(Run({"reload", "--dry-run"}).out, HasSubstr("4GiB   would be applied\n"));
+  const auto json = RunJson({"reload"});
+  EXPECT_EQ(json["changes"][1]["key"], "grpc.port");
+  EXPECT_EQ(json["changes"][1]["needs_restart"], true);
+  EXPECT_EQ(json["notes"][0], "1 GiB is in use.");
+}
+
+TEST(CliBadConfig, ReloadSaysEveryMistakeOnALineOfItsOwn) {
+  FakeServer server({.bad_config = true});
+  const Outcome outcome = RunHearth({"reload", "--address", server.address()});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_EQ(outcome.out, "");
+  EXPECT_THAT(outcome.err, HasSubstr("f:1:1: unknown key\n"));
+  EXPECT_THAT(outcome.err, HasSubstr("f:2:1: unknown key"));
 }
 
 TEST(CliPlainServer, StatusMakesDoWithWhatTheProtocolHas) {

@@ -316,6 +316,29 @@ class FakeServer::Cache final : public hearth::v1::Cache::Service {
   const bool ready_;
 };
 
+class FakeServer::Config final : public hearth::v1::Config::Service {
+ public:
+  explicit Config(bool bad) : bad_(bad) {}
+  Status Reload(ServerContext*, const hearth::v1::ReloadRequest* request,
+                hearth::v1::ReloadResponse* response) override {
+    if (bad_) return Status(StatusCode::INVALID_ARGUMENT, "f:1:1: unknown key\nf:2:1: unknown key");
+    auto* budget = response->add_changes();
+    budget->set_key("cache.budget.host");
+    budget->set_before("50%");
+    budget->set_after("4GiB");
+    auto* port = response->add_changes();
+    port->set_key("grpc.port");
+    port->set_before("8001");
+    port->set_after("9001");
+    port->set_needs_restart(true);
+    if (!request->dry_run()) response->add_notes("1 GiB is in use.");
+    return Status::OK;
+  }
+
+ private:
+  const bool bad_;
+};
+
 class FakeServer::Health final : public grpc::health::v1::Health::Service {
  public:
   explicit Health(bool ready) : ready_(ready) {}
@@ -334,6 +357,7 @@ class FakeServer::Health final : public grpc::health::v1::Health::Service {
 FakeServer::FakeServer(Options options)
     : inference_(std::make_unique<Inference>(options)),
       cache_(std::make_unique<Cache>(options.ready)),
+      config_(std::make_unique<Config>(options.bad_config)),
       health_(std::make_unique<Health>(options.ready)) {
   grpc::EnableDefaultHealthCheckService(false);
   grpc::ServerBuilder builder;
@@ -343,6 +367,7 @@ FakeServer::FakeServer(Options options)
   builder.AddListeningPort(options.address, grpc::InsecureServerCredentials(), &port);
   builder.RegisterService(inference_.get());
   if (options.with_cache) builder.RegisterService(cache_.get());
+  if (options.with_cache) builder.RegisterService(config_.get());
   builder.RegisterService(health_.get());
   server_ = builder.BuildAndStart();
   address_ = "127.0.0.1:" + std::to_string(port);

@@ -14,6 +14,7 @@
 
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "hearth/v1/cache.grpc.pb.h"
+#include "hearth/v1/config.grpc.pb.h"
 #include "inference.grpc.pb.h"
 
 namespace hearth::client {
@@ -22,7 +23,8 @@ class FakeServer final {
  public:
   struct Options {
     bool ready = true;
-    bool with_cache = true;        // else as a server that is not hearthd
+    bool with_cache = true;        // and the other services of hearth; else as a server that is not hearthd
+    bool bad_config = false;       // has two mistakes in its configuration
     std::string reason = {};       // of the failed model in the index
     std::string address = "127.0.0.1:0";
   };
@@ -39,11 +41,13 @@ class FakeServer final {
  private:
   class Inference;
   class Cache;
+  class Config;
   class Health;
 
   std::string address_;
   std::unique_ptr<Inference> inference_;
   std::unique_ptr<Cache> cache_;
+  std::unique_ptr<Config> config_;
   std::unique_ptr<Health> health_;
   std::unique_ptr<grpc::Server> server_;
 };

@@ -422,12 +422,33 @@ TEST_F(GrpcServerTest, AnIpv6AddressMayHaveItsBrackets) {
   }
 }
 
+TEST_F(GrpcServerTest, ReloadTellsWhatChangedAndWhatIsWrong) {
+  const auto stub = hearth::v1::Config::NewStub(stack_.Channel());
+  const auto call = [&](bool dry_run, hearth::v1::ReloadResponse& response) {
+    grpc::ClientContext context;
+    hearth::v1::ReloadRequest request;
+    request.set_dry_run(dry_run);
+    return stub->Reload(&context, request, &response);
+  };
+  hearth::v1::ReloadResponse response;
+  ASSERT_TRUE(call(true, response).ok());
+  ASSERT_EQ(response.changes_size(), 1);
+  EXPECT_EQ(response.changes(0).key(), "grpc.port");
+  EXPECT_EQ(response.changes(0).before(), "8001");
+  EXPECT_EQ(response.changes(0).after(), "9001");
+  EXPECT_TRUE(response.changes(0).needs_restart());
+  EXPECT_EQ(response.notes(0), "a note");
+  const grpc::Status bad = call(false, response);
+  EXPECT_EQ(bad.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(bad.error_message(), "one mistake\nanother");
+}
+
 TEST_F(GrpcServerTest, HealthKnowsEveryServiceAndFollowsSetServing) {
   const auto stub = grpc::health::v1::Health::NewStub(stack_.Channel());
   for (const bool serving : {true, false}) {
     stack_.server->SetServing(serving);
     for (const char* name :
-         {"", "inference.GRPCInferenceService", "hearth.v1.Cache", "readiness"}) {
+         {"", "inference.GRPCInferenceService", "hearth.v1.Cache", "hearth.v1.Config", "readiness"}) {
       grpc::ClientContext context;
       grpc::health::v1::HealthCheckRequest request;
       request.set_service(name);
@@ -464,6 +485,7 @@ TEST_F(GrpcServerTest, ReflectionListsEveryService) {
   ASSERT_TRUE(services.ok()) << services.status();
   EXPECT_THAT(*services, HasSubstr("inference.GRPCInferenceService"));
   EXPECT_THAT(*services, HasSubstr("hearth.v1.Cache"));
+  EXPECT_THAT(*services, HasSubstr("hearth.v1.Config"));
   EXPECT_THAT(*services, HasSubstr("grpc.health.v1.Health"));
 }
 

@@ -49,10 +49,14 @@ class ServerStack {
   explicit ServerStack(GrpcServer::Options options = {}) {
     options.address = "127.0.0.1";
     options.port = 0;
-    auto started = GrpcServer::Start({infer, repository, cache, buffers, metrics, clock}, options);
+    auto started = GrpcServer::Start({infer, repository, cache, buffers, metrics, clock, FakeReload}, options);
     EXPECT_TRUE(started.ok()) << started.status();
     if (!started.ok()) std::abort();
     server = *std::move(started);
+  }
+  static void FakeReload(bool dry_run, ReloadCallback done) {
+    if (!dry_run) return std::move(done)(absl::InvalidArgumentError("one mistake\nanother"));
+    std::move(done)(ConfigReload{{{"grpc.port", "8001", "9001", /*needs_restart=*/true}}, {"a note"}});
   }
   ~ServerStack() {
     server.reset();

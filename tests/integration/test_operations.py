@@ -82,7 +82,8 @@ def test_grpc_health_can_be_watched_through_a_drain(start, folder):
 def test_reflection_describes_every_service(server):
     database = ProtoReflectionDescriptorDatabase(server.channel())
     services = set(database.get_services())
-    assert {"inference.GRPCInferenceService", "hearth.v1.Cache", "grpc.health.v1.Health"} <= services
+    assert {"inference.GRPCInferenceService", "hearth.v1.Cache", "hearth.v1.Config",
+            "grpc.health.v1.Health"} <= services
     for service in services:
         assert database.FindFileContainingSymbol(service).service, service
 
@@ -238,12 +239,12 @@ def test_an_unknown_flag_is_a_usage_error():
 def test_sighup_names_what_needs_a_restart_until_there_was_one(start, folder):
     server = start(folder)
     config = json.loads(server.config_file.read_text())
-    config["logging"]["access"] = True
+    config["grpc"]["reflection"] = False
     config["shutdown"] = {"delay": "1ms"}
     hearthd.write_config(server.config_file, config)
     for _ in range(2):  # the first reload changes nothing about it
         server.process.send_signal(signal.SIGHUP)
-        assert server.wait_for("configuration reloaded")["needs_restart"] == "'logging.access'"
+        assert server.wait_for("configuration reloaded")["needs_restart"] == "'grpc.reflection'"
 
 
 def test_sighup_reads_the_configuration_again_and_keeps_the_last_good_one(start, folder):

@@ -1,0 +1,95 @@
+#include "server/app_options.h"
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+#include "server/app.h"
+
+namespace hearth {
+namespace {
+
+// Of the mapped budget, what a model gets that is larger.
+std::uint64_t MappedWindow(const ServerConfig::Cache& cache, const MemoryBudget::Capacity& capacity) {
+  return std::min(cache.mapped_window.Of(capacity.mapped_bytes), capacity.mapped_bytes);
+}
+
+}  // namespace
+
+std::uint64_t KeptProgramBytes(const ServerConfig::Cache& cache, const MemoryLimit& limit) {
+  return std::min(cache.kept_programs, cache.budget.host.Of(limit.bytes) / 8);
+}
+
+MemoryBudget::Capacity CapacityOf(const ServerConfig::Cache& cache, const MemoryLimit& limit,
+                                  std::uint64_t device_memory, std::uint64_t kept_programs) {
+  const std::uint64_t host = cache.budget.host.Of(limit.bytes);
+  return {.device_bytes = cache.budget.device.Of(device_memory),
+          .host_bytes = host - std::min(kept_programs, host),
+          .mapped_bytes = cache.budget.mapped.Of(limit.bytes)};
+}
+
+const EvictionPolicy& PolicyOf(const ServerConfig::Cache& cache) {
+  static const GdsfPolicy gdsf;  // both are stateless
+  static const LruPolicy lru;
+  if (cache.eviction == ServerConfig::Cache::Eviction::kLru) return lru;
+  return gdsf;
+}
+
+ModelManager::Options ManagerOptions(const ServerConfig::Cache& cache, const MemoryBudget::Capacity& capacity) {
+  return {.capacity = capacity,
+          .failure_backoff = cache.failure_backoff,
+          .max_failure_backoff = cache.max_failure_backoff,
+          .max_cold_wait = cache.max_cold_wait,
+          .demand_half_life = cache.demand_half_life,
+          .min_residency = cache.min_residency,
+          .mapped_window = MappedWindow(cache, capacity),
+          .refuse_hopeless = cache.refuse_hopeless};
+}
+
+InferService::Options InferOptions(const ServerConfig& c) {
+  return {.limits = {.max_tensors = static_cast<std::size_t>(c.limits.max_tensors),
+                     .max_dims = static_cast<std::size_t>(c.limits.max_dimensions)},
+          .max_in_flight = c.grpc.max_in_flight,
+          .access_log = c.logging.access};
+}
+
+Preloader::Options PreloaderOptions(const ServerConfig::Cache& cache) {
+  return {cache.failure_backoff, cache.max_failure_backoff};
+}
+
+int ComputeThreads(const ServerConfig::Compute& compute) {
+  if (compute.threads > 0) return compute.threads;
+  const int cores = FindCpuLimit(static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
+  return std::max(1, cores / compute.intra_op_threads);
+}
+
+std::vector<PreloadItem> PreloadItems(const std::vector<ServerConfig::Preload>& models) {
+  std::vector<PreloadItem> items;
+  for (const auto& model : models) items.push_back({model.name, model.version, model.required, model.pin});
+  return items;
+}
+
+GrpcServer::Options GrpcOptions(const ServerConfig& config) {
+  const auto ms = [](Duration d) {
+    return static_cast<int>(std::chrono::duration_cast<std::chrono::milliseconds>(d).count());
+  };
+  const ServerConfig::Grpc& grpc = config.grpc;
+  GrpcServer::Options options;
+  options.address = grpc.host;
+  options.port = grpc.port;
+  options.threads = grpc.completion_queues;
+  options.max_receive_bytes = static_cast<int>(grpc.max_message_bytes);
+  options.max_send_bytes = static_cast<int>(grpc.max_message_bytes);
+  options.reflection = grpc.reflection;
+  options.keepalive.time_ms = ms(grpc.keepalive.time);
+  options.keepalive.timeout_ms = ms(grpc.keepalive.timeout);
+  options.keepalive.permit_without_calls = grpc.keepalive.permit_without_calls;
+  options.keepalive.min_recv_ping_interval_ms = ms(grpc.keepalive.min_recv_ping_interval);
+  options.keepalive.max_ping_strikes = grpc.keepalive.max_ping_strikes;
+  options.keepalive.max_connection_age_ms = ms(grpc.keepalive.max_connection_age);
+  options.server_name = config.server.name;
+  options.server_version = Version();
+  return options;
+}
+
+}  // namespace hearth

@@ -1,0 +1,31 @@
+// What the parts of the daemon are told, from the configuration: conversions, no decisions.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "server/config/machine_limits.h"
+#include "server/config/server_config.h"
+#include "server/frontend/grpc_server.h"
+#include "server/residency/model_manager.h"
+#include "server/serving/infer_service.h"
+#include "server/serving/preloader.h"
+
+namespace hearth {
+
+// Host memory for programs whose models have left; models get what remains.
+std::uint64_t KeptProgramBytes(const ServerConfig::Cache& cache, const MemoryLimit& limit);
+
+// `kept_programs`: what the loader was told to keep, also when the budget is another one by now.
+MemoryBudget::Capacity CapacityOf(const ServerConfig::Cache& cache, const MemoryLimit& limit,
+                                  std::uint64_t device_memory, std::uint64_t kept_programs);
+
+const EvictionPolicy& PolicyOf(const ServerConfig::Cache& cache);  // lives for ever
+ModelManager::Options ManagerOptions(const ServerConfig::Cache& cache, const MemoryBudget::Capacity& capacity);
+InferService::Options InferOptions(const ServerConfig& config);
+Preloader::Options PreloaderOptions(const ServerConfig::Cache& cache);
+std::vector<PreloadItem> PreloadItems(const std::vector<ServerConfig::Preload>& models);
+GrpcServer::Options GrpcOptions(const ServerConfig& config);
+int ComputeThreads(const ServerConfig::Compute& compute);
+
+}  // namespace hearth
