@@ -100,7 +100,7 @@ def test_a_dry_run_shows_what_would_change_and_changes_nothing(start, folder):
         assert not client.is_model_ready("late")
     assert refusal(server, request("late", floats()))[0] == "NOT_FOUND"
     assert "configuration reloaded" not in server.log()
-    reload(server)
+    assert reload(server, limits={"max_dimensions": 2}) == {"limits.max_dimensions": ("32", "2", False)}
     assert answers(server, "late", 4)
 
 
