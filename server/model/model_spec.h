@@ -3,10 +3,12 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "server/base/clock.h"
 #include "server/model/signature.h"
 
 namespace hearth {
@@ -37,6 +39,12 @@ enum class Residency : std::uint8_t { kMapped, kPopulated, kLocked, kSealed };
 // while it is in service.
 enum class Integrity : std::uint8_t { kOff, kOnLoad, kBackground };
 
+// Which of a model's versions are served. Neither: all of them.
+struct VersionPolicy {
+  int latest = 0;                      // so many of the highest
+  std::vector<std::int64_t> specific;  // these, of those that are there
+};
+
 // The optional <model>/model.yaml. Every field has the meaning of its key there (docs/models.md).
 struct ModelOptions {
   std::string method = "forward";
@@ -49,6 +57,10 @@ struct ModelOptions {
   std::vector<TensorInfo> inputs;    // empty: from the program's schema
   std::vector<TensorInfo> outputs;
   std::vector<WarmUpSample> warm_up;
+  std::optional<Duration> idle_unload = std::nullopt;  // none: as the configuration says; 0: never
+  VersionPolicy versions;
+  std::map<std::string, std::int64_t> labels;  // versions by names that clients may use
+  bool resource_preserving = false;  // the version that answered leaves before a higher one is loaded
 };
 
 struct ModelSpec {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <iterator>
 #include <system_error>
 #include <utility>
 
@@ -104,6 +105,19 @@ std::string Unknown(std::string_view model) {
   return StrCat("Request for unknown model: '", model, "' is not found");
 }
 
+absl::Status NotFound(std::string_view model, std::int64_t version, const std::vector<std::int64_t>& left_out) {
+  const bool chosen = std::find(left_out.begin(), left_out.end(), version) != left_out.end();
+  return absl::NotFoundError(StrCat("Request for unknown model: '", model, "' version ", version, " is not found",
+                                    chosen ? ": the policy in its model.yaml ('versions') leaves it out" : ""));
+}
+
+std::optional<std::int64_t> LabelIn(const ModelOptions* options, std::string_view label) {
+  if (options == nullptr) return std::nullopt;
+  const auto found = options->labels.find(std::string(label));
+  if (found == options->labels.end()) return std::nullopt;
+  return found->second;
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<fs::path>> WeightsBeside(const fs::path& folder,
@@ -141,9 +155,37 @@ std::shared_ptr<const Catalog::Snapshot> Catalog::snapshot() const {
 
 void Catalog::Publish(Snapshot snapshot) {
   auto next = std::make_shared<const Snapshot>(std::move(snapshot));
+  std::vector<Move> moves;
+  const std::shared_ptr<const Snapshot> before = this->snapshot();  // nobody else replaces it: scan_mu_ is held
+  for (const auto& [model, entry] : *next) {
+    const auto known = before->find(model);
+    if (known != before->end() && known->second != entry) AddMoves(model, *known->second, *entry, moves);
+  }
   MutexLock lock(mu_);
+  std::move(moves.begin(), moves.end(), std::back_inserter(moves_));
+  has_moves_.store(!moves_.empty(), std::memory_order_release);
   std::erase_if(unloaded_, [&](const std::string& model) { return !next->contains(model); });
   snapshot_.swap(next);  // the old one is freed after the lock
+}
+
+void Catalog::AddMoves(const std::string& model, const Entry& before, const Entry& after, std::vector<Move>& moves) {
+  if (before.versions.empty() || after.versions.empty()) return;
+  const std::int64_t from = before.versions.rbegin()->first;
+  const std::int64_t to = after.versions.rbegin()->first;
+  if (from < to) moves.push_back({model, "", from, to});  // one that was taken away is not wanted any more
+  if (before.options == nullptr || after.options == nullptr) return;
+  for (const auto& [label, version] : after.options->labels) {
+    const auto known = before.options->labels.find(label);
+    if (known != before.options->labels.end() && known->second != version) {
+      moves.push_back({model, label, known->second, version});
+    }
+  }
+}
+
+std::vector<Catalog::Move> Catalog::TakeMoves() {
+  MutexLock lock(mu_);
+  has_moves_.store(false, std::memory_order_release);
+  return std::exchange(moves_, {});
 }
 
 bool Catalog::IsFrom(const fs::path& folder, const Entry& entry) {
@@ -191,36 +233,66 @@ std::shared_ptr<const Catalog::Entry> Catalog::ReadFolder(const std::string& mod
                    {{"model", model}, {"error", FromAbsl(read.status().message())}});
     }
     entry->versions = known->second->versions;
+    entry->left_out = known->second->left_out;
     entry->options = known->second->options;
     entry->error = read.status();
     return entry;
   }
-  absl::StatusOr<std::vector<std::string>> names = Names(folder);
-  if (!names.ok()) return refuse(names.status());
-  bool waiting = false;
-  for (const std::string& name : *names) {
-    const std::optional<std::int64_t> version = ParseVersionFolder(name);
-    if (!version || TypeOf(folder / name) != fs::file_type::directory) continue;
-    if (reading.IsUnsettled(model, *version, folder / name)) {
-      waiting = true;
-      continue;
-    }
-    absl::StatusOr<VersionFiles> files = FindVersion(folder / name, options);
-    if (absl::IsNotFound(files.status())) {
-      Remark(reading.options.oddities, "version without model.pt, model.pt2 or program.pt is ignored",
-             {{"model", model}, {"version", *version}, {"folder", (folder / name).string()}});
-      continue;
-    }
-    if (!files.ok()) return refuse(files.status());
-    entry->versions.emplace(*version, Version{files->program.string(), Texts(files->weights)});
+  absl::StatusOr<bool> waiting = ReadVersions(model, folder, options, reading, *entry);
+  if (!waiting.ok()) return refuse(std::move(waiting).status());
+  if (entry->versions.empty() && *waiting) return nullptr;
+  if (entry->versions.empty() && !entry->left_out.empty()) {
+    return refuse(absl::InvalidArgumentError(
+        StrCat("'", ShortName(yaml), "' leaves out every version that is there; change its 'versions'")));
   }
-  if (entry->versions.empty() && waiting) return nullptr;
   if (entry->versions.empty()) {
     return refuse(absl::InvalidArgumentError(StrCat("'", ShortName(folder),
                                                     "' has no version of the model; put it at '",
                                                     ShortName(folder), "/1/model.pt'")));
   }
   return entry;
+}
+
+// The highest first, since a policy may want the latest of those that have a program.
+absl::StatusOr<bool> Catalog::ReadVersions(const std::string& model, const fs::path& folder,
+                                           const ModelOptions& options, const Reading& reading, Entry& entry) {
+  HEARTH_ASSIGN_OR_RETURN(const std::vector<std::string> names, Names(folder));
+  std::vector<std::int64_t> numbers;
+  for (const std::string& name : names) {
+    const std::optional<std::int64_t> version = ParseVersionFolder(name);
+    if (version && TypeOf(folder / name) == fs::file_type::directory) numbers.push_back(*version);
+  }
+  std::sort(numbers.rbegin(), numbers.rend());
+  const VersionPolicy& policy = options.versions;
+  bool waiting = false;
+  for (const std::int64_t version : numbers) {
+    const bool enough = policy.latest > 0 && entry.versions.size() == static_cast<std::size_t>(policy.latest);
+    const bool other = !policy.specific.empty() &&
+                       std::find(policy.specific.begin(), policy.specific.end(), version) == policy.specific.end();
+    if (enough || other) {
+      entry.left_out.push_back(version);
+      continue;
+    }
+    const fs::path path = folder / std::to_string(version);
+    if (reading.IsUnsettled(model, version, path)) {
+      waiting = true;
+      continue;
+    }
+    absl::StatusOr<VersionFiles> files = FindVersion(path, options);
+    if (absl::IsNotFound(files.status())) {
+      Remark(reading.options.oddities, "version without model.pt, model.pt2 or program.pt is ignored",
+             {{"model", model}, {"version", version}, {"folder", path.string()}});
+      continue;
+    }
+    HEARTH_RETURN_IF_ERROR(files.status());
+    entry.versions.emplace(version, Version{files->program.string(), Texts(files->weights)});
+  }
+  for (const auto& [label, version] : options.labels) {
+    if (entry.versions.contains(version)) continue;
+    Remark(reading.options.oddities, "label of a version that is not served",
+           {{"model", model}, {"label", label}, {"version", version}});
+  }
+  return waiting;
 }
 
 std::shared_ptr<const Catalog::Entry> Catalog::BareFile(const fs::path& file) {
@@ -315,14 +387,44 @@ absl::StatusOr<ModelId> Catalog::Resolve(std::string_view model,
   if (entry.versions.empty()) return entry.error;
   const auto at = version ? entry.versions.find(*version) : std::prev(entry.versions.end());
   if (at == entry.versions.end()) {
-    return absl::NotFoundError(
-        StrCat("Request for unknown model: '", model, "' version ", *version, " is not found"));
+    return NotFound(model, *version, entry.left_out);
   }
+  return CheckLoaded(model, at->first);
+}
+
+absl::StatusOr<ModelId> Catalog::CheckLoaded(std::string_view model, std::int64_t version) const {
   if (IsUnloaded(model)) {
     return absl::UnavailableError(StrCat("Request for unknown model: '", model, "' version ",
-                                         at->first, " is not at ready state"));
+                                         version, " is not at ready state"));
   }
-  return ModelId{std::string(model), at->first};
+  return ModelId{std::string(model), version};
+}
+
+absl::StatusOr<ModelId> Catalog::ResolveLabel(std::string_view model, std::string_view label) const {
+  const std::shared_ptr<const Snapshot> now = snapshot();
+  const auto found = now->find(model);
+  if (found == now->end()) return absl::NotFoundError(Unknown(model));
+  const Entry& entry = *found->second;
+  if (entry.versions.empty()) return entry.error;
+  const auto version = LabelIn(entry.options.get(), label);
+  if (!version) return absl::NotFoundError(StrCat("Request for unknown model: '", model, "' has no label '", label, "'"));
+  if (!entry.versions.contains(*version)) {
+    return Annotate(NotFound(model, *version, entry.left_out), StrCat("label '", label, "'"));
+  }
+  return CheckLoaded(model, *version);
+}
+
+std::map<std::string, std::int64_t> Catalog::Labels(std::string_view model) const {
+  const std::shared_ptr<const Snapshot> now = snapshot();
+  const auto found = now->find(model);
+  if (found == now->end() || found->second->options == nullptr) return {};
+  return found->second->options->labels;
+}
+
+bool Catalog::IsResourcePreserving(std::string_view model) const {
+  const std::shared_ptr<const Snapshot> now = snapshot();
+  const auto found = now->find(model);
+  return found != now->end() && found->second->options != nullptr && found->second->options->resource_preserving;
 }
 
 absl::StatusOr<ModelSpec> Catalog::Spec(const ModelId& id) const {
@@ -332,8 +434,7 @@ absl::StatusOr<ModelSpec> Catalog::Spec(const ModelId& id) const {
   if (found->second->versions.empty()) return found->second->error;
   const auto at = found->second->versions.find(id.version);
   if (at == found->second->versions.end()) {
-    return absl::NotFoundError(
-        StrCat("Request for unknown model: '", id.name, "' version ", id.version, " is not found"));
+    return NotFound(id.name, id.version, found->second->left_out);
   }
   const Version& version = at->second;
   const std::shared_ptr<const ModelOptions>& options = found->second->options;

@@ -13,6 +13,7 @@
 // network are looked up here and never become paths.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -52,12 +53,18 @@ class Catalog {
   // Reads one model again. NOT_FOUND when it is in no root (and is forgotten).
   absl::Status Rescan(std::string_view model);
 
-  // `version`: none means the highest. Refusals, with Triton's texts:
-  //   NOT_FOUND    "Request for unknown model: 'm' is not found", "... version 9 is not found"
+  // `version`: none means the highest that model.yaml serves (`versions`). Refusals, with Triton's texts:
+  //   NOT_FOUND    "Request for unknown model: 'm' is not found", "... version 9 is not found",
+  //                which also tells when model.yaml leaves it out
   //   UNAVAILABLE  "Request for unknown model: 'm' version 1 is not at ready state", after Unload
   //   otherwise    why the model cannot be understood
   absl::StatusOr<ModelId> Resolve(std::string_view model,
                                   std::optional<std::int64_t> version) const;
+  // The version that model.yaml gives this name. Refusals as above; NOT_FOUND also when there is no such label.
+  absl::StatusOr<ModelId> ResolveLabel(std::string_view model, std::string_view label) const;
+  std::map<std::string, std::int64_t> Labels(std::string_view model) const;  // empty: none, or unknown
+  // model.yaml's resource_preserving.
+  bool IsResourcePreserving(std::string_view model) const;
   // With its files' revision as of now: a look at each file, though not into it.
   absl::StatusOr<ModelSpec> Spec(const ModelId& id) const;
 
@@ -69,9 +76,22 @@ class Catalog {
   void SetUnloaded(std::string_view model, bool unloaded);
   bool IsUnloaded(std::string_view model) const;
 
+  // Something means another version since a scan: requests without a version (`label` is empty) a higher one, or a
+  // label any other.
+  struct Move {
+    std::string model;
+    std::string label;
+    std::int64_t from = 0;
+    std::int64_t to = 0;
+  };
+  // Those of all scans since the last call, oldest first. There are some (has_moves) before anybody can resolve what
+  // moved to something else.
+  std::vector<Move> TakeMoves();
+  bool has_moves() const { return has_moves_.load(std::memory_order_acquire); }
+
   struct Row {
     std::string model;
-    std::vector<std::int64_t> versions;  // ascending; empty: it cannot be served
+    std::vector<std::int64_t> versions;  // that are served, ascending; empty: it cannot be served
     absl::Status error;                  // why not, or why the versions are those of before
     bool unloaded = false;
   };
@@ -87,6 +107,7 @@ class Catalog {
   };
   struct Entry {
     std::map<std::int64_t, Version> versions;
+    std::vector<std::int64_t> left_out;  // there, but not by model.yaml's choice
     std::shared_ptr<const ModelOptions> options;  // none: nothing was said
     absl::Status error;  // with versions: they are those of the last good reading
   };
@@ -95,6 +116,9 @@ class Catalog {
   std::shared_ptr<const Snapshot> snapshot() const ABSL_LOCKS_EXCLUDED(mu_);
   void Publish(Snapshot snapshot) ABSL_LOCKS_EXCLUDED(mu_);
 
+  static void AddMoves(const std::string& model, const Entry& before, const Entry& after, std::vector<Move>& moves);
+  // UNAVAILABLE after SetUnloaded.
+  absl::StatusOr<ModelId> CheckLoaded(std::string_view model, std::int64_t version) const;
   // Whether its versions are in `folder`, and not of the same name elsewhere.
   static bool IsFrom(const std::filesystem::path& folder, const Entry& entry);
   // What a scan knows of before it reads a model.
@@ -111,6 +135,9 @@ class Catalog {
   static std::shared_ptr<const Entry> ReadFolder(const std::string& model,
                                                  const std::filesystem::path& folder,
                                                  const Reading& reading);
+  // True: it left out one that is not settled.
+  static absl::StatusOr<bool> ReadVersions(const std::string& model, const std::filesystem::path& folder,
+                                           const ModelOptions& options, const Reading& reading, Entry& entry);
   static std::shared_ptr<const Entry> BareFile(const std::filesystem::path& file);
 
   const std::vector<std::filesystem::path> roots_;
@@ -121,6 +148,8 @@ class Catalog {
 
   mutable Mutex mu_;
   std::shared_ptr<const Snapshot> snapshot_ ABSL_GUARDED_BY(mu_);
+  std::vector<Move> moves_ ABSL_GUARDED_BY(mu_);
+  std::atomic<bool> has_moves_{false};  // written under mu_
   std::set<std::string, std::less<>> unloaded_ ABSL_GUARDED_BY(mu_);
 };
 

@@ -8,6 +8,7 @@
 
 #include "absl/strings/numbers.h"
 #include "server/base/bytes.h"
+#include "server/base/strings.h"
 #include "server/base/yaml_reader.h"
 #include "server/storage/mapped_file.h"
 
@@ -148,6 +149,42 @@ void ReadPlacement(YamlMap& map, ModelOptions& options) {
                                                 {"background", Integrity::kBackground}});
 }
 
+constexpr std::string_view kPolicies = "write all, {latest: N} or {specific: [1, 3]}";
+
+void ReadVersions(const YamlNode& node, VersionPolicy& policy) {
+  if (!node.present()) return;
+  if (!node.is_map()) {
+    node.ReadWith([](std::string_view text) {
+      if (text == "all") return absl::OkStatus();
+      return absl::InvalidArgumentError(StrCat("'", text, "' does not say which versions to serve; ", kPolicies));
+    });
+    return;
+  }
+  node.Map([&](YamlMap& map) {
+    const bool latest = map["latest"].Read(policy.latest, 1);
+    const bool specific = map["specific"].Read(policy.specific, 1);
+    if (specific && policy.specific.empty()) map["specific"].Error("names no version");
+    if (latest == specific) map.Error(StrCat("has to say one thing; ", kPolicies));
+  });
+}
+
+void ReadLabels(const YamlNode& node, std::map<std::string, std::int64_t>& labels) {
+  node.Entries([&](const std::string& label, YamlNode value) {
+    if (!IsLabel(label)) {
+      value.Error(StrCat("'", label, "' is not a label: a letter first, so that it is no version's number, then letters, "
+                         "digits, '.', '_' and '-', 128 at most"));
+    }
+    value.Read(labels[label], 1);
+  });
+}
+
+void ReadLifetime(YamlMap& map, ModelOptions& options) {
+  if (Duration idle{}; map["idle_unload"].Read(idle)) options.idle_unload = idle;
+  ReadVersions(map["versions"], options.versions);
+  ReadLabels(map["labels"], options.labels);
+  map["resource_preserving"].Read(options.resource_preserving);
+}
+
 void ReadOptions(YamlMap& map, ModelOptions& options) {
   if (map["method"].Read(options.method) && !IsWord(options.method)) {
     map["method"].Error(StrCat("'", options.method, "' is not the name of a method"));
@@ -163,9 +200,14 @@ void ReadOptions(YamlMap& map, ModelOptions& options) {
   ReadTensorInfos(map["inputs"], true, options.max_batch_size, options.inputs);
   ReadTensorInfos(map["outputs"], false, options.max_batch_size, options.outputs);
   ReadWarmUp(map["warm_up"], options.warm_up);
+  ReadLifetime(map, options);
 }
 
 }  // namespace
+
+bool IsLabel(std::string_view text) {
+  return IsPlainName(text) && !(text[0] >= '0' && text[0] <= '9');
+}
 
 absl::StatusOr<ModelOptions> ParseModelYaml(std::string_view text, const std::string& file) {
   YamlReader yaml(text, file);

@@ -13,6 +13,10 @@
 //     - count: 2
 //       inputs:
 //         x: {datatype: FP32, shape: [1, 16], data: random}   # zeros, random, or a number
+//   idle_unload: 10m            # evicted when nobody asked for it so long; 0s: never
+//   versions: {latest: 2}       # which ones are served: all, {latest: N} or {specific: [1, 3]}
+//   labels: {stable: 1}         # names for versions
+//   resource_preserving: false  # a higher version is loaded only when the one that answered has left
 #pragma once
 
 #include <filesystem>
@@ -25,6 +29,9 @@ namespace hearth {
 
 // INVALID_ARGUMENT lists everything that is wrong, one a line, with `file` and line.
 absl::StatusOr<ModelOptions> ParseModelYaml(std::string_view text, const std::string& file);
+
+// A letter, then letters, digits, '.', '_' and '-', 128 characters at most: nothing that could be a version's number.
+bool IsLabel(std::string_view text);
 
 // The same from a file. NOT_FOUND when there is none; PERMISSION_DENIED.
 absl::StatusOr<ModelOptions> ReadModelYaml(const std::filesystem::path& path);

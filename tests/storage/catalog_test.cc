@@ -303,5 +303,85 @@ TEST(Catalog, LookupsGoOnDuringScans) {
   }
 }
 
+TEST(Catalog, APolicyDecidesWhichVersionsThereAre) {
+  TempDir dir;
+  for (const char* version : {"1", "2", "3"}) dir.Write(std::string("net/") + version + "/model.pt", "x");
+  dir.Write("net/4/notes.txt", "x");  // no version, so not the latest one either
+  dir.Write("net/model.yaml", "versions: {latest: 2}");
+  Catalog catalog({dir.path()});
+  ASSERT_TRUE(catalog.Scan().ok());
+  EXPECT_THAT(catalog.Versions("net"), ElementsAre(2, 3));
+  EXPECT_EQ(*catalog.Resolve("net", std::nullopt), (ModelId{"net", 3}));
+  const absl::Status refused = catalog.Resolve("net", 1).status();
+  EXPECT_EQ(refused, absl::NotFoundError("Request for unknown model: 'net' version 1 is not found: the policy in its "
+                                         "model.yaml ('versions') leaves it out"));
+  EXPECT_EQ(catalog.Spec({"net", 1}).status(), refused);
+  EXPECT_THAT(Message(catalog.Resolve("net", 9).status()), testing::EndsWith("version 9 is not found"));
+
+  dir.Write("net/model.yaml", "versions: {specific: [1, 7]}");
+  ASSERT_TRUE(catalog.Rescan("net").ok());
+  EXPECT_THAT(catalog.Versions("net"), ElementsAre(1));
+  EXPECT_EQ(*catalog.Resolve("net", std::nullopt), (ModelId{"net", 1}));
+
+  dir.Write("net/model.yaml", "versions: all");
+  ASSERT_TRUE(catalog.Rescan("net").ok());
+  EXPECT_THAT(catalog.Versions("net"), ElementsAre(1, 2, 3));
+}
+
+TEST(Catalog, APolicyThatLeavesEverythingOutIsSaid) {
+  TempDir dir;
+  dir.Write("net/1/model.pt", "x");
+  dir.Write("net/model.yaml", "versions: {specific: [2]}");
+  Catalog catalog({dir.path()});
+  ASSERT_TRUE(catalog.Scan().ok());
+  EXPECT_THAT(Message(catalog.Resolve("net", std::nullopt).status()), HasSubstr("leaves out every version"));
+}
+
+TEST(Catalog, ALabelIsANameForAVersion) {
+  TempDir dir;
+  dir.Write("net/1/model.pt", "x");
+  dir.Write("net/2/model.pt", "x");
+  dir.Write("net/model.yaml", "labels: {stable: 1, next: 5}");
+  Catalog catalog({dir.path()});
+  ASSERT_TRUE(catalog.Scan().ok());
+  EXPECT_EQ(*catalog.ResolveLabel("net", "stable"), (ModelId{"net", 1}));
+  EXPECT_EQ(catalog.ResolveLabel("net", "canary").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(Message(catalog.ResolveLabel("net", "next").status()), HasSubstr("label 'next': Request for unknown"));
+  EXPECT_EQ(catalog.ResolveLabel("nobody", "stable").status().code(), absl::StatusCode::kNotFound);
+  catalog.SetUnloaded("net", true);
+  EXPECT_EQ(catalog.ResolveLabel("net", "stable").status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST(Catalog, AScanTellsWhatMeansAnotherVersionNow) {
+  TempDir dir;
+  dir.Write("net/2/model.pt", "x");
+  dir.Write("net/model.yaml", "labels: {stable: 2}");
+  dir.Write("other/1/model.pt", "x");
+  Catalog catalog({dir.path()});
+  ASSERT_TRUE(catalog.Scan().ok());
+  EXPECT_FALSE(catalog.has_moves());
+  dir.Write("net/3/model.pt", "x");
+  dir.Write("net/model.yaml", "labels: {stable: 3, fresh: 3}");
+  ASSERT_TRUE(catalog.Scan().ok());
+  EXPECT_TRUE(catalog.has_moves());
+  const std::vector<Catalog::Move> moves = catalog.TakeMoves();
+  EXPECT_FALSE(catalog.has_moves());
+  ASSERT_EQ(moves.size(), 2u);
+  EXPECT_EQ(moves[0].label, "");
+  EXPECT_EQ(moves[1].label, "stable");
+  for (const Catalog::Move& move : moves) {
+    EXPECT_EQ(move.model, "net");
+    EXPECT_EQ(move.from, 2);
+    EXPECT_EQ(move.to, 3);
+  }
+
+  fs::remove_all(dir.path() / "net/3");  // taken away: nobody goes on with it, but a label says where it was
+  dir.Write("net/model.yaml", "labels: {stable: 2}");
+  ASSERT_TRUE(catalog.Rescan("net").ok());
+  const std::vector<Catalog::Move> back = catalog.TakeMoves();
+  ASSERT_EQ(back.size(), 1u);
+  EXPECT_EQ(back[0].label, "stable");
+}
+
 }  // namespace
 }  // namespace hearth

@@ -11,8 +11,10 @@
 namespace hearth {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Pair;
 using testing_files::TempDir;
 
 std::string Errors(const std::string& text) {
@@ -31,6 +33,11 @@ TEST(ModelYaml, AnEmptyFileMeansTheDefaults) {
   EXPECT_EQ(options->instances, 0);
   EXPECT_FALSE(options->residency.has_value());
   EXPECT_EQ(options->integrity, Integrity::kOff);
+  EXPECT_FALSE(options->idle_unload.has_value());
+  EXPECT_EQ(options->versions.latest, 0);
+  EXPECT_THAT(options->versions.specific, IsEmpty());
+  EXPECT_THAT(options->labels, IsEmpty());
+  EXPECT_FALSE(options->resource_preserving);
   EXPECT_THAT(options->inputs, IsEmpty());
   EXPECT_THAT(options->warm_up, IsEmpty());
 }
@@ -43,6 +50,10 @@ max_batch_size: 8
 instances: 3
 residency: sealed
 integrity: on-load
+idle_unload: 10m
+versions: {specific: [1, 3]}
+labels: {stable: 1, canary-2: 3}
+resource_preserving: true
 inputs:
   - {name: x, datatype: FP32, shape: [-1, 16]}
   - {name: sr, datatype: INT64, optional: true}
@@ -63,6 +74,10 @@ warm_up:
   EXPECT_EQ(options->instances, 3);
   EXPECT_EQ(options->residency, Residency::kSealed);
   EXPECT_EQ(options->integrity, Integrity::kOnLoad);
+  EXPECT_EQ(options->idle_unload, std::chrono::minutes(10));
+  EXPECT_THAT(options->versions.specific, ElementsAre(1, 3));
+  EXPECT_THAT(options->labels, ElementsAre(Pair("canary-2", 3), Pair("stable", 1)));
+  EXPECT_TRUE(options->resource_preserving);
   ASSERT_EQ(options->inputs.size(), 2u);
   EXPECT_EQ(options->inputs[0].name, "x");
   EXPECT_EQ(options->inputs[0].dtype, DType::kFp32);
@@ -159,6 +174,31 @@ TEST(ModelYaml, RefusesAHugeFile) {
   TempDir dir;
   const auto path = dir.Write("model.yaml", std::string(2 << 20, '#'));
   EXPECT_EQ(ReadModelYaml(path).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(ModelYaml, SaysWhichVersionsAreServed) {
+  EXPECT_EQ(ParseModelYaml("versions: {latest: 2}", "model.yaml")->versions.latest, 2);
+  const auto all = ParseModelYaml("versions: all", "model.yaml");
+  ASSERT_TRUE(all.ok()) << all.status();
+  EXPECT_EQ(all->versions.latest, 0);
+  EXPECT_THAT(all->versions.specific, IsEmpty());
+}
+
+TEST(ModelYaml, RefusesAPolicyThatSaysNothingOrTwoThings) {
+  for (const char* bad : {"some", "3", "{}", "{latest: 1, specific: [1]}"}) {
+    EXPECT_THAT(Errors(std::string("versions: ") + bad), HasSubstr("write all, {latest: N} or {specific: [1, 3]}")) << bad;
+  }
+  EXPECT_THAT(Errors("versions: {latest: 0}"), HasSubstr("versions.latest"));
+  EXPECT_THAT(Errors("versions: {specific: [0]}"), HasSubstr("versions.specific"));
+  EXPECT_THAT(Errors("versions: {specific: []}"), HasSubstr("names no version"));
+  EXPECT_THAT(Errors("versions: {newest: 1}"), HasSubstr("unknown key"));
+}
+
+TEST(ModelYaml, RefusesALabelThatCouldBeAVersion) {
+  for (const char* bad : {"\"2\"", "2nd", "-1", "\"\"", "a b"}) {
+    EXPECT_THAT(Errors(std::string("labels: {") + bad + ": 1}"), HasSubstr("is not a label")) << bad;
+  }
+  EXPECT_THAT(Errors("labels: {stable: 0}"), HasSubstr("labels.stable"));
 }
 
 }  // namespace
