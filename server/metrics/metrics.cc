@@ -36,7 +36,8 @@ constexpr std::array<std::string_view, kCodes> kCodeNames = {
 
 constexpr std::array kEvictionReasons = {EvictionReason::kCapacity, EvictionReason::kUnload,
                                          EvictionReason::kReload, EvictionReason::kShutdown,
-                                         EvictionReason::kDataLoss, EvictionReason::kEvict};
+                                         EvictionReason::kDataLoss, EvictionReason::kEvict,
+                                         EvictionReason::kIdle,     EvictionReason::kReplaced};
 
 // Who comes back sooner than this need not have gone.
 constexpr Duration kThrash = std::chrono::minutes(1);
@@ -151,7 +152,7 @@ std::string_view ToString(CacheResult result) {
 
 std::string_view ToString(EvictionReason reason) {
   constexpr std::array<std::string_view, kEvictionReasons.size()> kNames = {
-      "capacity", "unload", "reload", "shutdown", "data_loss", "evict"};
+      "capacity", "unload", "reload", "shutdown", "data_loss", "evict", "idle", "replaced"};
   return kNames[static_cast<std::size_t>(reason)];
 }
 

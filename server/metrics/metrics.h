@@ -32,7 +32,10 @@ struct RequestTimes {
 enum class CacheResult : std::uint8_t { kHit, kWait, kLoad };
 std::string_view ToString(CacheResult result);  // "hit", "wait", "load"
 
-enum class EvictionReason : std::uint8_t { kCapacity, kUnload, kReload, kShutdown, kDataLoss, kEvict };
+// kReplaced: another version answers in its place, and nobody can ask for it any more, or it had to go first.
+enum class EvictionReason : std::uint8_t {
+  kCapacity, kUnload, kReload, kShutdown, kDataLoss, kEvict, kIdle, kReplaced
+};
 std::string_view ToString(EvictionReason reason);  // "capacity", "data_loss"
 
 // Whose turn a load is. kNormal: a request or an explicit load waits for it, or the configuration requires the model.

@@ -52,6 +52,7 @@ struct alignas(64) CacheEntry {
   PinCount pins;
   std::atomic<Duration::rep> last_used{0};
   std::atomic<std::uint64_t> hits{0};
+  std::atomic<bool> leave_when_idle{false};  // set under ModelCache::mu_; see ModelCache::TakeIdle
   std::unique_ptr<Model> model;
   ModelCache& cache;
   ModelSlot& slot;
@@ -77,6 +78,7 @@ struct alignas(64) CacheEntry {
   TimePoint ready_at{};                     // ready, draining
   std::uint64_t hits_counted = 0;           // ready, draining: of `hits`, in the slot's demand
   std::uint64_t revision = 0;               // ready, draining, failed: ModelSpec::revision; 0: not known
+  Duration idle_unload{};                   // ready: evicted when not asked for so long; 0: never for that
   std::vector<std::shared_ptr<Completion>> on_gone;  // told when absent, or its load was stopped
 };
 
@@ -88,6 +90,9 @@ struct ModelSlot {
   const std::size_t hash;
   ModelMetrics& metrics;
   std::atomic<CacheEntry*> current{nullptr};  // the one that is ready
+  // What the last request that said so wants instead of idle_unload, of all its lives; written under ModelCache::mu_.
+  static constexpr Duration kNotAsked{-1};
+  std::atomic<Duration::rep> keep_alive{kNotAsked.count()};
   ModelSlot* next = nullptr;                  // in its bucket; constant once published
 
   // Guarded by ModelCache::mu_.

@@ -26,19 +26,6 @@ std::string Stay(const CacheEvent& event) {
   return StrCat("resident for ", RoughDuration(event.resident), ", idle for ", RoughDuration(event.idle));
 }
 
-std::string DescribeEviction(const CacheEvent& event) {
-  if (!event.cause) {
-    const std::string_view why = event.reason == EvictionReason::kEvict ? "on request" : "because the budget became smaller";
-    return StrCat(why, "; ", Stay(event), ", ", Count(event.hits, "hit", "hits"));
-  }
-  const EvictionCause& cause = *event.cause;
-  const std::string rank = cause.rank == 1 ? "the coldest" : StrCat("number ", cause.rank);
-  return StrCat("for ", ToString(cause.made_room_for), ": ", Describe(cause.needed), " needed, ",
-                Describe(event.bytes), " came back; ", rank, " of ",
-                Count(cause.candidates, "candidate", "candidates"), " by score, ", Lately(cause.demand), "; ",
-                Stay(event));
-}
-
 std::string_view Why(EvictionReason reason) {
   switch (reason) {
     case EvictionReason::kCapacity:
@@ -53,8 +40,26 @@ std::string_view Why(EvictionReason reason) {
       return "because its files changed or are damaged";
     case EvictionReason::kEvict:
       return "on request";
+    case EvictionReason::kIdle:
+      return "because nobody asked for it";
+    case EvictionReason::kReplaced:
+      return "for another version that takes its place";
   }
   return "";
+}
+
+std::string DescribeEviction(const CacheEvent& event) {
+  if (!event.cause) {
+    const bool budget = event.reason == EvictionReason::kCapacity;  // for no model in particular
+    return StrCat(budget ? "because the budget became smaller" : Why(event.reason), "; ", Stay(event), ", ",
+                  Count(event.hits, "hit", "hits"));
+  }
+  const EvictionCause& cause = *event.cause;
+  const std::string rank = cause.rank == 1 ? "the coldest" : StrCat("number ", cause.rank);
+  return StrCat("for ", ToString(cause.made_room_for), ": ", Describe(cause.needed), " needed, ",
+                Describe(event.bytes), " came back; ", rank, " of ",
+                Count(cause.candidates, "candidate", "candidates"), " by score, ", Lately(cause.demand), "; ",
+                Stay(event));
 }
 
 std::string DescribeReady(const CacheEvent& event) {

@@ -21,7 +21,8 @@ enum class CacheEventKind : std::uint8_t {
   kLoading,   // there is room, and the load has begun
   kReady,
   kFailed,    // its load
-  kEvicted,   // made room for another model, did not fit into a smaller budget, or went because Evict said so
+  kEvicted,   // made room for another model, did not fit into a smaller budget, was not asked for in its idle_unload, or
+              // went because Evict said so
   kUnloaded,  // left for any other reason
   kRefused,   // asked for while the failure of its load is remembered
 };

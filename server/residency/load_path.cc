@@ -64,7 +64,8 @@ void ModelManager::LoadOne(LoadPtr load) {
   const LoadReport report = (*model)->load_report();
 
   absl::StatusOr<ModelCache::Published> published =
-      cache_.Publish(load->entry, *model, load->spec->revision);
+      cache_.Publish(load->entry, *model, load->spec->revision,
+                     load->spec->options.idle_unload.value_or(settings().idle_unload));
   if (!published.ok()) {
     model->reset();  // before its bytes are given back
     return Fail(*load, published.status(), !absl::IsCancelled(published.status()));
@@ -403,6 +404,7 @@ void ModelManager::Ready(PendingLoad& load, const LoadReport& report,
     std::move(delivery.waiter.done)(std::move(delivery.handle), delivery.waiter.result);
   }
   if (published.replaced) Free(*std::move(published.replaced));
+  SetIdleAlarm();
   RoomChanged();  // less may be held than was reserved
 }
 

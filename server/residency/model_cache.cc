@@ -69,9 +69,10 @@ void ModelCache::Unpin(CacheEntry& entry) noexcept {
   if (!left.last) return;
   if (left.closed) {
     Drained(entry);
-  } else if (room_wanted() && hooks_.unpinned) {
-    hooks_.unpinned();
+    return;
   }
+  if (room_wanted() && hooks_.unpinned) hooks_.unpinned();
+  if (entry.leave_when_idle.load()) FellIdle(entry);
 }
 
 void ModelCache::CountHits(CacheEntry& entry) {
@@ -158,12 +159,18 @@ void ModelCache::SetHardPins(const std::vector<HardPin>& pins) {
   MutexLock lock(mu_);
   for (const auto& slot : index_.slots()) slot->configured_pin = false;
   for (const HardPin& pin : pins) SlotOf(pin.id, pin.metrics).configured_pin = true;
+  for (const auto& slot : index_.slots()) {
+    if (CacheEntry* current = slot->current.load(std::memory_order_relaxed)) Schedule(*current);
+  }
+  CheckLocked();
 }
 
 ModelCache::Pins ModelCache::SetAskedPin(const HardPin& pin, bool pinned) {
   MutexLock lock(mu_);
   ModelSlot& slot = SlotOf(pin.id, pin.metrics);
   slot.asked_pin = pinned;
+  if (CacheEntry* current = slot.current.load(std::memory_order_relaxed)) Schedule(*current);
+  CheckLocked();
   return {slot.configured_pin, slot.asked_pin};
 }
 
@@ -258,6 +265,7 @@ void ModelCache::Transition(CacheEntry& entry, ModelState to) {
 // Closed and unpinned, and charged as unloading -> kUnloading.
 ModelCache::Victim ModelCache::TakeOut(CacheEntry& entry) {
   Transition(entry, ModelState::kUnloading);
+  Schedule(entry);
   CountHits(entry);
   entry.report = {};
   entry.loaded_at = {};
@@ -277,6 +285,7 @@ std::optional<ModelCache::Victim> ModelCache::Retire(CacheEntry& entry, Eviction
     return TakeOut(entry);
   }
   Transition(entry, ModelState::kDraining);
+  Schedule(entry);
   CacheEntry* expected = &entry;
   entry.slot.current.compare_exchange_strong(expected, nullptr, std::memory_order_release,
                                              std::memory_order_relaxed);

@@ -16,12 +16,16 @@
 #include "server/residency/cache_entry.h"
 #include "server/residency/cache_row.h"
 #include "server/residency/eviction.h"
+#include "server/residency/idle_queue.h"
 #include "server/residency/memory_budget.h"
 #include "server/residency/model_handle.h"
 #include "server/residency/model_state.h"
 #include "server/residency/waiters.h"
 
 namespace hearth {
+
+// For ModelCache::SetKeepAlive: until room is needed.
+inline constexpr Duration kKeepForever = Duration::max();
 
 // Bookkeeping only: starts no thread, opens no file, calls no Loader. ModelManager drives it.
 //
@@ -50,6 +54,7 @@ class ModelCache {
   struct Hooks {
     std::function<void(Victim)> drained;  // it was the last one of a model that is leaving
     std::function<void()> unpinned;       // it was the last one, and somebody wants room
+    std::function<void()> idle = {};      // it was the last one, and next_idle() is now
   };
   ModelCache(MemoryBudget& budget, const Clock& clock, Options options, Hooks hooks);
   ~ModelCache();  // CHECKs that nothing is pinned, loading or leaving
@@ -188,8 +193,9 @@ class ModelCache {
   // kLoading -> kReady, charged what was measured, its weights a window if that is what was reserved.
   // Every waiter's pin is taken before anybody can evict the model. An error leaves the model with the caller, who destroys it and calls Fail():
   // CANCELLED, it was told to stop; RESOURCE_EXHAUSTED, more was measured than fits.
-  absl::StatusOr<Published> Publish(CacheEntry& entry, std::unique_ptr<Model>& model, std::uint64_t revision)
-      ABSL_LOCKS_EXCLUDED(mu_);
+  // `idle_unload`: see CacheEntry.
+  absl::StatusOr<Published> Publish(CacheEntry& entry, std::unique_ptr<Model>& model, std::uint64_t revision,
+                                    Duration idle_unload = {}) ABSL_LOCKS_EXCLUDED(mu_);
 
   struct Failed {
     absl::Status error;  // for the waiters: with a hint when to ask again
@@ -220,6 +226,18 @@ class ModelCache {
       ABSL_LOCKS_EXCLUDED(mu_);
   // BeginUnload of everything; Find() refuses from now on.
   Leaving Shutdown() ABSL_LOCKS_EXCLUDED(mu_);
+
+  // --- Models that nobody asks for ------------------------------------------------------------------
+
+  // From now on the model leaves when it was not asked for so long, whatever it was loaded with, until it is told
+  // otherwise. 0: as soon as nobody uses it. True: next_idle() may have changed. Takes no lock to say what was said
+  // before. REQUIRES: not negative; `handle` is not null.
+  bool SetKeepAlive(const ModelHandle& handle, Duration keep_alive) ABSL_LOCKS_EXCLUDED(mu_);
+  // All that were not asked for long enough, and that nobody uses or pins -> kUnloading. Those in use leave when their
+  // last handle is dropped (Hooks::idle), unless they are asked for again by then.
+  std::vector<Victim> TakeIdle() ABSL_LOCKS_EXCLUDED(mu_);
+  // When TakeIdle() is next to be called. None: nobody leaves for that.
+  std::optional<TimePoint> next_idle() const ABSL_LOCKS_EXCLUDED(mu_);
 
   // kUnloading -> kAbsent: the model has been destroyed, and its bytes are free from now on.
   std::vector<std::shared_ptr<Completion>> Forget(CacheEntry& entry) ABSL_LOCKS_EXCLUDED(mu_);
@@ -257,6 +275,10 @@ class ModelCache {
   static bool IsStill(const EvictionCandidate& candidate);
   Leaver MakeLeaver(Waiters::Taken taken) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Touched(CacheEntry& entry);
+  std::optional<Duration> IdleLimit(const CacheEntry& entry) const;
+  std::optional<TimePoint> DueAt(const CacheEntry& entry) const;
+  void Schedule(CacheEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void FellIdle(CacheEntry& entry) ABSL_LOCKS_EXCLUDED(mu_);
   // Brings the slot's demand up to the hits of `entry`, which it is told of only now: a hit takes no lock.
   void CountHits(CacheEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void CheckLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);  // in debug builds
@@ -272,6 +294,7 @@ class ModelCache {
   mutable Mutex mu_;
   Options options_ ABSL_GUARDED_BY(mu_);
   Waiters waiters_ ABSL_GUARDED_BY(mu_);
+  IdleQueue idle_ ABSL_GUARDED_BY(mu_);  // kReady, not pinned, and with a limit
   std::deque<CacheEntry*> queue_ ABSL_GUARDED_BY(mu_);  // kQueued and not taken, oldest first
   std::uint64_t generations_ ABSL_GUARDED_BY(mu_) = 0;
   bool shutting_down_ ABSL_GUARDED_BY(mu_) = false;

@@ -199,7 +199,7 @@ bool ModelCache::GiveUp(CacheEntry& entry) {
 
 absl::StatusOr<ModelCache::Published> ModelCache::Publish(CacheEntry& entry,
                                                           std::unique_ptr<Model>& model,
-                                                          std::uint64_t revision) {
+                                                          std::uint64_t revision, Duration idle_unload) {
   MutexLock lock(mu_);
   if (entry.stopping) return absl::CancelledError(StrCat(Title(entry.slot.id), " was stopped"));
   // What it was let in with holds for what was measured, too.
@@ -220,6 +220,7 @@ absl::StatusOr<ModelCache::Published> ModelCache::Publish(CacheEntry& entry,
   entry.report = model->load_report();
   entry.loaded_at = clock_.WallNow();
   entry.revision = revision;
+  entry.idle_unload = idle_unload;
   entry.model = std::move(model);
   entry.reload = false;
   entry.hits.store(0, std::memory_order_relaxed);
@@ -240,6 +241,7 @@ absl::StatusOr<ModelCache::Published> ModelCache::Publish(CacheEntry& entry,
   slot.incoming = nullptr;
   slot.failures = 0;
   slot.current.store(&entry, std::memory_order_release);
+  Schedule(entry);
   CheckLocked();
   return published;
 }

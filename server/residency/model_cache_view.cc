@@ -121,6 +121,13 @@ void ModelCache::CheckEntry(const CacheEntry& entry) const {
   if (state != kQueued) HEARTH_CHECK(!entry.claim && !entry.blocked && !entry.taken && !entry.giving_up);
   if (waiters_.HasNormal(&entry)) HEARTH_CHECK(entry.priority == LoadPriority::kNormal);
   if (!IsComing(state) && !IsLeaving(state)) HEARTH_CHECK(entry.on_gone.empty());
+  const bool leaves = entry.leave_when_idle.load();
+  if (state != kReady || entry.slot.pinned() || !DueAt(entry)) {
+    HEARTH_CHECK(!idle_.contains(entry));
+  } else {
+    HEARTH_CHECK(idle_.contains(entry) || leaves);
+  }
+  if (state != kReady) HEARTH_CHECK(!leaves);
   HEARTH_CHECK(entry.error.ok() == (state != kFailed));
   const bool in_queue = std::find(queue_.begin(), queue_.end(), &entry) != queue_.end();
   HEARTH_CHECK(in_queue == (state == kQueued && !entry.taken));

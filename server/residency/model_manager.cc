@@ -39,10 +39,12 @@ ModelManager::ModelManager(Deps deps, Options options)
       events_(deps_.clock),
       cache_(budget_, deps_.clock, CacheOptions(options),
              {.drained = [this](ModelCache::Victim victim) { PostFree(std::move(victim)); },
-              .unpinned = [this] { RoomChanged(); }}),
+              .unpinned = [this] { RoomChanged(); },
+              .idle = [this] { SetIdleAlarm(); }}),
       ghosts_(options.demand_half_life),
       settings_(SettingsOf(options, deps_.eviction)),
-      alarm_(deps_.timer, [this] { ExpireWaiters(); }) {}
+      alarm_(deps_.timer, [this] { ExpireWaiters(); }),
+      idle_alarm_(deps_.timer, [this] { EvictIdle(); }) {}
 
 ModelManager::~ModelManager() {
   Shutdown();
@@ -50,7 +52,7 @@ ModelManager::~ModelManager() {
 }
 
 ModelManager::Settings ModelManager::SettingsOf(const Options& options, const EvictionPolicy* eviction) {
-  return {eviction != nullptr ? eviction : &Gdsf(), options.max_cold_wait, options.mapped_window};
+  return {eviction != nullptr ? eviction : &Gdsf(), options.max_cold_wait, options.mapped_window, options.idle_unload};
 }
 
 ModelManager::Settings ModelManager::settings() const {
@@ -123,6 +125,7 @@ void ModelManager::SetHardPins(const std::vector<ModelId>& ids) {
   for (const ModelId& id : ids) pins.push_back({id, deps_.metrics.Model(id.name, id.version)});
   cache_.SetHardPins(pins);
   RoomChanged();  // also for the worse: who can never fit beside them need not wait
+  SetIdleAlarm();
 }
 
 ModelCache::Pins ModelManager::Pin(const ModelId& id) {
@@ -134,6 +137,7 @@ ModelCache::Pins ModelManager::Pin(const ModelId& id) {
 ModelCache::Pins ModelManager::Unpin(const ModelId& id) {
   const ModelCache::Pins pins = cache_.SetAskedPin({id, deps_.metrics.Model(id.name, id.version)}, false);
   RoomChanged();
+  SetIdleAlarm();
   return pins;
 }
 
@@ -217,6 +221,19 @@ void ModelManager::ExpireWaiters() {
   if (const auto next = cache_.next_deadline()) alarm_.SetBy(*next);
 }
 
+void ModelManager::KeepAlive(const ModelHandle& handle, Duration keep_alive) {
+  if (cache_.SetKeepAlive(handle, keep_alive)) SetIdleAlarm();
+}
+
+void ModelManager::EvictIdle() {
+  for (ModelCache::Victim& victim : cache_.TakeIdle()) PostFree(std::move(victim));
+  SetIdleAlarm();
+}
+
+void ModelManager::SetIdleAlarm() {
+  if (const auto next = cache_.next_idle()) idle_alarm_.SetBy(*next);
+}
+
 void ModelManager::Answer(ModelCache::Leaver leaver, const absl::Status& why) {
   std::move(leaver.waiter.done)(why, leaver.waiter.result);
   PostLoadNext(leaver.post);
@@ -269,7 +286,7 @@ void ModelManager::Free(ModelCache::Victim victim) {
   victim.model.reset();
   deps_.metrics.Evicted(reason);
   if (reason != EvictionReason::kCapacity) {
-    log::Info("model unloaded",
+    log::Info(reason == EvictionReason::kIdle ? "model evicted" : "model unloaded",
               {{"model", id.name}, {"version", id.version}, {"reason", ToString(reason)}});
   }
   const auto gone = cache_.Forget(*victim.entry);
@@ -284,7 +301,8 @@ void ModelManager::TellQueued(const ModelId& id, bool request) {
 void ModelManager::TellLeft(const CacheEntry& entry) {
   const TimePoint now = deps_.clock.Now();
   const TimePoint used(Duration(entry.last_used.load(std::memory_order_relaxed)));
-  const bool evicted = entry.leaving == EvictionReason::kEvict || entry.leaving == EvictionReason::kCapacity;
+  const bool evicted = entry.leaving == EvictionReason::kEvict || entry.leaving == EvictionReason::kIdle ||
+                       entry.leaving == EvictionReason::kCapacity;
   events_.Add({.kind = evicted ? CacheEventKind::kEvicted : CacheEventKind::kUnloaded,
                .id = entry.slot.id,
                .bytes = SumOf(*entry.reservation.footprint()),

@@ -35,7 +35,8 @@ namespace hearth {
 //
 // Nobody is hurt by an eviction: a model that is in use or hard-pinned is no candidate, nothing is
 // evicted for a load that is known to be bad or that would not fit all the same, never more goes
-// than is needed, and the bytes that come back are kept for the load they were freed for. Weights larger than
+// than is needed, and the bytes that come back are kept for the load they were freed for. Who was not asked for in
+// its idle_unload goes without that anybody wants the room. Weights larger than
 // the whole budget are served from a window: wherever the kernel has them, and charged a part. A budget that becomes
 // smaller takes idle models at once, and others when they fall idle. A load
 // that has to wait for models in use holds no thread: it is parked and goes on when a handle is
@@ -60,6 +61,7 @@ class ModelManager {
     // What a model is charged whose weights are larger than capacity.mapped_bytes; 0: it is refused.
     std::uint64_t mapped_window = 0;
     bool refuse_hopeless = true;  // ModelCache::Options
+    Duration idle_unload{};       // of models that do not say themselves; 0: never
   };
   struct Deps {
     std::function<absl::StatusOr<ModelSpec>(const ModelId&)> find_spec;
@@ -149,6 +151,11 @@ class ModelManager {
   // `done` is told when they are back; false: it was not resident. FAILED_PRECONDITION: in use, pinned, or on its way.
   using EvictCallback = absl::AnyInvocable<void(absl::StatusOr<bool>) &&>;
   void Evict(const ModelId& id, EvictCallback done);
+
+  // From this use on `handle`'s model is evicted when it was not asked for so long, whatever its own idle_unload, until
+  // it is told otherwise: 0, as soon as nobody uses it; kKeepForever, not for that. A hint that says what the last one
+  // said costs nothing. REQUIRES: not negative; `handle` is not null.
+  void KeepAlive(const ModelHandle& handle, Duration keep_alive);
 
   // Stops handing out `id`, frees it when the last handle is gone, then calls `done` (its bytes are
   // back by then). OK also when it was not resident. A load under way is stopped: its waiters get
@@ -240,6 +247,8 @@ class ModelManager {
   void Carry(ModelCache::Leaving leaving, const absl::Status& why);
   void Answer(ModelCache::Leaver leaver, const absl::Status& why);
   void ExpireWaiters();
+  void EvictIdle();
+  void SetIdleAlarm();
   Waiters::Ticket Find(const ModelId& id, ModelCache::FindOptions options, Waiter waiter);
   bool IsOther(const ModelId& id, std::uint64_t revision) const;
 
@@ -248,6 +257,7 @@ class ModelManager {
     const EvictionPolicy* eviction;
     Duration max_cold_wait;
     std::uint64_t mapped_window;
+    Duration idle_unload;
   };
   static Settings SettingsOf(const Options& options, const EvictionPolicy* eviction);
   Settings settings() const ABSL_LOCKS_EXCLUDED(mu_);
@@ -271,6 +281,7 @@ class ModelManager {
 
   TaskGroup tasks_;  // its destructor waits for what still uses the members above
   Alarm alarm_;      // may post tasks, so it goes first
+  Alarm idle_alarm_;  // so may this one
 };
 
 }  // namespace hearth

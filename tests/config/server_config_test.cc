@@ -53,6 +53,7 @@ cache:
   eviction: lru
   demand_half_life: 90s
   min_residency: 4s
+  idle_unload: 15m
   failure_backoff: 1s
   max_failure_backoff: 90s
   max_cold_wait: 1500ms
@@ -126,6 +127,7 @@ TEST(ServerConfig, ReadsEveryKey) {
   EXPECT_EQ(config->cache.eviction, ServerConfig::Cache::Eviction::kLru);
   EXPECT_EQ(config->cache.demand_half_life, 90s);
   EXPECT_EQ(config->cache.min_residency, 4s);
+  EXPECT_EQ(config->cache.idle_unload, 15min);
   EXPECT_EQ(config->devices.fake.count, 2);
   EXPECT_EQ(config->devices.fake.memory, std::uint64_t{6} << 20);
   EXPECT_EQ(config->devices.fake.copy_rate, 1024u);

@@ -208,7 +208,7 @@ TEST(DescribeEvent, EveryKindAndEveryReasonHasWords) {
               HasSubstr("cut short (DATA_LOSS)"));
   for (const EvictionReason reason :
        {EvictionReason::kCapacity, EvictionReason::kUnload, EvictionReason::kReload, EvictionReason::kShutdown,
-        EvictionReason::kDataLoss, EvictionReason::kEvict}) {
+        EvictionReason::kDataLoss, EvictionReason::kEvict, EvictionReason::kIdle, EvictionReason::kReplaced}) {
     EXPECT_THAT(Describe(CacheEvent{.kind = kUnloaded, .reason = reason, .hits = 1}), HasSubstr(", 1 hit"));
     EXPECT_NE(Describe(CacheEvent{.kind = kUnloaded, .reason = reason})[0], ';');
   }

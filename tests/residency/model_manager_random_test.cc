@@ -329,6 +329,7 @@ TEST_F(RandomTest, TheManagerDoesWhatTheReferenceDoes) {
 // the n-th estimate fail: whatever happens, the table and the ledger agree, and everybody is
 // answered once.
 TEST_F(RandomTest, TheInvariantsHoldInEveryInterleaving) {
+  options_.idle_unload = milliseconds(20);
   SCOPED_TRACE(testing::Message() << "seed " << seed_);
   std::vector<Cold> colds;
   std::vector<Answer<LoadReport>> loads;
@@ -372,6 +373,7 @@ TEST_F(RandomTest, TheInvariantsHoldInEveryInterleaving) {
         break;
       default:
         for (Cold& cold : colds) {
+          if (cold.ok() && cold->handle && pick(4) == 0) manager().KeepAlive(cold->handle, milliseconds(pick(40)));
           if (cold.ok() && cold->handle && pick(2) == 0) cold.Release();
         }
     }

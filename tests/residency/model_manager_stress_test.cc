@@ -60,7 +60,8 @@ TEST_F(StressTest, EveryRequestIsAnsweredOnceAndEveryHandleIsGood) {
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   ModelManager manager(deps(), {.capacity = {0, 90, 90},
                                 .failure_backoff = milliseconds(1),
-                                .max_failure_backoff = milliseconds(2)});
+                                .max_failure_backoff = milliseconds(2),
+                                .idle_unload = milliseconds(1)});
   std::atomic<int> asked = 0, answered = 0, unloads = 0, unloaded = 0, good = 0;
   std::vector<std::thread> threads;
   std::latch start(kThreads);
@@ -90,6 +91,9 @@ TEST_F(StressTest, EveryRequestIsAnsweredOnceAndEveryHandleIsGood) {
             manager.Load(id, {.priority = LoadPriority::kBackground}, clock_.Now() + seconds(2),
                          [&](const auto&) { ++answered; });
             break;
+          case 7:
+            random() % 2 == 0 ? manager.Pin(id) : manager.Unpin(id);
+            break;
           case 3:
             manager.CheckInvariants();
             manager.Snapshot();
@@ -117,6 +121,7 @@ TEST_F(StressTest, EveryRequestIsAnsweredOnceAndEveryHandleIsGood) {
                 });
             if (random() % 8 == 0) manager.Cancel(ticket);
             ModelHandle mine = manager.TryAcquire(id);
+            if (mine && random() % 8 == 0) manager.KeepAlive(mine, milliseconds(random() % 3));
             if (mine && random() % 4 == 0) std::this_thread::yield();
             if (mine && mine->footprint().host_bytes != 20) good -= 1'000'000;
           }
