@@ -23,6 +23,7 @@
 #include "server/serving/preloader.h"
 #include "server/serving/repository_poller.h"
 #include "server/serving/repository_service.h"
+#include "server/serving/version_routes.h"
 #include "server/storage/catalog.h"
 #include "server/storage/mapped_files.h"
 #include "server/tensor/buffer_pool.h"
@@ -112,6 +113,7 @@ struct App::Parts {
   std::unique_ptr<ThreadPool> compute_pool;
   std::unique_ptr<ThreadPool> config_pool;  // one thread: reloads and looks at the repository
   std::unique_ptr<ModelManager> manager;
+  std::unique_ptr<VersionRoutes> versions;
   std::unique_ptr<InferService> infer;
   std::unique_ptr<RepositoryService> repository;
   std::unique_ptr<CacheService> cache;
@@ -242,16 +244,20 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
           .background_executor = background_pool.get()},
       ManagerOptions(c.cache, capacity));
   metrics->AddCollector([this] { return manager->Samples(); });
+  versions = std::make_unique<VersionRoutes>(VersionRoutes::Deps{*catalog, *manager});
   infer = std::make_unique<InferService>(
-      InferService::Deps{*catalog, *manager, *compute_pool, clock, *metrics}, InferOptions(c));
+      InferService::Deps{*catalog, *manager, *compute_pool, clock, *metrics, *versions}, InferOptions(c));
   repository = std::make_unique<RepositoryService>(RepositoryService::Deps{
-      *catalog, *manager, clock, [this] { preloader->RenewPins(); }});
-  cache = std::make_unique<CacheService>(CacheService::Deps{*catalog, *manager, clock});
+      *catalog, *manager, clock, *versions, [this] { preloader->RenewPins(); }});
+  cache = std::make_unique<CacheService>(CacheService::Deps{*catalog, *manager, clock, *versions});
   preloader = std::make_unique<Preloader>(
       Preloader::Deps{*catalog, *manager, *timer, clock},
       PreloaderOptions(c.cache), [this] { ReadinessMayHaveChanged(); });
   poller = std::make_unique<RepositoryPoller>(RepositoryPoller::Deps{
-      *catalog, *manager, *timer, clock, *config_pool, [this] { preloader->RenewPins(); }});
+      *catalog, *manager, *timer, clock, *config_pool, [this] {
+        versions->Rescanned();
+        preloader->RenewPins();
+      }, [this](const ModelId& id) { return versions->GoesOn(id); }});
   return absl::OkStatus();
 }
 
@@ -356,6 +362,7 @@ std::vector<std::string> App::Parts::Apply(const ServerConfig& c) {
   if (const absl::Status scanned = catalog->Scan(); !scanned.ok()) {
     log::Error("repository not rescanned", {{"reason", FromAbsl(scanned.message())}});
   }
+  versions->Rescanned();
   preloader->Apply(PreloadItems(c.models));
   poller->SetInterval(c.repository.poll);
   Watch(c.config.watch);

@@ -43,7 +43,8 @@ ModelManager::Options ManagerOptions(const ServerConfig::Cache& cache, const Mem
           .demand_half_life = cache.demand_half_life,
           .min_residency = cache.min_residency,
           .mapped_window = MappedWindow(cache, capacity),
-          .refuse_hopeless = cache.refuse_hopeless};
+          .refuse_hopeless = cache.refuse_hopeless,
+          .idle_unload = cache.idle_unload};
 }
 
 InferService::Options InferOptions(const ServerConfig& c) {

@@ -200,8 +200,8 @@ absl::StatusOr<TensorList> Inputs(const inference::ModelInferRequest& wire, Buff
 
 absl::StatusOr<InferRequest> Convert(const inference::ModelInferRequest& wire, BufferPool& pool,
                                      Deadline deadline, TimePoint now) {
-  HEARTH_RETURN_IF_ERROR(CheckParameters(wire, now, deadline));
   InferRequest request;
+  HEARTH_RETURN_IF_ERROR(CheckParameters(wire, now, deadline, request.keep_alive));
   HEARTH_ASSIGN_OR_RETURN(request.inputs, Inputs(wire, pool));
   request.model = wire.model_name();
   request.version = wire.model_version();

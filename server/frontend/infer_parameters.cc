@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string>
 
+#include "server/serving/keep_alive.h"
+
 namespace hearth {
 namespace {
 
@@ -26,6 +28,15 @@ absl::Status Timeout(const InferParameter& value, TimePoint now, Deadline& deadl
   // Compared as microseconds before it becomes anything finer: a huge timeout must not wrap round.
   const auto left = std::chrono::floor<std::chrono::microseconds>(deadline - now);
   if (microseconds < left.count()) deadline = now + std::chrono::microseconds(microseconds);
+  return absl::OkStatus();
+}
+
+absl::Status KeepAlive(const InferParameter& value, std::optional<Duration>& keep_alive) {
+  absl::StatusOr<Duration> time = WrongType("keep_alive", "string_param or int64_param");
+  if (value.has_string_param()) time = ParseKeepAlive(value.string_param());
+  if (value.has_int64_param()) time = KeepAliveSeconds(value.int64_param());
+  HEARTH_RETURN_IF_ERROR(time.status());
+  keep_alive = *time;
   return absl::OkStatus();
 }
 
@@ -58,7 +69,8 @@ absl::Status SequenceId(const InferParameter& value) {
 }
 
 absl::Status OfRequest(const std::string& name, const InferParameter& value, TimePoint now,
-                       Deadline& deadline) {
+                       Deadline& deadline, std::optional<Duration>& keep_alive) {
+  if (name == "keep_alive") return KeepAlive(value, keep_alive);
   if (name == "timeout") return Timeout(value, now, deadline);
   if (name == "priority") return Priority(value);
   if (name == "sequence_id") return SequenceId(value);
@@ -89,9 +101,9 @@ absl::Status OfTensor(std::string_view kind, const std::string& tensor,
 }  // namespace
 
 absl::Status CheckParameters(const inference::ModelInferRequest& wire, TimePoint now,
-                             Deadline& deadline) {
+                             Deadline& deadline, std::optional<Duration>& keep_alive) {
   for (const auto& [name, value] : wire.parameters()) {
-    HEARTH_RETURN_IF_ERROR(OfRequest(name, value, now, deadline));
+    HEARTH_RETURN_IF_ERROR(OfRequest(name, value, now, deadline, keep_alive));
   }
   for (const auto& input : wire.inputs()) {
     HEARTH_RETURN_IF_ERROR(OfTensor("input", input.name(), input.parameters()));

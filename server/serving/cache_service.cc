@@ -19,15 +19,16 @@ std::vector<CacheService::MemoryPlan> CacheService::Plan() const {
 }
 
 absl::StatusOr<ModelId> CacheService::Find(const std::string& model, const std::string& version) const {
-  HEARTH_ASSIGN_OR_RETURN(const std::optional<std::int64_t> number, ParseVersion(version));
+  absl::StatusOr<ModelId> answering = deps_.versions.Resolve(model, version);
   const std::vector<std::int64_t> versions = deps_.catalog.Versions(model);
-  if (!number && !versions.empty()) return ModelId{model, versions.back()};
-  if (number) {
-    ModelId id{model, *number};
-    const bool listed = std::find(versions.begin(), versions.end(), *number) != versions.end();
+  if (answering.ok()) return answering;
+  if (version.empty() && !versions.empty()) return ModelId{model, versions.back()};
+  if (const auto number = ParseVersion(version); number.ok() && *number) {
+    ModelId id{model, **number};
+    const bool listed = std::find(versions.begin(), versions.end(), id.version) != versions.end();
     if (listed || RowOf(id)) return id;
   }
-  return deps_.catalog.Resolve(model, number);  // says what is wrong
+  return answering;  // says what is wrong
 }
 
 std::optional<ModelCache::Row> CacheService::RowOf(const ModelId& id) const {
@@ -40,8 +41,7 @@ std::optional<ModelCache::Row> CacheService::RowOf(const ModelId& id) const {
 
 absl::StatusOr<CacheService::Prefetched> CacheService::Prefetch(const std::string& model,
                                                                 const std::string& version) {
-  HEARTH_ASSIGN_OR_RETURN(const std::optional<std::int64_t> number, ParseVersion(version));
-  HEARTH_ASSIGN_OR_RETURN(ModelId id, deps_.catalog.Resolve(model, number));
+  HEARTH_ASSIGN_OR_RETURN(ModelId id, deps_.versions.Resolve(model, version));
   Prefetched prefetched{std::move(id)};
   if (const std::optional<ModelCache::Row> row = RowOf(prefetched.id)) {
     prefetched.before = row->state;

@@ -10,11 +10,13 @@
 #include "server/base/status.h"
 #include "server/residency/model_manager.h"
 #include "server/serving/explain.h"
+#include "server/serving/version_routes.h"
 #include "server/storage/catalog.h"
 
 namespace hearth {
 
-// Names and versions are texts as they come from outside; no version is the highest one. None of the calls counts as
+// Names and versions are texts as they come from outside; a version may be a label, and no version is the one that
+// answers (VersionRoutes). None of the calls counts as
 // a use, and none changes what the catalog says. NOT_FOUND: there is no such model or version.
 //
 // Thread-safe. Outlived by what Deps refers to.
@@ -24,6 +26,7 @@ class CacheService {
     Catalog& catalog;
     ModelManager& manager;
     const Clock& clock;
+    const VersionRoutes& versions;
   };
   explicit CacheService(Deps deps) : deps_(deps) {}
 

@@ -1,6 +1,7 @@
 // One inference as every front end sees it. Plain data.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,11 +16,12 @@ namespace hearth {
 
 struct InferRequest {
   std::string model;
-  std::string version;  // as sent; empty: the highest
+  std::string version;  // as sent: a number or a label; empty: the highest
   std::string id;       // for messages; may be empty
   TensorList inputs;
   std::vector<std::string> outputs;  // empty: all
   Deadline deadline = kNoDeadline;
+  std::optional<Duration> keep_alive = {};  // ModelManager::KeepAlive, from this request on
   TimePoint received{};  // first byte parsed; left out: when Infer was called
 };
 

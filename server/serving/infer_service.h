@@ -20,6 +20,7 @@
 namespace hearth {
 
 class Pipeline;
+class VersionRoutes;
 
 // The one entrance from every front end. Thread-safe. Outlived by what Deps refers to. REQUIRES,
 // when destroyed: nothing is in flight (drain, or shut the manager and the compute executor down
@@ -32,6 +33,7 @@ class InferService {
     Executor& compute;
     const Clock& clock;
     Metrics& metrics;
+    const VersionRoutes& versions;
   };
   struct Options {
     RequestLimits limits;

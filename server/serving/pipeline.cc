@@ -6,6 +6,7 @@
 #include "server/base/check.h"
 #include "server/base/log.h"
 #include "server/base/server_exiting.h"
+#include "server/serving/version_routes.h"
 
 namespace hearth {
 namespace {
@@ -160,13 +161,18 @@ absl::Status Pipeline::CheckAccepting(std::int64_t in_flight) const {
 }
 
 absl::StatusOr<ModelId> Pipeline::Resolve(const InferRequest& request) const {
-  HEARTH_ASSIGN_OR_RETURN(const std::optional<std::int64_t> version, ParseVersion(request.version));
-  return deps_.catalog.Resolve(request.model, version);
+  return deps_.versions.Resolve(request.model, request.version);
 }
 
 void Pipeline::Acquire(CallPtr call) {
   call->handle = deps_.manager.TryAcquire(call->model->id);
-  if (!call->handle) return AcquireCold(std::move(call));
+  if (!call->handle) {
+    // What it was to go on with may have left in between; another version answers then.
+    absl::StatusOr<ModelId> id = Resolve(call->request);
+    if (!id.ok()) return call->Fail(std::move(id).status());
+    call->model = &models_.Get(*id);
+    return AcquireCold(std::move(call));
+  }
   call->cache = CacheResult::kHit;
   Admit(std::move(call));
 }
@@ -202,6 +208,7 @@ void Pipeline::AcquireCold(CallPtr call) {
 void Pipeline::Admit(CallPtr call) {
   const InferRequest& request = call->request;
   const Model& model = *call->handle;
+  if (request.keep_alive) deps_.manager.KeepAlive(call->handle, *request.keep_alive);
   const RequestLimits limits{.max_tensors = max_tensors_.load(std::memory_order_relaxed),
                              .max_dims = max_dims_.load(std::memory_order_relaxed)};
   if (absl::Status status =

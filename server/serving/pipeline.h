@@ -1,7 +1,7 @@
 // The way of one request, in the order in which it is walked:
 //
 //   Start     count it, or refuse it: stopping, too many
-//   Resolve   name and version text -> ModelId                          catalog
+//   Resolve   name and version text -> ModelId                          version_routes.h, catalog
 //   Acquire   ModelId -> a pinned model; a resident one at once,
 //             else when it has been loaded, within the deadline         manager
 //   Admit     the request against the signature, then into the model's

@@ -103,7 +103,10 @@ void RepositoryPoller::Follow(State& state, const ModelCache::Row& row) {
   if (row.state != ModelState::kReady && row.state != ModelState::kFailed) return;
   const ModelId& id = row.id;
   const absl::StatusOr<ModelSpec> spec = state.deps.catalog.Spec(id);
-  if (absl::IsNotFound(spec.status())) return state.deps.manager.Unload(id, [] {});
+  if (absl::IsNotFound(spec.status())) {
+    if (state.deps.goes_on && state.deps.goes_on(id)) return;
+    return state.deps.manager.Unload(id, [] {});
+  }
   // One that failed is tried again by its next request: ModelManager::Acquire.
   if (!spec.ok() || row.state == ModelState::kFailed || spec->revision == row.revision) {
     state.seen.erase(id);

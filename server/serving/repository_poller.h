@@ -30,6 +30,7 @@ class RepositoryPoller {
     const Clock& clock;
     Executor& executor;               // where it looks; runs one task at a time
     std::function<void()> rescanned;  // the catalog may know other versions than before
+    std::function<bool(const ModelId&)> goes_on = {};  // one that is gone answers until another version is ready
   };
   explicit RepositoryPoller(Deps deps);
   ~RepositoryPoller();  // SetInterval(0)

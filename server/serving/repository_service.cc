@@ -92,8 +92,7 @@ void RepositoryService::SetWhyNotReady(std::string why) {
 
 absl::StatusOr<ModelId> RepositoryService::Resolve(const std::string& model,
                                                    const std::string& version) const {
-  HEARTH_ASSIGN_OR_RETURN(const std::optional<std::int64_t> number, ParseVersion(version));
-  return deps_.catalog.Resolve(model, number);
+  return deps_.versions.Resolve(model, version);
 }
 
 bool RepositoryService::ModelReady(const std::string& model, const std::string& version) const {
@@ -114,6 +113,11 @@ ModelMetadata RepositoryService::Describe(const ModelHandle& handle) const {
       {"hearth_mapped_bytes", std::to_string(footprint.mapped_bytes())},
       {"hearth_load_ms", StrCat(ToMilliseconds(handle->load_report().total()))},
   };
+  std::string labels;
+  for (const auto& [label, version] : deps_.catalog.Labels(handle.id().name)) {
+    labels += StrCat(labels.empty() ? "" : ",", label, "=", version);
+  }
+  if (!labels.empty()) metadata.properties.emplace("hearth_labels", std::move(labels));
   return metadata;
 }
 
@@ -194,6 +198,7 @@ absl::StatusOr<ModelId> RepositoryService::PrepareLoad(const std::string& model)
   }
   const absl::Status scanned = deps_.catalog.Rescan(model);
   if (deps_.rescanned) deps_.rescanned();
+  deps_.versions.Rescanned();
   if (!scanned.ok()) {
     const std::string polled =
         StrCat("failed to load '", model, "', failed to poll from model repository");
@@ -242,6 +247,7 @@ void RepositoryService::Unload(const std::string& model,
     return std::move(done)(known.status());
   }
   deps_.catalog.SetUnloaded(model, true);
+  deps_.versions.Forget(model);
   const auto all_gone = std::make_shared<Completion>(
       [done = std::move(done)]() mutable { std::move(done)(absl::OkStatus()); });
   for (const ModelId& id : ids) deps_.manager.Unload(id, [all_gone] {});

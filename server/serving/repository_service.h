@@ -12,6 +12,7 @@
 #include "server/base/mutex.h"
 #include "server/base/status.h"
 #include "server/residency/model_manager.h"
+#include "server/serving/version_routes.h"
 #include "server/storage/catalog.h"
 
 namespace hearth {
@@ -21,7 +22,7 @@ struct ModelMetadata {
   std::vector<std::int64_t> versions;  // all in the repository, ascending
   Signature signature;
   // OIP field 6: hearth_residency ("resident"), hearth_device_bytes, hearth_host_bytes,
-  // hearth_mapped_bytes, hearth_load_ms.
+  // hearth_mapped_bytes, hearth_load_ms, and hearth_labels ("canary=2,stable=1") where there are any.
   std::map<std::string, std::string> properties;
 };
 
@@ -49,6 +50,7 @@ class RepositoryService {
     Catalog& catalog;
     ModelManager& manager;
     const Clock& clock;
+    VersionRoutes& versions;
     std::function<void()> rescanned{};  // the catalog may know other versions than before
   };
   explicit RepositoryService(Deps deps);

@@ -352,6 +352,18 @@ TEST_F(ConvertTest, ATimeoutOfZeroOrOfAgesIsNone) {
   EXPECT_EQ(Convert(kNow + std::chrono::seconds(1))->deadline, kNow + std::chrono::seconds(1));
 }
 
+TEST_F(ConvertTest, AKeepAliveIsATimeOrSeconds) {
+  EXPECT_EQ(Convert()->keep_alive, std::nullopt);
+  Parameter("keep_alive").set_string_param("5m");
+  EXPECT_EQ(Convert()->keep_alive, std::chrono::minutes(5));
+  Parameter("keep_alive").set_int64_param(90);
+  EXPECT_EQ(Convert()->keep_alive, std::chrono::seconds(90));
+  Parameter("keep_alive").set_string_param("soon");
+  EXPECT_THAT(Refusal().ToString(), HasSubstr("invalid value 'soon' for 'keep_alive' parameter, expected a time"));
+  Parameter("keep_alive").set_bool_param(true);
+  EXPECT_THAT(Refusal().ToString(), HasSubstr("expected string_param or int64_param"));
+}
+
 TEST_F(ConvertTest, AParameterOfTheWrongTypeIsRefused) {
   Parameter("timeout").set_string_param("soon");
   const absl::Status status = Refusal();

@@ -94,9 +94,10 @@ class ServerStack {
        [this](std::string_view) -> absl::StatusOr<const Loader*> { return &loader; }, load_threads,
        timer, clock, metrics},
       {{1 << 30, 1 << 30, 1 << 30}}};
-  InferService infer{{catalog, manager, compute, clock, metrics}};
-  RepositoryService repository{{catalog, manager, clock}};
-  CacheService cache{{catalog, manager, clock}};
+  VersionRoutes versions{{catalog, manager}};
+  InferService infer{{catalog, manager, compute, clock, metrics, versions}};
+  RepositoryService repository{{catalog, manager, clock, versions}};
+  CacheService cache{{catalog, manager, clock, versions}};
   std::unique_ptr<GrpcServer> server;
 };
 

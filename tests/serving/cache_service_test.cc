@@ -29,7 +29,7 @@ class CacheServiceTest : public ServingTest {
     return result;
   }
 
-  CacheService cache_{{*catalog_, *manager_, clock_}};
+  CacheService cache_{{*catalog_, *manager_, clock_, *versions_}};
 };
 
 // --- Prefetch ---

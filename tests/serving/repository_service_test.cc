@@ -180,7 +180,7 @@ TEST_F(RepositoryServiceTest, LoadsTheHighestVersionThatIsThereNow) {
 
 TEST_F(RepositoryServiceTest, TellsThatItHasReadTheRepositoryAgain) {
   int rescans = 0;
-  RepositoryService repository({*catalog_, *manager_, clock_, [&] { ++rescans; }});
+  RepositoryService repository({*catalog_, *manager_, clock_, *versions_, [&] { ++rescans; }});
   repository.Load("nobody", kNoDeadline, [](const auto&) {});
   EXPECT_EQ(rescans, 1);
 }
@@ -304,10 +304,11 @@ TEST_F(RepositoryServiceTest, UnloadsEveryVersionEvenOnesThatLeftTheRepository) 
   AddModel("m");
   MakeResident("m");
   WriteFile(root_ / "m" / "2" / "model.pt", "program");
-  std::filesystem::remove_all(root_ / "m" / "1");
   const Loaded loaded = Load("m");
   load_.RunAll();
   ASSERT_TRUE((*loaded)->ok());
+  std::filesystem::remove_all(root_ / "m" / "1");
+  ASSERT_TRUE(catalog_->Scan().ok());
   EXPECT_EQ(repository_->Resident().size(), 2u);
   const auto unloaded = Unload("m");
   load_.RunAll();

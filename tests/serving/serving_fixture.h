@@ -17,6 +17,7 @@
 #include "server/residency/model_manager.h"
 #include "server/serving/infer_service.h"
 #include "server/serving/repository_service.h"
+#include "server/serving/version_routes.h"
 #include "server/storage/catalog.h"
 #include "tests/fakes/fake_loader.h"
 #include "tests/fakes/manual_clock.h"
@@ -42,8 +43,9 @@ class ServingTest : public testing::Test {
                          .clock = clock_,
                          .metrics = metrics_},
                      ModelManager::Options{.capacity = {1000, 1000, 1000}});
+    versions_.emplace(VersionRoutes::Deps{*catalog_, *manager_});
     StartInfer({});
-    repository_.emplace(RepositoryService::Deps{*catalog_, *manager_, clock_});
+    repository_.emplace(RepositoryService::Deps{*catalog_, *manager_, clock_, *versions_});
   }
 
   ~ServingTest() override {
@@ -57,7 +59,7 @@ class ServingTest : public testing::Test {
 
   void StartInfer(InferService::Options options) {
     infer_.reset();
-    infer_.emplace(InferService::Deps{*catalog_, *manager_, compute_, clock_, metrics_}, options);
+    infer_.emplace(InferService::Deps{*catalog_, *manager_, compute_, clock_, metrics_, *versions_}, options);
   }
 
   void WriteFile(const std::filesystem::path& file, const std::string& text) {
@@ -147,6 +149,7 @@ class ServingTest : public testing::Test {
   Metrics metrics_{{}};
   std::optional<Catalog> catalog_;
   std::optional<ModelManager> manager_;
+  std::optional<VersionRoutes> versions_;
   std::optional<InferService> infer_;
   std::optional<RepositoryService> repository_;
 };
