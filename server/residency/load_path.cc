@@ -230,8 +230,7 @@ void ModelManager::ShrinkToBudget() {
       if (!(view.settled.used() <= capacity)) return;
       MutexLock lock(mu_);
       if (reconfigured_ != reconfigured) continue;
-      shrinking_ = false;
-      cache_.WantRoom(false);
+      if (std::exchange(shrinking_, false)) cache_.WantRoom(false);  // else another load thread has found the same
       return;
     }
     const Bytes lacking = Lacking(Footprint{}, view.settled, capacity);
