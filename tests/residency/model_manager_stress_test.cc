@@ -99,7 +99,7 @@ TEST_F(StressTest, EveryRequestIsAnsweredOnceAndEveryHandleIsGood) {
             manager.Snapshot();
             manager.Samples();
             break;
-          case 7:
+          case 8:
             manager.Reconfigure({.capacity = {0, 40 + random() % 80, 60 + random() % 60},
                                  .failure_backoff = milliseconds(1),
                                  .max_failure_backoff = milliseconds(2)},
