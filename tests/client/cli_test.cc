@@ -506,7 +506,7 @@ TEST(CliCompletion, OffersEveryCommandAndOption) {
   };
   const std::string help = RunHearth({"--help"}).out;
   const std::string commands = help.substr(help.find("Subcommands:"), help.find("Environment:"));
-  EXPECT_EQ(offers(commands.substr(0, commands.find("\n\n")), "\n  ([a-z]+) "), 20);
+  EXPECT_EQ(offers(commands.substr(0, commands.find("\n\n")), "\n  ([a-z]+) "), 21);
   EXPECT_GE(offers(help, "[ ,](--[a-z]+)"), 5);
   for (const char* command : {"infer", "models", "health", "top", "events"}) {
     EXPECT_GE(offers(RunHearth({command, "--help"}).out, "\n  [-a-z]*,?(--[a-z]+)"), 2) << command;
