@@ -221,6 +221,7 @@ void Pipeline::Admit(CallPtr call) {
   if (call->model->IsNewLoad(model)) {
     const auto spec = deps_.catalog.Spec(call->model->id);
     if (spec.ok()) runs.SetLimit(spec->options.instances);
+    call->model->SetSeen(model);
   }
   runs.Post(std::move(call));
 }

@@ -6,15 +6,19 @@
 
 namespace hearth {
 
-bool ServedModel::IsNewLoad(const Model& model) {
-  // Two loads differ in the address of what they made, or, where the second got the freed memory of
-  // the first, in how many nanoseconds they took.
+// Two loads differ in the address of what they made, or, where the second got the freed memory of
+// the first, in how many nanoseconds they took.
+std::uint64_t ServedModel::StampOf(const Model& model) {
   const auto address = reinterpret_cast<std::uintptr_t>(&model);
   const auto took = static_cast<std::uint64_t>(model.load_report().total().count());
-  const std::uint64_t stamp = address ^ (took * 0x9e3779b97f4a7c15ULL);
-  return seen_.load(std::memory_order_relaxed) != stamp &&
-         seen_.exchange(stamp, std::memory_order_relaxed) != stamp;
+  return address ^ (took * 0x9e3779b97f4a7c15ULL);
 }
+
+bool ServedModel::IsNewLoad(const Model& model) const {
+  return seen_.load(std::memory_order_acquire) != StampOf(model);
+}
+
+void ServedModel::SetSeen(const Model& model) { seen_.store(StampOf(model), std::memory_order_release); }
 
 ServedModel* ServedModels::FindIn(const Bucket& bucket, const ModelId& id) {
   ServedModel* model = bucket.load(std::memory_order_acquire);

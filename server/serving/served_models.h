@@ -21,8 +21,10 @@ struct ServedModel {
   ServedModel(ModelId i, ModelMetrics& m, Executor& compute)
       : id(std::move(i)), metrics(m), runs(compute) {}
 
-  // True once for each load of the model that requests come to see: its options may be new.
-  bool IsNewLoad(const Model& model);
+  // Its options may be new. True for every request until one has taken them over and said so, also for those that
+  // come meanwhile: none runs by the options before.
+  bool IsNewLoad(const Model& model) const;
+  void SetSeen(const Model& model);
 
   const ModelId id;
   ModelMetrics& metrics;
@@ -30,6 +32,7 @@ struct ServedModel {
 
  private:
   friend class ServedModels;
+  static std::uint64_t StampOf(const Model& model);
   std::atomic<std::uint64_t> seen_{0};  // which load of it was seen last
   ServedModel* next_ = nullptr;         // in its bucket; constant once published
 };
