@@ -23,6 +23,7 @@ struct Route {
   std::int64_t from = 0;  // answers until
   std::int64_t to = 0;    // is resident
   bool loading = false;
+  std::string told = {};  // why it is not, as it stands in the log
 };
 
 absl::Status WithLabels(absl::Status error, const std::map<std::string, std::int64_t>& labels) {
@@ -45,6 +46,9 @@ struct VersionRoutes::State : std::enable_shared_from_this<VersionRoutes::State>
   void Load(const Key& key, const Route& route, LoadPriority priority);
   void Loaded(const Key& key, const Route& route, LoadPriority priority, const absl::Status& status);
   void TakeOver(const Key& key, const Route& route);
+  void Swap(const Key& key, const Route& route);
+  bool LeavesFirst(const Key& key, const Route& route) const;
+  bool IsServed(const std::string& model, std::int64_t version) const;
   bool IsResident(const std::string& model, std::int64_t version) const {
     return static_cast<bool>(deps.manager.Peek({model, version}));
   }
@@ -155,13 +159,34 @@ void VersionRoutes::State::Start(const Key& key, const Route& route) {
     Erase(key, route);
     return;
   }
+  if (!IsServed(model, route.to)) {
+    deps.manager.Unload({model, route.to}, [] {}, EvictionReason::kReplaced);  // also that it failed
+    if (label.empty()) Erase(key, route);  // it was taken away again
+    MutexLock lock(mu);
+    const auto found = routes.find(key);
+    if (found != routes.end() && found->second.to == route.to) found->second.loading = false;
+    return;
+  }
+  Load(key, route, LoadPriority::kBackground);
+}
+
+bool VersionRoutes::State::IsServed(const std::string& model, std::int64_t version) const {
+  const std::vector<std::int64_t> served = deps.catalog.Versions(model);
+  return std::find(served.begin(), served.end(), version) != served.end();
+}
+
+// Both do not fit: whether the one before is to leave first.
+bool VersionRoutes::State::LeavesFirst(const Key& key, const Route& route) const {
+  const auto& [model, label] = key;
   const auto labels = deps.catalog.Labels(model);
   const bool named = std::any_of(labels.begin(), labels.end(),
                                  [&](const auto& known) { return known.second == route.from; });
-  if (!label.empty() || named || !deps.catalog.IsResourcePreserving(model)) {
-    return Load(key, route, LoadPriority::kBackground);
-  }
-  Erase(key, route);
+  return label.empty() && !named && deps.catalog.IsResourcePreserving(model);
+}
+
+void VersionRoutes::State::Swap(const Key& key, const Route& route) {
+  const std::string& model = key.first;
+  if (!Erase(key, route)) return;
   deps.manager.Unload({model, route.from},
                       [&manager = deps.manager, to = ModelId{model, route.to}] {
                         manager.Load(to, {}, kNoDeadline, [](const absl::StatusOr<LoadReport>&) {});
@@ -181,25 +206,29 @@ void VersionRoutes::State::Loaded(const Key& key, const Route& route, LoadPriori
   if (status.ok()) return TakeOver(key, route);
   // Of two versions of a model the new one is no luxury: it displaces others if it has to.
   if (absl::IsResourceExhausted(status) && priority == LoadPriority::kBackground) {
-    return Load(key, route, LoadPriority::kNormal);
+    return LeavesFirst(key, route) ? Swap(key, route) : Load(key, route, LoadPriority::kNormal);
+  }
+  std::string reason(FromAbsl(status.message()));
+  {
+    MutexLock lock(mu);
+    const auto found = routes.find(key);
+    if (found == routes.end() || found->second.to != route.to) return;
+    found->second.loading = false;
+    if (std::exchange(found->second.told, reason) == reason) return;  // at every look, for as long as it is so
   }
   log::Warning("the version before goes on, for the other one was not loaded",
                {{"model", key.first},
                 {"label", key.second},
                 {"version", route.from},
                 {"other", route.to},
-                {"reason", FromAbsl(status.message())}});
-  MutexLock lock(mu);
-  const auto found = routes.find(key);
-  if (found != routes.end() && found->second.to == route.to) found->second.loading = false;
+                {"reason", reason}});
 }
 
 void VersionRoutes::State::TakeOver(const Key& key, const Route& route) {
   if (!Erase(key, route)) return;
   const auto& [model, label] = key;
   log::Info("another version answers", {{"model", model}, {"label", label}, {"version", route.to}, {"before", route.from}});
-  const std::vector<std::int64_t> served = deps.catalog.Versions(model);
-  if (std::find(served.begin(), served.end(), route.from) != served.end()) return;
+  if (IsServed(model, route.from)) return;
   {
     MutexLock lock(mu);
     for (const auto& [other, still] : routes) {

@@ -17,7 +17,8 @@ namespace hearth {
 //
 // Once the version before has left the cache, for whatever reason, there is nothing to go on with, and the next request
 // loads the other. A number always means that version. A version that was taken away is not gone on with, unless a
-// label moves from it. With `resource_preserving` the version before leaves first, unless a label names it.
+// label moves from it. With `resource_preserving`, where both do not fit, the version before leaves first, unless a label
+// names it: by then the files of the other one have been looked at.
 //
 // Thread-safe. Outlived by what Deps refers to.
 class VersionRoutes {

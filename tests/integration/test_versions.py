@@ -111,9 +111,10 @@ def test_a_broken_version_leaves_the_one_before_in_service(start, folder):
     assert answering(server) == 2
 
 
-def test_with_resource_preserving_the_one_before_leaves_first(start, folder):
+def test_with_resource_preserving_the_one_before_leaves_first_where_both_do_not_fit(start, folder):
     add_version(folder, 1, "resource_preserving: true\n")
-    server = start(folder)
+    size = (folder / "net" / "1" / "model.pt").stat().st_size
+    server = start(folder, config={"cache": {"budget": {"mapped": size * 3 // 2}}})
     assert answering(server) == 1
     add_version(folder, 2)
     rescan(server)

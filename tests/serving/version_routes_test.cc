@@ -144,21 +144,49 @@ TEST_F(VersionRoutesTest, ANewVersionDisplacesOthersIfItHasTo) {
   EXPECT_EQ(Answers("m"), 2);
 }
 
-TEST_F(VersionRoutesTest, WithResourcePreservingTheVersionBeforeLeavesFirst) {
-  AddVersion("m", 1, "resource_preserving: true\n");
+TEST_F(VersionRoutesTest, WithResourcePreservingTheVersionBeforeLeavesFirstWhereBothDoNotFit) {
+  auto big = EchoModel();
+  big.footprint.host_bytes = 600;
+  AddModel("m", big, "resource_preserving: true\n");
   MakeVersionResident("m", 1);
   Write("m", 2);
   bool together = false;
   fakes::FakeLoader::Script script;
-  script.model = EchoModel();
+  script.model = big;
   script.on_load = [&](const ModelSpec&, std::stop_token) { together |= IsResident("m", 1); };
   loader_.Set("m", script);
   Rescan();
-  EXPECT_EQ(Answers("m"), 2);
+  EXPECT_EQ(Answers("m"), 1) << "until it is known whether they fit";
   load_.RunAll();
+  EXPECT_EQ(Answers("m"), 2);
   EXPECT_FALSE(together);
   EXPECT_FALSE(IsResident("m", 1));
   EXPECT_TRUE(IsResident("m", 2));
+}
+
+TEST_F(VersionRoutesTest, ResourcePreservingTakesNothingDownForAVersionThatDoesNotLoad) {
+  AddVersion("m", 1, "resource_preserving: true\n");
+  MakeVersionResident("m", 1);
+  Write("m", 2);
+  loader_.FailLoad(1, absl::InvalidArgumentError("no archive"));
+  Rescan();
+  load_.RunAll();
+  EXPECT_EQ(Answers("m"), 1);
+}
+
+TEST_F(VersionRoutesTest, ABadVersionThatIsTakenAwayAgainIsForgotten) {
+  AddVersion("m", 1);
+  MakeVersionResident("m", 1);
+  Write("m", 2);
+  loader_.FailLoad(1, absl::InvalidArgumentError("no archive"));
+  Rescan();
+  load_.RunAll();
+  std::filesystem::remove_all(root_ / "m" / "2");
+  Rescan();
+  load_.RunAll();
+  for (const auto& row : manager_->Snapshot()) EXPECT_EQ(row.id.version, 1) << "no failed row is left of the other";
+  EXPECT_FALSE(versions_->GoesOn({"m", 1})) << "it answers for itself";
+  EXPECT_EQ(Served("m"), 1);
 }
 
 TEST_F(VersionRoutesTest, ResourcePreservingTakesNoVersionFromALabel) {
