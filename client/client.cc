@@ -37,9 +37,10 @@ std::shared_ptr<grpc::Channel> MakeChannel(const ClientOptions& options) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(options.max_message_bytes);
   arguments.SetMaxSendMessageSize(options.max_message_bytes);
-  // Try again quickly: the server that is waited for has usually just been started.
+  // Try again quickly: the server that is waited for has usually just been started. But one that is busy takes its time
+  // to shake hands, and that is what the second of these limits, whatever its name says.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 20000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   if (IsLoopback(options.address)) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   return grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), arguments);
@@ -222,7 +223,11 @@ struct Client::Impl {
       if (state == GRPC_CHANNEL_READY) return absl::OkStatus();
       const TimePoint now = std::chrono::system_clock::now();
       const bool refused = state == GRPC_CHANNEL_TRANSIENT_FAILURE && now >= patience;
-      if (refused || state == GRPC_CHANNEL_SHUTDOWN || (deadline && now >= *deadline)) break;
+      if (refused || state == GRPC_CHANNEL_SHUTDOWN) break;
+      if (deadline && now >= *deadline) {
+        if (state == GRPC_CHANNEL_TRANSIENT_FAILURE) break;
+        return absl::DeadlineExceededError(Cat("no connection to ", options.address, " in time; is it busy, or far away?"));
+      }
       TimePoint until = deadline.value_or(forever);
       if (state == GRPC_CHANNEL_TRANSIENT_FAILURE) until = std::min(until, patience);
       channel->WaitForStateChange(state, until);

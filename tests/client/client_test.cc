@@ -1,8 +1,13 @@
 #include "client/client.h"
 
 #include <gmock/gmock.h>
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <string>
 #include <thread>
 
 #include "tests/client/fake_server.h"
@@ -34,6 +39,24 @@ TEST(Client, AsksAboutHealth) {
   EXPECT_TRUE(client->ModelReady("echo").value());
   EXPECT_FALSE(client->ModelReady("echo", "9").value());
   EXPECT_FALSE(client->ModelReady("missing").value());
+}
+
+// The kernel accepts connections for a server that is busy, or stopped; that is no reason to say there is none.
+TEST(Client, AServerThatTakesItsTimeIsWaitedForUntilTheDeadline) {
+  const int listener = ::socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof(address);
+  ASSERT_EQ(::bind(listener, reinterpret_cast<sockaddr*>(&address), length), 0);
+  ASSERT_EQ(::listen(listener, 8), 0);
+  ASSERT_EQ(::getsockname(listener, reinterpret_cast<sockaddr*>(&address), &length), 0);
+  const auto client = Client::Create({.address = "127.0.0.1:" + std::to_string(ntohs(address.sin_port)),
+                                      .timeout = std::chrono::milliseconds(400)});
+  const absl::Status status = client->Live().status();
+  EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
+  EXPECT_FALSE(IsUnreachable(status));
+  ::close(listener);
 }
 
 TEST(Client, ReadsMetadataOfServerAndModel) {
