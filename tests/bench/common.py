@@ -46,6 +46,11 @@ def median(values):
     return round(statistics.median(values), 4)
 
 
+def spread(values):
+    values = list(values)
+    return {"median": median(values), "min": round(min(values), 4), "max": round(max(values), 4)}
+
+
 def machine():
     return {"cpus": len(os.sched_getaffinity(0)), "system": platform.platform()}
 

@@ -17,18 +17,11 @@ COLD = ["packed", "variant", "archive"]  # three sets of weights that share noth
 CLIENTS = {"a core to spare": 1, "all cores busy": 8}
 
 
-class Identity:
-    """Made where torch is imported anyway."""
+def write_identity(path):
+    import torch
 
-    @staticmethod
-    def save(path):
-        import torch
-
-        class Module(torch.nn.Module):
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
-                return x
-
-        torch.jit.script(Module()).save(str(path))
+    import serving
+    torch.jit.script(serving.Identity()).save(str(path))
 
 
 def write_adder(path, number, megabytes):
@@ -106,7 +99,7 @@ class Churn(threading.Thread):
 def interference(build, rounds, seconds, size="400MB"):
     """The hot model's latencies while others of 400 MB are loaded and evicted, against the same model alone."""
     hot = common.CACHE / "identity.pt"
-    loading_files.once(hot, Identity.save)
+    loading_files.once(hot, write_identity)
     models = {"hot": {"model.pt": hot}, **cold_models(size)}
     config = {"models": [{"name": "hot", "pin": True}],
               "cache": {"budget": {"mapped": loading_files.SIZES[size].bytes * 5 // 4}}}
@@ -134,15 +127,11 @@ def interference(build, rounds, seconds, size="400MB"):
                 "loads_per_second": common.median(rates),
                 **{f"{way}_{key}": common.median(one[way][key] for one in samples)
                    for way in ("alone", "churn") for key in ("p50_us", "p99_us", "p999_us", "requests_per_second")},
-                **{f"{key}_times": spread(one["churn"][f"{key}_us"] / one["alone"][f"{key}_us"] for one in samples)
+                **{f"{key}_times": common.spread(one["churn"][f"{key}_us"] / one["alone"][f"{key}_us"]
+                                                 for one in samples)
                    for key in ("p50", "p99", "p999")},
             }
     return result
-
-
-def spread(values):
-    values = list(values)
-    return {"median": common.median(values), "min": round(min(values), 3), "max": round(max(values), 3)}
 
 
 def eviction(build, rounds, size="400MB"):
@@ -162,13 +151,13 @@ def eviction(build, rounds, size="400MB"):
                         break
                 taken.append((time.perf_counter() - start) * 1e3)
                 returned.append((before - running.memory("RssFile")) / weights)
-    return {"milliseconds": spread(taken), "of_its_bytes": spread(returned)}
+    return {"milliseconds": common.spread(taken), "of_its_bytes": common.spread(returned)}
 
 
 def catalog(build, count, rounds):
     """Start with so many models in the repository, and what each of them costs while it is cold."""
     model = common.CACHE / "identity.pt"
-    loading_files.once(model, Identity.save)
+    loading_files.once(model, write_identity)
     folder = common.CACHE / f"catalog{count}"
     if not (folder / f"m{count - 1:06}.pt").exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -186,8 +175,8 @@ def catalog(build, count, rounds):
                 times.append(time.perf_counter() - start)
                 resident[repository] = running.memory("RssAnon")
         bytes_each.append((resident[folder] - resident[empty]) / count)
-    return {"models": count, "start_seconds": spread(seconds), "empty_start_seconds": spread(without),
-            "bytes_each": spread(bytes_each)}
+    return {"models": count, "start_seconds": common.spread(seconds), "empty_start_seconds": common.spread(without),
+            "bytes_each": common.spread(bytes_each)}
 
 
 class Visitor(threading.Thread):
@@ -227,7 +216,7 @@ def churn(build, seconds, count=60, clients=8):
         folder / f"{number}.pt", lambda path, number=number: write_adder(path, number, 4 + number % 29))}
         for number in range(count)}
     total = sum((4 + number % 29) << 20 for number in range(count))
-    # With lanes for all clients: each of them holds one model, and the largest have to fit beside each other.
+    # Each client may hold a model, and the largest have to fit beside each other.
     config = {"cache": {"budget": {"mapped": total // 4}}}
     exceeded, highest = 0, 0.0
     with repository_of(files) as repository, server(build, repository, config) as running:

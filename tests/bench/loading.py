@@ -66,13 +66,8 @@ def in_turn(ways, before):
     return samples
 
 
-def spread(values):
-    values = list(values)
-    return {"median": common.median(values), "min": round(min(values), 4), "max": round(max(values), 4)}
-
-
 def ratios(rounds, numerator, denominator, key):
-    return spread(one[numerator][key] / one[denominator][key] for one in rounds)
+    return common.spread(one[numerator][key] / one[denominator][key] for one in rounds)
 
 
 def loads(bench, name, rounds, cold):
@@ -101,12 +96,12 @@ def loads(bench, name, rounds, cold):
     result = {
         "median_ms": {way: {key: common.median(one[way][key] for one in samples)
                             for key in ("bound_ms", "loaded_ms", "first_answer_ms")} for way in ways},
-        "first_answer_range_ms": {way: spread(one[way]["first_answer_ms"] for one in samples) for way in ways},
+        "first_answer_range_ms": {way: common.spread(one[way]["first_answer_ms"] for one in samples) for way in ways},
         "private_kb": {way: max(one[way]["anon_kb"] for one in samples) for way in ways},
         "same_bits_as_jit": {way: hashes[way] == hashes["torch.jit.load"] for way in ways},
-        "fresh_memory_ms_per_256MB": spread(canary),
+        "fresh_memory_ms_per_256MB": common.spread(canary),
         "bound_times_faster_than_jit": ratios(samples, "torch.jit.load", "hearth, TorchScript", "bound_ms"),
-        "hearth_bound_beyond_map_ms": spread(one["hearth, TorchScript"]["bound_ms"] -
+        "hearth_bound_beyond_map_ms": common.spread(one["hearth, TorchScript"]["bound_ms"] -
                                              one["hearth, TorchScript"]["map_ms"] for one in samples),
         "first_answer_times_faster_than": {
             way: ratios(samples, way, "hearth, TorchScript", "first_answer_ms")
@@ -118,7 +113,7 @@ def loads(bench, name, rounds, cold):
         best = min(medians, key=medians.get)
         result["raw_read_ms"] = medians
         result["share_of_best_raw_read"] = {
-            way: spread(read[best] / one[way]["loaded_ms"] for read, one in zip(reads, samples))
+            way: common.spread(read[best] / one[way]["loaded_ms"] for read, one in zip(reads, samples))
             for way in ("hearth, TorchScript", "hearth, packed safetensors")}
     return result
 
@@ -131,10 +126,10 @@ def variants(bench, name, rounds):
     for _ in range(rounds):
         page_cache.warm(*base.split(","), variant.split(",")[1])
         seconds.append(bench.native("hearth", dims, base, variant)["loads"][1])
-    return {"loaded_ms": spread(one["loaded_ms"] for one in seconds),
-            "beyond_its_own_bytes_ms": spread(one["loaded_ms"] - one["populate_ms"] - one["read_ms"]
+    return {"loaded_ms": common.spread(one["loaded_ms"] for one in seconds),
+            "beyond_its_own_bytes_ms": common.spread(one["loaded_ms"] - one["populate_ms"] - one["read_ms"]
                                               for one in seconds),
-            "first_run_over_steady": spread(one["first_run_ms"] / one["steady_ms"] for one in seconds)}
+            "first_run_over_steady": common.spread(one["first_run_ms"] / one["steady_ms"] for one in seconds)}
 
 
 def reload(bench, name, rounds):
@@ -144,10 +139,10 @@ def reload(bench, name, rounds):
     for _ in range(rounds):
         page_cache.warm(file)
         done.append(bench.native("reload", dims, file))
-    return {"loaded_ms": spread(one["loads"][1]["loaded_ms"] for one in done),
-            "populate_alone_ms": spread(one["populate_alone_ms"] for one in done),
-            "beyond_populate_ms": spread(one["loads"][1]["loaded_ms"] - one["populate_alone_ms"] for one in done),
-            "first_run_over_steady": spread(one["loads"][1]["first_run_ms"] / one["loads"][1]["steady_ms"]
+    return {"loaded_ms": common.spread(one["loads"][1]["loaded_ms"] for one in done),
+            "populate_alone_ms": common.spread(one["populate_alone_ms"] for one in done),
+            "beyond_populate_ms": common.spread(one["loads"][1]["loaded_ms"] - one["populate_alone_ms"] for one in done),
+            "first_run_over_steady": common.spread(one["loads"][1]["first_run_ms"] / one["loads"][1]["steady_ms"]
                                             for one in done)}
 
 
@@ -162,7 +157,7 @@ def heads(bench, rounds):
         weights_kb = size.bytes // 1024
         growth.append((weights_kb + all_of_them[-1]["rss_kb"] - nothing["rss_kb"]) / weights_kb)
         extra.append(statistics.median(one["loaded_ms"] for one in all_of_them[1:]))
-    return {"memory_of_ten_over_one": spread(growth), "next_head_loaded_ms": spread(extra)}
+    return {"memory_of_ten_over_one": common.spread(growth), "next_head_loaded_ms": common.spread(extra)}
 
 
 def table(result):
