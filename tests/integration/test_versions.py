@@ -83,6 +83,7 @@ def test_nobody_hears_of_a_new_version_but_by_its_answers(start, folder, poll):
     clients = [threading.Thread(target=ask) for _ in range(2)]
     for client in clients:
         client.start()
+    wait_until(lambda: seen)  # both versions at the ends are to be seen
     for version in (2, 3, 4):
         add_version(folder, version)
         if poll == "0s":
