@@ -23,10 +23,21 @@ bool WaitedForTheDisk(const PhaseStat& phase) { return Waited(phase) && phase.ma
 std::string Waiting(const PhaseStat& phase) { return WaitedForTheDisk(phase) ? "it mostly waited for the disk" : ""; }
 
 // "2.0 GiB at 1.1 GiB/s", or nothing where the phase counts no bytes.
-std::string Speed(const PhaseStat& phase) {
-  if (phase.bytes == 0 || phase.milliseconds <= 0) return "";
-  const double per_second = static_cast<double>(phase.bytes) / (phase.milliseconds / 1000);
-  return Cat(FormatBytes(phase.bytes), " at ", FormatBytes(static_cast<std::uint64_t>(per_second)), "/s");
+std::string Speed(std::uint64_t bytes, double milliseconds) {
+  if (bytes == 0 || milliseconds <= 0) return "";
+  const double per_second = static_cast<double>(bytes) / (milliseconds / 1000);
+  return Cat(FormatBytes(bytes), " at ", FormatBytes(static_cast<std::uint64_t>(per_second)), "/s");
+}
+
+std::string Speed(const PhaseStat& phase) { return Speed(phase.bytes, phase.milliseconds); }
+
+// Pages come from when they are mapped, while other phases are at work: `populate` is what is left of it.
+std::string PopulateSpeed(const PhaseStat& populate, const std::vector<PhaseStat>& phases) {
+  double since = populate.start_milliseconds;
+  for (const PhaseStat& phase : phases) {
+    if (phase.name == "map") since = std::min(since, phase.start_milliseconds + phase.milliseconds);
+  }
+  return Speed(populate.bytes, populate.start_milliseconds + populate.milliseconds - since);
 }
 
 struct Words {
@@ -50,14 +61,15 @@ Words ReadWords(const PhaseStat& phase, const LoadStat& load) {
           {Speed(phase), Waiting(phase), "uncompressed and aligned to 64 bytes, as `hearth pack` writes them, they can be"}};
 }
 
-Words PopulateWords(const PhaseStat& phase, const LoadStat& load) {
+Words PopulateWords(const PhaseStat& phase, const LoadProfile& profile) {
   return {"bringing the weights into memory",
-          {Speed(phase), IsCold(load) ? "they came from the disk; a preload does that before anybody waits"
+          {PopulateSpeed(phase, profile.phases), IsCold(profile.load) ? "they came from the disk; a preload does that before anybody waits"
                                       : "they were in the page cache, so that is the cost of mapping the pages"}};
 }
 
-Words WordsOf(const PhaseStat& phase, const LoadStat& load) {
+Words WordsOf(const PhaseStat& phase, const LoadProfile& profile) {
   const std::string_view name = phase.name;
+  const LoadStat& load = profile.load;
   if (name == "open") return OpenWords(phase);
   if (name == "map") return {"mapping the files and finding what others have mapped of them", {Waiting(phase)}};
   if (name == "verify") {
@@ -77,7 +89,7 @@ Words WordsOf(const PhaseStat& phase, const LoadStat& load) {
     return {"copying the weights to the device",
             {Speed(phase), IsCold(load) ? "they came from the disk" : ""}};
   }
-  if (name == "populate") return PopulateWords(phase, load);
+  if (name == "populate") return PopulateWords(phase, profile);
   if (name == "analyse") return {"finding out what the program writes to", {Waiting(phase)}};
   if (name == "warm_up") {
     return {"running the samples", {Waiting(phase), "fewer runs in model.yaml's warm_up would shorten it"}};
@@ -95,7 +107,7 @@ std::string Bottleneck(const LoadProfile& profile) {
   double sum = 0;
   for (const PhaseStat& phase : profile.phases) sum += phase.milliseconds;
   if (sum <= 0) return "Nothing was measured.";
-  const Words words = WordsOf(*longest, profile.load);
+  const Words words = WordsOf(*longest, profile);
   std::string sentence = Cat(longest->milliseconds > sum / 2 ? "Most of the time, " : "The largest part, ",
                              Percent(longest->milliseconds, sum), ", went into ", words.what);
   std::string_view separator = ": ";

@@ -29,6 +29,7 @@
 #include "server/tensor/buffer_pool.h"
 #include "server/torch_backend/aoti_loader.h"
 #include "server/torch_backend/devices.h"
+#include "server/torch_backend/rehearsal.h"
 #include "server/torch_backend/runtime.h"
 #include "server/torch_backend/torchscript_loader.h"
 
@@ -176,6 +177,7 @@ absl::Status App::Start() {
 // What knows nothing of requests: numbers, memory, files, formats.
 absl::Status App::Parts::BuildCore(const ServerConfig& c) {
   InitialiseTorch();
+  RehearseLoad();
   HEARTH_RETURN_IF_ERROR(LoadOperatorLibraries(Paths(c.torch_libraries)));
   metrics = std::make_unique<Metrics>(Metrics::Options{.version = HEARTH_VERSION,
                                                        .commit = HEARTH_COMMIT,

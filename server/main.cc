@@ -17,6 +17,7 @@
 #include "server/inspect/inspect.h"
 #include "server/inspect/profile.h"
 #include "server/torch_backend/aoti_loader.h"
+#include "server/torch_backend/rehearsal.h"
 #include "server/torch_backend/runtime.h"
 #include "server/torch_backend/torchscript_loader.h"
 
@@ -73,6 +74,7 @@ std::optional<int> RunTool(int argc, char** argv) {
     json = hearth::Inspect(argv[2]);
   } else {
     hearth::InitialiseTorch();
+    hearth::RehearseLoad();
     json = hearth::Profile(argv[2], [&](std::string_view format) {
       log_from(hearth::log::Level::kWarning);
       return format == "aoti" ? hearth::MakeAotiLoader({}) : hearth::MakeTorchScriptLoader({});

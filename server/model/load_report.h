@@ -18,7 +18,7 @@ namespace hearth {
 //   bind       make tensors of the weights
 //   read       copy and unpack the weights that cannot be mapped, or must not be: residency: sealed
 //   to_device  copy the weights to an accelerator
-//   populate   bring the mapped pages into memory
+//   populate   wait for the mapped pages, which are brought into memory from when they are mapped
 //   analyse    find out what the program writes to
 //   warm_up    run the model on samples
 enum class LoadPhase : std::uint8_t {

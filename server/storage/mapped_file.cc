@@ -41,7 +41,6 @@ absl::Status AboutFile(const std::filesystem::path& path, const absl::Status& st
 
 namespace {
 
-constexpr std::uint64_t kPopulateStep = 16ULL << 20;
 constexpr std::uint64_t kReadStep = 1ULL << 20;
 constexpr std::uint64_t kColdShare = 32;  // a file with less than one part in so many in the page cache is cold
 constexpr long kCachestat = 451;                   // the system call's number on every architecture
@@ -260,12 +259,11 @@ absl::Status MappedFile::Populate(std::uint64_t offset, std::uint64_t length,
   if (offset >= size_ || length == 0) return absl::OkStatus();
   const std::uint64_t end = offset + std::min<std::uint64_t>(length, size_ - offset);
   const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-  const std::uint64_t longest = ahead == nullptr ? kPopulateStep : ReadAhead::kWindow;
   std::uint64_t at = offset / page * page;
   if (ahead != nullptr) ahead->Advance(0);
   while (at < end) {
     if (stop.stop_requested()) return absl::CancelledError("stopped while reading the file");
-    const std::uint64_t step = std::min(longest, end - at);
+    const std::uint64_t step = std::min(ReadAhead::kWindow, end - at);
     if (::madvise(data_ + at, static_cast<std::size_t>(step), MADV_POPULATE_READ) == 0) {
       if (ahead != nullptr) {
         ahead->Advance(step);

@@ -74,11 +74,11 @@ class MappedFile {
   Extent extent(std::uint64_t offset, std::uint64_t length) const { return {id_, offset, length}; }
 
   // Brings the pages of a range into memory and maps them, so that the first request does not wait
-  // for the disk. At most 16 MiB at a time, because the process's memory map is locked meanwhile;
+  // for the disk. At most a window of ReadAhead's at a time, because the process's memory map is locked meanwhile;
   // between two steps `stop` is looked at. The range is cut off at the end of the file. CANCELLED;
   // DATA_LOSS when the file has become shorter or cannot be read; RESOURCE_EXHAUSTED.
   //
-  // `ahead`: is told how far this is, in smaller steps. For what is not in the page cache. REQUIRES: its next part is
+  // `ahead`: is told how far this is. For what is not in the page cache. REQUIRES: its next part is
   // this range.
   absl::Status Populate(std::uint64_t offset, std::uint64_t length, std::stop_token stop,
                         ReadAhead* ahead = nullptr) const;

@@ -127,22 +127,24 @@ class AotiLoader final : public Loader {
     SourceUse use(source.files);
     use.Report(source.sealed, report);
     if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
+    const Residency residency = ResidencyOf(spec.options, options_.populate);
+    std::optional<PagesAhead> pages;
+    pages.emplace(use, device->is_host() ? PagesOf(residency) : PagesAhead::Which::kCold, stop);
     HEARTH_ASSIGN_OR_RETURN(std::unique_ptr<AotiContainer> container, Parse(spec, source, device->torch(), report));
     HEARTH_ASSIGN_OR_RETURN(AotiSignature signature,
                             AotiSignature::Make(source.package.metadata(), spec.options, container->inputs(),
                                                 container->outputs()));
-    HEARTH_RETURN_IF_ERROR(Bind(*container, source, use, *device, stop, report));
+    HEARTH_RETURN_IF_ERROR(container->Bind(source.weights, source.package.metadata(), *device, stop, report));
+    if (!device->is_host()) HEARTH_RETURN_IF_ERROR(Intact(source.files));  // it is what was copied
     if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
-    if (device->is_host()) {
-      const Residency residency = ResidencyOf(spec.options, options_.populate);
-      HEARTH_RETURN_IF_ERROR(MakeResident(use, residency, stop, report));
-    }
+    if (device->is_host()) HEARTH_RETURN_IF_ERROR(MakeResident(use, *pages, residency, report));
     std::unique_ptr<BackgroundVerifier::Check> check;
     if (spec.options.integrity == Integrity::kBackground) {
       check = verifier_->Prepare(spec.id, ChecksummedParts(source.weights));
     }
     Footprint footprint = FootprintOf(source, *device, *container);
     if (!device->is_host()) {  // the files have done their service
+      pages.reset();
       use = SourceUse();
       source.files.clear();
     }
@@ -224,14 +226,6 @@ class AotiLoader final : public Loader {
     }
     const int runs = spec.options.instances > 0 ? spec.options.instances : options_.runs;
     return AotiContainer::Make(std::move(found.program), device, runs);
-  }
-
-  static absl::Status Bind(AotiContainer& container, const AotiSource& source, const SourceUse& use, Device& device,
-                           const std::stop_token& stop, LoadReport& report) {
-    if (device.is_host()) return container.Bind(source.weights, source.package.metadata(), device, stop, report);
-    const PagesAhead pages(use);
-    HEARTH_RETURN_IF_ERROR(container.Bind(source.weights, source.package.metadata(), device, stop, report));
-    return Intact(source.files);  // it is what was copied
   }
 
   static Footprint FootprintOf(const AotiSource& source, const Device& device, const AotiContainer& container) {

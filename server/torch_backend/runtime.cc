@@ -15,20 +15,6 @@ std::string TorchVersion() { return TORCH_VERSION; }
 
 void ConfigureTorchThread(int intra_op_threads) { at::set_num_threads(intra_op_threads); }
 
-namespace {
-
-// What the first program in a process finds cold, its tables of operators, passes and types, is not for the
-// first model to wait for.
-void RunSmallProgram() {
-  const c10::InferenceMode no_gradients;
-  torch::jit::Module module("hearth_start");
-  module.register_buffer("w", at::ones({2, 2}));
-  module.define("def forward(self, x):\n    return torch.relu(torch.linear(x, self.w)) + x\n");
-  for (int run = 0; run < 3; ++run) module.forward({at::ones({1, 2})});  // profiled, optimised, settled
-}
-
-}  // namespace
-
 void InitialiseTorch() {
   static const bool once = [] {
     at::set_num_interop_threads(1);
@@ -39,7 +25,6 @@ void InitialiseTorch() {
     // The first program that is run has the JIT compile its library of derivatives, 25 ms for nothing:
     // weights here need no gradients, but the executor asks what could be differentiated.
     torch::jit::hasGradientInfoForSchema(torch::jit::parseSchema("aten::relu(Tensor self) -> Tensor"));
-    RunSmallProgram();
     return true;
   }();
   (void)once;

@@ -67,6 +67,13 @@ class ScriptProgram : public std::enable_shared_from_this<ScriptProgram> {
   void Spoil() { spoilt_.store(true, std::memory_order_relaxed); }
   bool spoilt() const { return spoilt_.load(std::memory_order_relaxed); }
 
+  // A program that no warm-up has run answers its first request without the JIT's optimisation, which costs more than
+  // many a run: those after it pay for that. HurryOnce() says so; true once.
+  void HurryOnce() { hurry_.store(true, std::memory_order_relaxed); }
+  bool TakeHurry() {
+    return hurry_.load(std::memory_order_relaxed) && hurry_.exchange(false, std::memory_order_relaxed);
+  }
+
   // What a warm-up found out about the outputs; `key` says which warm-up, on which weights.
   std::optional<std::vector<TensorInfo>> Warmed(const std::string& key) const ABSL_LOCKS_EXCLUDED(mu_);
   void SetWarmed(const std::string& key, std::vector<TensorInfo> outputs) ABSL_LOCKS_EXCLUDED(mu_);
@@ -74,6 +81,7 @@ class ScriptProgram : public std::enable_shared_from_this<ScriptProgram> {
  private:
   const bool keeps_;
   std::atomic<bool> spoilt_{false};
+  std::atomic<bool> hurry_{false};
   WrittenStateMemo written_;
   mutable Mutex mu_;
   // Guarded by mu_, which the importer's callback cannot say.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <system_error>
 #include <utility>
 
 #include "server/base/log.h"
@@ -103,16 +104,21 @@ void SourceUse::Report(bool sealed, LoadReport& report) const {
   report.shared_bytes = sealed ? 0 : shared_bytes_;
 }
 
-absl::Status SourceUse::Populate(const std::stop_token& stop) const {
-  std::vector<ReadAhead::Part> all;
+SourceUse::FirstPages SourceUse::first_pages() const {
+  FirstPages pages;
+  pages.cold_ = cold();
   for (const MappedFile::Use& part : parts_) {
-    for (const ByteRange& range : part.first()) all.push_back({part.file().descriptor(), range});
+    for (const ByteRange& range : part.first()) pages.ranges_.emplace_back(&part.file(), range);
   }
+  return pages;
+}
+
+absl::Status SourceUse::FirstPages::Populate(const std::stop_token& stop) const {
+  std::vector<ReadAhead::Part> all;
+  for (const auto& [file, range] : ranges_) all.push_back({file->descriptor(), range});
   ReadAhead ahead(std::move(all));
-  for (const MappedFile::Use& part : parts_) {
-    for (const ByteRange& range : part.first()) {
-      HEARTH_RETURN_IF_ERROR(part.file().Populate(range.begin, range.size(), stop, cold() ? &ahead : nullptr));
-    }
+  for (const auto& [file, range] : ranges_) {
+    HEARTH_RETURN_IF_ERROR(file->Populate(range.begin, range.size(), stop, cold_ ? &ahead : nullptr));
   }
   return absl::OkStatus();
 }
@@ -128,10 +134,21 @@ void SourceUse::Lock() {
   locked_ = true;
 }
 
-PagesAhead::PagesAhead(const SourceUse& use) {
-  if (!use.cold()) return;
-  // What goes wrong with the file shows where it is copied.
-  thread_ = std::jthread([&use](const std::stop_token& stop) { (void)use.Populate(stop); });
+PagesAhead::PagesAhead(const SourceUse& use, Which which, const std::stop_token& stop)
+    : load_stopped_(stop, [this] { stop_.request_stop(); }) {
+  if (which == Which::kNone || (which == Which::kCold && !use.cold())) return;
+  pages_ = use.first_pages();
+  try {
+    // What goes wrong with a file that is copied shows where that is done.
+    thread_ = std::jthread([this] { status_ = Populate(); });
+  } catch (const std::system_error&) {
+    is_left_ = which == Which::kAll;
+  }
+}
+
+absl::Status PagesAhead::Wait() {
+  if (thread_.joinable()) thread_.join();
+  return is_left_ ? Populate() : status_;
 }
 
 Residency ResidencyOf(const ModelOptions& options, bool populate) {
@@ -157,12 +174,12 @@ OpenWeights Opener(MappedFiles& files, bool sealed, std::stop_token stop) {
   return [stop = std::move(stop)](const std::filesystem::path& path) { return MappedFile::OpenSealed(path, stop); };
 }
 
-absl::Status MakeResident(SourceUse& use, Residency residency, const std::stop_token& stop, LoadReport& report) {
+absl::Status MakeResident(SourceUse& use, PagesAhead& pages, Residency residency, LoadReport& report) {
   if (residency == Residency::kMapped) return absl::OkStatus();
   {
     PhaseTimer timer(report, LoadPhase::kPopulate);
     timer.AddBytes(use.first_bytes());
-    HEARTH_RETURN_IF_ERROR(use.Populate(stop));
+    HEARTH_RETURN_IF_ERROR(pages.Wait());
   }
   if (residency != Residency::kLocked) return absl::OkStatus();
   use.Lock();

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <stop_token>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "server/base/status.h"
@@ -58,8 +60,18 @@ class SourceUse {
   // What was found when the use began. Of sealed copies nothing is the page cache's or others'.
   void Report(bool sealed, LoadReport& report) const;
 
-  // Brings in the pages that nobody else used: the others were brought in by whoever was first.
-  absl::Status Populate(const std::stop_token& stop) const;
+  // Pages that nobody else used: the others were brought in by whoever was first.
+  class FirstPages {
+   public:
+    // REQUIRES: the use they are of lasts; it may be moved.
+    absl::Status Populate(const std::stop_token& stop) const;
+
+   private:
+    friend class SourceUse;
+    std::vector<std::pair<const MappedFile*, ByteRange>> ranges_;
+    bool cold_ = false;
+  };
+  FirstPages first_pages() const;
 
   // Keeps in memory what is there and what comes there: all of it or, with a warning in the log, nothing.
   void Lock();
@@ -71,14 +83,32 @@ class SourceUse {
   bool locked_ = false;
 };
 
-// While it lasts, a thread of its own brings in what is not in the page cache, ahead of somebody who copies it
-// elsewhere. Does nothing where all of it is there.
+// While it lasts, a thread of its own brings in a use's pages, and its load goes on meanwhile. It lasts no longer than
+// the use, which may be moved. Confined to a thread.
 class PagesAhead {
  public:
-  explicit PagesAhead(const SourceUse& use);
+  enum class Which {
+    kNone,
+    kCold,  // where some are not in the page cache, for somebody who copies them elsewhere
+    kAll,   // for Wait(): they are to stay
+  };
+  PagesAhead(const SourceUse& use, Which which, const std::stop_token& stop);
+  ~PagesAhead() { stop_.request_stop(); }
+  PagesAhead(const PagesAhead&) = delete;
+  PagesAhead& operator=(const PagesAhead&) = delete;
+
+  // Until all are there. The first error, or CANCELLED.
+  absl::Status Wait();
 
  private:
-  std::jthread thread_;  // its end stops it
+  absl::Status Populate() const { return pages_.Populate(stop_.get_token()); }
+
+  SourceUse::FirstPages pages_;
+  std::stop_source stop_;
+  std::stop_callback<std::function<void()>> load_stopped_;
+  absl::Status status_;     // of the thread, to be read when it has ended
+  bool is_left_ = false;    // there was no thread to be had
+  std::jthread thread_;
 };
 
 // Where a model's weights are to be. `populate`: what is to be done for those that do not say.
@@ -91,7 +121,13 @@ Residency ResidencyOf(const ModelOptions& options, bool populate);
 // Opens a model's files: for all who have them mapped or, sealed, as copies of its own.
 OpenWeights Opener(MappedFiles& files, bool sealed, std::stop_token stop);
 
-// Puts mapped weights where they are to be; fills the populate phase of `report`, and its locked_bytes.
-absl::Status MakeResident(SourceUse& use, Residency residency, const std::stop_token& stop, LoadReport& report);
+// For a model on the host.
+inline PagesAhead::Which PagesOf(Residency residency) {
+  return residency == Residency::kMapped ? PagesAhead::Which::kNone : PagesAhead::Which::kAll;
+}
+
+// Leaves mapped weights where they are to be, once `pages`, PagesOf() the same residency, are there; fills the populate
+// phase of `report` with what is left of that, and its locked_bytes.
+absl::Status MakeResident(SourceUse& use, PagesAhead& pages, Residency residency, LoadReport& report);
 
 }  // namespace hearth

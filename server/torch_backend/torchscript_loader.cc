@@ -105,7 +105,7 @@ class TorchScriptLoader final : public Loader {
     LoadReport report{.began = before != nullptr ? before->report.began : std::chrono::steady_clock::now()};
     HEARTH_ASSIGN_OR_RETURN(const std::shared_ptr<Device> device, devices_->Find(spec.options.device));
     HEARTH_ASSIGN_OR_RETURN(BoundSource opened, OpenAndBind(spec, before, *device, stop, report));
-    auto& [source, own, use, program_found, bound] = opened;
+    auto& [source, own, use, pages, program_found, bound] = opened;
     const std::uint64_t code_bytes = source.program.code_bytes;
     programs_.Keep(program_found, ProgramBytes(code_bytes));
     const std::string warm_up = WarmUpKey(spec, bound.module);
@@ -118,10 +118,10 @@ class TorchScriptLoader final : public Loader {
     }
     Footprint footprint = FootprintOf(source, *device, 0);
     if (device->is_host()) {
-      const Residency residency = ResidencyOf(spec.options, options_.populate);
-      HEARTH_RETURN_IF_ERROR(MakeResident(use, residency, stop, report));
+      HEARTH_RETURN_IF_ERROR(MakeResident(use, *pages, ResidencyOf(spec.options, options_.populate), report));
     } else {
-      use = SourceUse();  // the pages have done their service
+      pages.reset();
+      use = SourceUse();  // they have done their service
     }
 
     std::unique_ptr<BackgroundVerifier::Check> check;
@@ -150,6 +150,7 @@ class TorchScriptLoader final : public Loader {
     ScriptSource source;
     std::vector<SourceFile> own;  // the files before any of them was shared
     SourceUse use;
+    std::unique_ptr<PagesAhead> pages;
     ProgramCache::Found program;
     BoundModule bound;
   };
@@ -170,10 +171,12 @@ class TorchScriptLoader final : public Loader {
       }
       HEARTH_RETURN_IF_ERROR(verdict.status);
       if (stop.stop_requested()) return absl::CancelledError("the load was cancelled");
+      made.pages = std::make_unique<PagesAhead>(made.use, PagesFor(spec, device), stop);
       made.program = FindProgram(made.source, device, report);
-      auto bound = Bind(made, device, stop, report);
+      auto bound = BindSource(*made.program.program, made.source, device, report, stop);
       if (made.source.written()) continue;
       if (!bound.ok()) return bound.status();
+      if (!device.is_host()) HEARTH_RETURN_IF_ERROR(made.source.Intact());  // it is what was copied
       made.bound = *std::move(bound);
       return made;
     }
@@ -197,7 +200,7 @@ class TorchScriptLoader final : public Loader {
     SourceUse use(source->files);
     use.Report(source->sealed, report);
     timer.AddBytes(report.mapped_bytes);
-    return BoundSource{*std::move(source), std::move(own), std::move(use), {}, {}};
+    return BoundSource{*std::move(source), std::move(own), std::move(use), nullptr, {}, {}};
   }
 
   Verdict Verify(const ModelSpec& spec, const ScriptSource& source, const std::stop_token& stop,
@@ -216,13 +219,8 @@ class TorchScriptLoader final : public Loader {
     return parts;
   }
 
-  static absl::StatusOr<BoundModule> Bind(BoundSource& from, Device& device, const std::stop_token& stop,
-                                          LoadReport& report) {
-    if (device.is_host()) return BindSource(*from.program.program, from.source, device, report, stop);
-    const PagesAhead pages(from.use);
-    auto bound = BindSource(*from.program.program, from.source, device, report, stop);
-    HEARTH_RETURN_IF_ERROR(from.source.Intact());  // it is what was copied
-    return bound;
+  PagesAhead::Which PagesFor(const ModelSpec& spec, const Device& device) const {
+    return device.is_host() ? PagesOf(ResidencyOf(spec.options, options_.populate)) : PagesAhead::Which::kCold;
   }
 
   ProgramCache::Found FindProgram(const ScriptSource& source, const Device& device, LoadReport& report) const {
@@ -240,8 +238,12 @@ class TorchScriptLoader final : public Loader {
       return absl::OkStatus();
     }
     const PhaseTimer timer(report, LoadPhase::kWarmUp);
-    HEARTH_RETURN_IF_ERROR(
-        WarmUp(model, spec, stop, [&model](const TensorList& outputs) { model.LearnOutputs(outputs); }));
+    bool has_run = false;
+    HEARTH_RETURN_IF_ERROR(WarmUp(model, spec, stop, [&](const TensorList& outputs) {
+      model.LearnOutputs(outputs);
+      has_run = true;
+    }));
+    if (!has_run) program.HurryOnce();
     program.SetWarmed(key, model.signature().outputs);
     return absl::OkStatus();
   }

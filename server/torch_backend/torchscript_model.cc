@@ -132,7 +132,10 @@ absl::StatusOr<TensorList> TorchScriptModel::RunOn(const Binding& binding, torch
                                                    const TensorList& inputs) const {
   HEARTH_ASSIGN_OR_RETURN(std::vector<at::IValue> stack,
                           BuildStack(program_, module._ivalue(), inputs, device_->torch()));
+  std::optional<torch::jit::GraphOptimizerEnabledGuard> unoptimised;  // on this thread
+  if (binding.bound.program->TakeHurry()) unoptimised.emplace(false);
   binding.function->run(stack);
+  unoptimised.reset();
   HEARTH_CHECK(stack.size() == 1);
   at::IValue result = std::move(stack.front());
   stack.clear();

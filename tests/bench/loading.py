@@ -129,7 +129,8 @@ def variants(bench, name, rounds):
     return {"loaded_ms": common.spread(one["loaded_ms"] for one in seconds),
             "beyond_its_own_bytes_ms": common.spread(one["loaded_ms"] - one["populate_ms"] - one["read_ms"]
                                               for one in seconds),
-            "first_run_over_steady": common.spread(one["first_run_ms"] / one["steady_ms"] for one in seconds)}
+            "first_run_over_steady": common.spread(one["first_run_ms"] / one["steady_ms"] for one in seconds),
+            "first_run_over_uncached": common.spread(one["first_run_ms"] / one["uncached_ms"] for one in seconds)}
 
 
 def reload(bench, name, rounds):

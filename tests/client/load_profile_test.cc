@@ -56,6 +56,14 @@ TEST(LoadProfile, NamesTheLongestPhaseAndWhatHelps) {
   EXPECT_EQ(Bottleneck({}), "Nothing was measured.");
 }
 
+TEST(LoadProfile, TheSpeedOfPagesIsThatOfAllTheTimeTheyCame) {
+  const LoadProfile profile = {"m:1", {},
+                               {{.name = "map", .milliseconds = 1, .start_milliseconds = 1},
+                                {.name = "parse", .milliseconds = 400, .start_milliseconds = 2},
+                                {.name = "populate", .milliseconds = 600, .start_milliseconds = 402, .bytes = 1 << 30}}};
+  EXPECT_THAT(Bottleneck(profile), HasSubstr("1.0 GiB at 1.0 GiB/s"));
+}
+
 TEST(LoadProfile, LessThanHalfIsNotMostOfTheTime) {
   LoadProfile profile = Sample();
   profile.phases[0].milliseconds = profile.phases[2].milliseconds = 4;

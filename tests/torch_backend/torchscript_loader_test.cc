@@ -399,6 +399,19 @@ TEST_F(TorchScriptLoaderTest, ADeclaredWarmUpThatFailsFailsTheLoad) {
   EXPECT_GT((*loaded)->load_report()[LoadPhase::kWarmUp].wall.count(), 0);
 }
 
+TEST_F(TorchScriptLoaderTest, WithoutAWarmUpTheFirstRequestDoesNotWaitForTheOptimiser) {
+  const auto model = Load(Linear(4, 2, 1));
+  const auto profiled = [] {
+    return torch::jit::lastExecutedOptimizedGraph()->toString().find("prim::profile") != std::string::npos;
+  };
+  const at::Tensor x = at::randn({3, 4});
+  const at::Tensor first = RunOne(*model, "x", x);
+  EXPECT_FALSE(profiled());
+  RunOne(*model, "x", x);
+  EXPECT_TRUE(profiled()) << "the second one is";
+  ExpectSameBits(first, Reference(x));
+}
+
 TEST_F(TorchScriptLoaderTest, ALoadGoesOnFromWhatItsEstimateOpened) {
   Linear(4, 2, 1).save(file_.string());
   const ModelSpec spec{{"m", 1}, "torchscript", file_, {}};
