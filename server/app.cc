@@ -72,6 +72,17 @@ std::vector<Metrics::Sample> BackendSamples(const BackgroundVerifier& verifier, 
            static_cast<double>(kept.bytes.load())}};
 }
 
+std::vector<Metrics::Sample> HeartbeatSamples(const Heartbeats& heartbeats) {
+  std::vector<Metrics::Sample> samples;
+  for (const Heartbeats::Silence& part : heartbeats.all()) {
+    samples.push_back({"hearth_heartbeat_age_seconds",
+                       "Since a part that must not stop said that it goes on, about once a second.",
+                       {{"part", part.name}},
+                       ToSeconds(part.since)});
+  }
+  return samples;
+}
+
 // What somebody who has only just started hearthd needs to know.
 constexpr char kNoRepository[] =
     "; name the directory with your models: --model-repository DIR, or repository.roots in the "
@@ -103,6 +114,7 @@ struct App::Parts {
 
   // From the bottom of the include direction to its top; destroyed from the top down.
   std::unique_ptr<Metrics> metrics;
+  Heartbeats heartbeats{clock};
   std::unique_ptr<BufferPool> buffers;
   std::unique_ptr<Catalog> catalog;
   std::shared_ptr<Devices> devices;
@@ -221,12 +233,13 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
   const auto configure_thread = [intra_op] { ConfigureTorchThread(intra_op); };
   timer = std::make_unique<ThreadTimer>();
   load_pool = std::make_unique<ThreadPool>(ThreadPool::Options{
-      "load", static_cast<std::size_t>(c.loading.threads), configure_thread});
+      "load", static_cast<std::size_t>(c.loading.threads), configure_thread,
+      /*replacements=*/static_cast<std::size_t>(c.loading.threads)});
   background_pool = std::make_unique<ThreadPool>(
       ThreadPool::Options{"preload", static_cast<std::size_t>(c.loading.background_threads), [configure_thread] {
                             RunThisThreadInBackground();
                             configure_thread();
-                          }});
+                          }, /*replacements=*/static_cast<std::size_t>(c.loading.background_threads)});
   compute_pool = std::make_unique<ThreadPool>(ThreadPool::Options{
       "compute", static_cast<std::size_t>(ComputeThreads(c.compute)), configure_thread});
   config_pool = std::make_unique<ThreadPool>(ThreadPool::Options{"config", 1, {}});
@@ -243,14 +256,16 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
           .clock = clock,
           .metrics = *metrics,
           .eviction = &PolicyOf(c.cache),
-          .background_executor = background_pool.get()},
+          .background_executor = background_pool.get(),
+          .pulse = &heartbeats.Add("cache")},
       ManagerOptions(c.cache, capacity));
   metrics->AddCollector([this] { return manager->Samples(); });
+  metrics->AddCollector([this] { return HeartbeatSamples(heartbeats); });
   versions = std::make_unique<VersionRoutes>(VersionRoutes::Deps{*catalog, *manager});
   infer = std::make_unique<InferService>(
       InferService::Deps{*catalog, *manager, *compute_pool, clock, *metrics, *versions}, InferOptions(c));
   repository = std::make_unique<RepositoryService>(RepositoryService::Deps{
-      *catalog, *manager, clock, *versions, [this] { preloader->RenewPins(); }});
+      *catalog, *manager, clock, *versions, [this] { preloader->RenewPins(); }, &heartbeats});
   cache = std::make_unique<CacheService>(CacheService::Deps{*catalog, *manager, clock, *versions});
   preloader = std::make_unique<Preloader>(
       Preloader::Deps{*catalog, *manager, *timer, clock},
@@ -279,7 +294,7 @@ absl::Status App::Parts::Listen(const ServerConfig& c) {
                                  config_pool->Post([this, dry_run, done = std::move(done)]() mutable {
                                    std::move(done)(Reload(dry_run));
                                  });
-                               }},
+                               }, &heartbeats},
                               GrpcOptions(c)));
   log::Info("listening", {{"grpc_host", c.grpc.host},
                           {"grpc_port", grpc->port()},

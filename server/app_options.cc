@@ -44,7 +44,8 @@ ModelManager::Options ManagerOptions(const ServerConfig::Cache& cache, const Mem
           .min_residency = cache.min_residency,
           .mapped_window = MappedWindow(cache, capacity),
           .refuse_hopeless = cache.refuse_hopeless,
-          .idle_unload = cache.idle_unload};
+          .idle_unload = cache.idle_unload,
+          .load_timeout = cache.load_timeout};
 }
 
 InferService::Options InferOptions(const ServerConfig& c) {

@@ -19,6 +19,11 @@ class Executor {
   // First in, first out; never runs `task` inline. After shutdown has begun the task is destroyed
   // without being run: one that owes somebody an answer gives it from its destructor.
   virtual void Post(Task task) = 0;
+
+  // One of its threads is stuck in a task. True: another one has taken its place, until EndReplacement(). False: there
+  // may be no more.
+  [[nodiscard]] virtual bool Replace() { return false; }
+  virtual void EndReplacement() {}
 };
 
 }  // namespace hearth

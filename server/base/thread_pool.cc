@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
+#include <system_error>
 #include <utility>
 
 #include "server/base/check.h"
@@ -25,15 +27,56 @@ constexpr int kAveragedOver = 8;
 
 ThreadPool::ThreadPool(Options options) : options_(std::move(options)) {
   HEARTH_CHECK(options_.threads >= 1);
-  threads_.reserve(options_.threads);
-  for (std::size_t i = 0; i < options_.threads; ++i) {
-    threads_.emplace_back([this, i] {
-      const std::string name = StrCat(options_.name, "-", i).substr(0, 15);
-      pthread_setname_np(pthread_self(), name.c_str());
-      if (options_.on_thread_start) options_.on_thread_start();
-      Loop();
-    });
+  MutexLock lock(mu_);
+  for (std::size_t i = 0; i < options_.threads; ++i) StartThread();
+}
+
+// It begins when the lock is let go.
+void ThreadPool::StartThread() {
+  std::thread thread([this, number = started_++] {
+    const std::string name = StrCat(options_.name, "-", number).substr(0, 15);
+    pthread_setname_np(pthread_self(), name.c_str());
+    if (options_.on_thread_start) options_.on_thread_start();
+    Loop();
+  });
+  const std::thread::id id = thread.get_id();
+  threads_.emplace(id, std::move(thread));
+}
+
+bool ThreadPool::TryStartThread() {
+  try {
+    StartThread();
+    return true;
+  } catch (const std::system_error&) {  // no more threads to be had
+    return false;
   }
+}
+
+bool ThreadPool::Replace() {
+  std::vector<std::thread> ended;
+  bool replaced = false;
+  {
+    MutexLock lock(mu_);
+    if (stopping_ || replaced_ == options_.replacements) return false;
+    ended.swap(ended_);
+    if (surplus_ > 0) {
+      --surplus_;
+      replaced = true;
+    } else {
+      replaced = TryStartThread();
+    }
+    replaced_ += replaced ? 1 : 0;
+  }
+  for (std::thread& thread : ended) thread.join();
+  return replaced;
+}
+
+void ThreadPool::EndReplacement() {
+  MutexLock lock(mu_);
+  HEARTH_CHECK(replaced_ > 0);
+  --replaced_;
+  ++surplus_;
+  wake_.NotifyAll();
 }
 
 ThreadPool::~ThreadPool() { Shutdown(); }
@@ -70,9 +113,28 @@ void ThreadPool::Shutdown() {
     wake_.NotifyAll();
   }
   dropped.clear();
-  for (std::thread& thread : threads_) {
-    if (thread.joinable()) thread.join();
+  while (std::optional<std::thread> thread = TakeThread()) thread->join();
+}
+
+// One that has to be joined. None ends by itself any more, for the pool stops.
+std::optional<std::thread> ThreadPool::TakeThread() {
+  MutexLock lock(mu_);
+  std::thread thread;
+  if (!ended_.empty()) {
+    thread = std::move(ended_.back());
+    ended_.pop_back();
+  } else if (!threads_.empty()) {
+    thread = std::move(threads_.begin()->second);
+    threads_.erase(threads_.begin());
+  } else {
+    return std::nullopt;
   }
+  return thread;
+}
+
+std::size_t ThreadPool::threads() const {
+  MutexLock lock(mu_);
+  return threads_.size();
 }
 
 std::size_t ThreadPool::queued() const {
@@ -82,9 +144,18 @@ std::size_t ThreadPool::queued() const {
 
 bool ThreadPool::TasksAreShort() const { return typical_ < kShortTask; }
 
+// This thread is one too many.
+void ThreadPool::EndThread() {
+  --surplus_;
+  const auto self = threads_.find(std::this_thread::get_id());
+  ended_.push_back(std::move(self->second));
+  threads_.erase(self);
+  if (WakeAnother()) wake_.NotifyOne();
+}
+
 void ThreadPool::AwaitTask() {
   int rounds = 0;
-  while (queue_.empty() && !stopping_) {
+  while (queue_.empty() && !stopping_ && surplus_ == 0) {
     ++idle_;
     if (TasksAreShort() && !watched_ && rounds < kQuietRounds && options_.threads > 1) {
       watched_ = true;
@@ -109,7 +180,8 @@ void ThreadPool::Loop() {
       MutexLock lock(mu_);
       if (!std::exchange(first, false)) typical_ += (std::min(spent, kLongest) - typical_) / kAveragedOver;
       AwaitTask();
-      if (queue_.empty()) return;
+      if (stopping_) return;  // nothing is queued then
+      if (surplus_ > 0) return EndThread();
       task = std::move(queue_.front());
       queue_.pop_front();
       wake = WakeAnother();

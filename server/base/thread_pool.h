@@ -1,9 +1,11 @@
-// An Executor on a fixed number of named threads.
+// An Executor on named threads.
 #pragma once
 
 #include <cstddef>
 #include <deque>
 #include <functional>
+#include <map>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -27,23 +29,30 @@ class ThreadPool final : public Executor {
     std::string name;         // threads are called "<name>-<i>" (15 characters at most are kept)
     std::size_t threads = 1;  // at least 1
     std::function<void()> on_thread_start;  // run once by each thread before its first task
+    std::size_t replacements = 0;  // so many threads more, at most, for those that are stuck
   };
 
   explicit ThreadPool(Options options);
   ~ThreadPool() override;  // Shutdown()
 
   void Post(Task task) override ABSL_LOCKS_EXCLUDED(mu_);
+  bool Replace() override ABSL_LOCKS_EXCLUDED(mu_);
+  void EndReplacement() override ABSL_LOCKS_EXCLUDED(mu_);
 
   // Lets running tasks finish, destroys queued ones unrun, joins the threads. Idempotent.
-  // REQUIRES: not called from one of the pool's own threads.
+  // REQUIRES: not called from one of the pool's own threads, nor by two at once.
   void Shutdown() ABSL_LOCKS_EXCLUDED(mu_);
 
-  std::size_t threads() const { return threads_.size(); }
+  std::size_t threads() const ABSL_LOCKS_EXCLUDED(mu_);  // with those that replace others
   std::size_t queued() const ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
-  void Loop();
-  // Returns when there is a task, or the pool stops.
+  std::optional<std::thread> TakeThread() ABSL_LOCKS_EXCLUDED(mu_);
+  void EndThread() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void StartThread() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool TryStartThread() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Loop() ABSL_LOCKS_EXCLUDED(mu_);
+  // Returns when there is a task, the pool stops, or a thread is to end.
   void AwaitTask() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Whether the caller is to call wake_.NotifyOne(), after it has let go of the lock: a thread woken
   // under it would only go back to sleep.
@@ -61,7 +70,11 @@ class ThreadPool final : public Executor {
   bool watched_ ABSL_GUARDED_BY(mu_) = false;  // an idle thread will look at the queue by itself
   Duration typical_ ABSL_GUARDED_BY(mu_) = std::chrono::milliseconds(1);  // moving average over tasks
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
-  std::vector<std::thread> threads_;  // constant after construction, joined in Shutdown()
+  std::size_t replaced_ ABSL_GUARDED_BY(mu_) = 0;
+  std::size_t surplus_ ABSL_GUARDED_BY(mu_) = 0;  // threads that are to end as soon as they are idle
+  std::size_t started_ ABSL_GUARDED_BY(mu_) = 0;
+  std::map<std::thread::id, std::thread> threads_ ABSL_GUARDED_BY(mu_);  // joined in Shutdown()
+  std::vector<std::thread> ended_ ABSL_GUARDED_BY(mu_);                  // surplus that need only be joined
 };
 
 }  // namespace hearth

@@ -18,6 +18,7 @@ ServerConfig TakeOver(const ServerConfig& running, const ServerConfig& next) {
   result.cache.failure_backoff = next.cache.failure_backoff;
   result.cache.max_failure_backoff = next.cache.max_failure_backoff;
   result.cache.max_cold_wait = next.cache.max_cold_wait;
+  result.cache.load_timeout = next.cache.load_timeout;
   result.cache.refuse_hopeless = next.cache.refuse_hopeless;
   result.grpc.max_in_flight = next.grpc.max_in_flight;
   result.logging = next.logging;

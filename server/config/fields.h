@@ -73,6 +73,7 @@ void VisitCacheFields(Visitor& v, Config& cache) {
   v.Time("failure_backoff", cache.failure_backoff, kShortestTime);
   v.Time("max_failure_backoff", cache.max_failure_backoff, kShortestTime);
   v.Time("max_cold_wait", cache.max_cold_wait, kShortestTime);
+  v.Time("load_timeout", cache.load_timeout, Duration{});
   v.Flag("refuse_hopeless", cache.refuse_hopeless);
 }
 

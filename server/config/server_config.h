@@ -55,6 +55,7 @@ struct ServerConfig {
     Duration failure_backoff = std::chrono::seconds(5);
     Duration max_failure_backoff = std::chrono::minutes(2);
     Duration max_cold_wait = std::chrono::seconds(60);
+    Duration load_timeout = std::chrono::minutes(10);  // 0: none
     bool refuse_hopeless = true;
   };
   struct Loading {

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <chrono>
 #include <string>
 #include <utility>
 
@@ -63,14 +64,29 @@ std::int64_t CallCount::unanswered() const {
   return unanswered_;
 }
 
-EventLoop::EventLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue, CallCount& calls)
-    : queue_(std::move(queue)), calls_(calls) {}
+EventLoop::EventLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue, CallCount& calls, Heartbeats::Pulse* pulse)
+    : queue_(std::move(queue)), calls_(calls), pulse_(pulse) {}
 
 EventLoop::~EventLoop() { Shutdown(); }
 
 void EventLoop::Start(int index) {
   thread_ = std::thread([this] { Run(); });
   pthread_setname_np(thread_.native_handle(), ("grpc-" + std::to_string(index)).c_str());
+  if (pulse_ == nullptr) return;
+  MutexLock lock(mu_);
+  beats_ = true;
+  SetBeat();
+}
+
+void EventLoop::SetBeat() {
+  const auto in_a_beat = std::chrono::duration_cast<std::chrono::system_clock::duration>(Heartbeats::kBeat);
+  beat_.Set(queue_.get(), std::chrono::system_clock::now() + in_a_beat, &on_beat_);
+}
+
+void EventLoop::Beat(bool) {
+  pulse_->Beat();
+  MutexLock lock(mu_);
+  if (beats_) SetBeat();
 }
 
 void EventLoop::Run() {
@@ -82,6 +98,10 @@ void EventLoop::Run() {
 void EventLoop::Shutdown() {
   if (std::exchange(shut_down_, true)) return;
   HEARTH_CHECK(calls_.count() == 0);
+  {
+    MutexLock lock(mu_);
+    if (std::exchange(beats_, false)) beat_.Cancel();  // its event comes before the queue's end
+  }
   queue_->Shutdown();
   if (thread_.joinable()) {
     thread_.join();

@@ -4,6 +4,7 @@
 // when there was nothing to do for a while.
 #pragma once
 
+#include <grpcpp/alarm.h>
 #include <grpcpp/grpcpp.h>
 
 #include <cstdint>
@@ -11,6 +12,7 @@
 #include <thread>
 
 #include "server/base/clock.h"
+#include "server/base/heartbeats.h"
 #include "server/base/mutex.h"
 
 namespace hearth {
@@ -73,8 +75,8 @@ class CallCount {
 // on, so what only they touch needs no lock.
 class EventLoop {
  public:
-  // `calls` outlives the loop.
-  EventLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue, CallCount& calls);
+  // `calls` outlives the loop, and so does `pulse`, which beats for as long as events are fired; null: none does.
+  EventLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue, CallCount& calls, Heartbeats::Pulse* pulse = nullptr);
   ~EventLoop();  // Shutdown()
 
   // REQUIRES: the server has been started.
@@ -87,9 +89,16 @@ class EventLoop {
 
  private:
   void Run();
+  void Beat(bool ok) ABSL_LOCKS_EXCLUDED(mu_);
+  void SetBeat() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   CallCount& calls_;
+  Heartbeats::Pulse* const pulse_;
+  MemberEvent<EventLoop> on_beat_{this, &EventLoop::Beat};
+  Mutex mu_;
+  bool beats_ ABSL_GUARDED_BY(mu_) = false;
+  grpc::Alarm beat_ ABSL_GUARDED_BY(mu_);
   std::thread thread_;
   bool shut_down_ = false;
 };

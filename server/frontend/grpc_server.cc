@@ -146,7 +146,8 @@ absl::Status GrpcServer::Listen() {
   builder.RegisterService(&health_.service());
   builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port_);
   for (int i = 0; i < std::max(options_.threads, 1); ++i) {
-    loops_.push_back(std::make_unique<EventLoop>(builder.AddCompletionQueue(), calls_));
+    Heartbeats::Pulse* pulse = deps_.heartbeats == nullptr ? nullptr : &deps_.heartbeats->Add(StrCat("grpc-", i));
+    loops_.push_back(std::make_unique<EventLoop>(builder.AddCompletionQueue(), calls_, pulse));
   }
   server_ = builder.BuildAndStart();
   if (server_ && port_ > 0) return absl::OkStatus();

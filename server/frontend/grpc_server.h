@@ -60,6 +60,7 @@ class GrpcServer {
     Metrics& metrics;
     const Clock& clock;
     ReloadConfig reload{};
+    Heartbeats* heartbeats = nullptr;  // each completion queue has one
   };
 
   // Binds and answers from now on; health says NOT_SERVING until SetServing(true).

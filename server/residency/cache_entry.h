@@ -70,6 +70,7 @@ struct alignas(64) CacheEntry {
   bool stopping = false;                    // coming: its load was told to stop
   std::stop_source stop;                    // coming: how it is told
   std::optional<absl::Status> blocked;      // queued: why it has no room yet
+  std::optional<absl::Status> hangs;        // coming: what those hear who ask for it, until its load ends
   EvictionReason leaving = EvictionReason::kCapacity;  // leaving: why
   absl::Status error;                       // failed: why
   TimePoint retry_at{};                     // failed: remembered until then

@@ -5,6 +5,7 @@
 
 #include "server/base/bytes.h"
 #include "server/base/check.h"
+#include "server/base/duration.h"
 #include "server/base/log.h"
 #include "server/base/server_exiting.h"
 #include "server/residency/model_manager.h"
@@ -14,6 +15,14 @@ namespace {
 
 // A request takes about this long; a model in use may be idle then.
 constexpr std::chrono::milliseconds kRetryHint{1000};
+
+// Reading that is slower than this is no reading. It may take a load its timeout longer.
+constexpr double kSlowest = 16.0 * 1024 * 1024;  // bytes a second
+
+Duration Reading(const Footprint& footprint) {
+  const auto bytes = static_cast<double>(footprint.device_bytes + footprint.host_bytes + footprint.mapped_bytes());
+  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(bytes / kSlowest));
+}
 
 }  // namespace
 
@@ -41,11 +50,15 @@ void ModelManager::LoadNext(LoadPriority priority, TaskGroup::How how) {
 // Find the file and its loader, estimate, make room, load, publish, answer. When there is no room
 // yet the load is parked, and comes here again; so it does when its next step belongs elsewhere.
 void ModelManager::LoadOne(LoadPtr load) {
+  LoadWatch::Scope watched = watch_.Begin({load->entry.slot.id, load->generation, &ExecutorOf(load->priority)},
+                                          settings().load_timeout);
   if (!load->spec) {
     const absl::Status known = Estimate(*load);
     if (!known.ok()) return Fail(*load, known, /*remember=*/true);
     if (WasPromoted(*load)) return Resume(std::move(load));
   }
+
+  watched.Allow(Reading(load->estimate.peak));
 
   if (!load->has_room) {
     const absl::StatusOr<Room> room = MakeRoom(*load);
@@ -306,7 +319,10 @@ void ModelManager::RoomChanged() {
 
 void ModelManager::Wake(TaskGroup::How how) {
   waking_.store(false);
-  if (how == TaskGroup::How::kRun) ShrinkToBudget();
+  if (how == TaskGroup::How::kRun) {
+    const LoadWatch::Scope watched = watch_.Begin({{}, 0, &deps_.load_executor}, settings().load_timeout);
+    ShrinkToBudget();
+  }
   std::map<std::uint64_t, LoadPtr> woken;
   {
     MutexLock lock(mu_);
@@ -346,6 +362,30 @@ void ModelManager::Fail(PendingLoad& load, const absl::Status& error, bool remem
   if (failed.requeued) TellQueued(id, *failed.requeued == LoadPriority::kNormal);
   PostLoadNext(failed.requeued);
   RoomChanged();
+}
+
+// On the timer's thread.
+void ModelManager::Hangs(const LoadWatch::Hang& hang) {
+  const ModelId& id = hang.work.id;
+  const std::string since = RoughDuration(hang.since);
+  const bool is_load = hang.work.generation != 0;
+  log::Error(is_load ? "load hangs" : "unload hangs", {{"model", id.name},
+                                                       {"version", id.version},
+                                                       {"since", since},
+                                                       {"thread_replaced", hang.replaced}});
+  if (!is_load) return;
+  const absl::Status why = absl::UnavailableError(
+      StrCat("the load of model '", id.name, "' version ", id.version, " hangs: it has not come to its end in ", since,
+             " (cache.load_timeout); until it does the model is refused. Look at the disk or the device it is on"));
+  std::optional<ModelCache::Abandoned> abandoned = cache_.Abandon(id, hang.work.generation, why);
+  if (!abandoned) return;  // it has, meanwhile
+  abandoned->stop.request_stop();
+  events_.Add({.kind = CacheEventKind::kFailed,
+               .id = id,
+               .took = hang.since,
+               .waiters = abandoned->waiters.size(),
+               .error = why});
+  for (Waiter& waiter : abandoned->waiters) std::move(waiter.done)(why, waiter.result);
 }
 
 void ModelManager::Ready(PendingLoad& load, const LoadReport& report,

@@ -117,6 +117,10 @@ ModelCache::FindResult ModelCache::Find(const ModelId& id, ModelMetrics& metrics
 
   if (waiter.request) slot.demand.Add(1, clock_.Now(), options_.demand_half_life);
   CacheEntry* incoming = slot.incoming;
+  if (incoming != nullptr && incoming->hangs) {
+    result.error = *incoming->hangs;
+    return result;
+  }
   if (incoming != nullptr && IsComing(incoming->state)) {
     if (options.reload && (incoming->state == ModelState::kLoading || incoming->taken)) {
       incoming->stopping = true;  // it may have read the old file; Fail() queues it again

@@ -80,7 +80,7 @@ class ModelCache {
     kHit,      // `handle` is set, `waiter` untouched
     kJoined,   // on its way already; `waiter` was queued
     kStart,    // now kQueued; `waiter` was queued
-    kRefused,  // failed recently, or shutting down: `error`; `waiter` untouched
+    kRefused,  // failed recently, its load hangs, or shutting down: `error`; `waiter` untouched
     kTooLate,  // joined or started all the same, but hopeless for this one: `error`; `waiter` untouched but for `result`
   };
   struct FindResult {
@@ -205,6 +205,16 @@ class ModelCache {
   };
   // kQueued | kLoading -> kFailed, then kAbsent unless `remember`. Gives the bytes back. `revision`: of what was tried.
   Failed Fail(CacheEntry& entry, const absl::Status& error, bool remember, std::uint64_t revision = 0)
+      ABSL_LOCKS_EXCLUDED(mu_);
+
+  // A load that a thread has begun and does not come back from.
+  struct Abandoned {
+    std::stop_source stop;  // request_stop() it
+    std::vector<Waiter> waiters;
+  };
+  // Nobody waits for it any more, and whoever asks for the model is refused with `why`, until it fails. None: it has
+  // come to its end.
+  std::optional<Abandoned> Abandon(const ModelId& id, std::uint64_t generation, const absl::Status& why)
       ABSL_LOCKS_EXCLUDED(mu_);
 
   // --- Leaving -----------------------------------------------------------------------------------

@@ -246,6 +246,19 @@ absl::StatusOr<ModelCache::Published> ModelCache::Publish(CacheEntry& entry,
   return published;
 }
 
+std::optional<ModelCache::Abandoned> ModelCache::Abandon(const ModelId& id, std::uint64_t generation,
+                                                         const absl::Status& why) {
+  MutexLock lock(mu_);
+  const ModelSlot* slot = index_.Find(id);
+  CacheEntry* entry = slot == nullptr ? nullptr : slot->incoming;
+  if (entry == nullptr || entry->generation != generation || !IsComing(entry->state)) return std::nullopt;
+  entry->stopping = true;
+  entry->hangs = why;
+  Abandoned abandoned{entry->stop, waiters_.TakeAll(entry)};
+  CheckLocked();
+  return abandoned;
+}
+
 ModelCache::Failed ModelCache::Fail(CacheEntry& entry, const absl::Status& error, bool remember,
                                     std::uint64_t revision) {
   MutexLock lock(mu_);
@@ -255,6 +268,7 @@ ModelCache::Failed ModelCache::Fail(CacheEntry& entry, const absl::Status& error
   entry.claim.Release();
   entry.reservation.Release();
   entry.blocked.reset();
+  entry.hangs.reset();
   entry.taken = false;
   const bool given_up = std::exchange(entry.giving_up, false);
   const bool stopped = std::exchange(entry.stopping, false);

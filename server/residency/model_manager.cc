@@ -43,8 +43,12 @@ ModelManager::ModelManager(Deps deps, Options options)
               .idle = [this] { SetIdleAlarm(); }}),
       ghosts_(options.demand_half_life),
       settings_(SettingsOf(options, deps_.eviction)),
+      watch_(deps_.timer, deps_.clock, [this](const LoadWatch::Hang& hang) { Hangs(hang); }),
       alarm_(deps_.timer, [this] { ExpireWaiters(); }),
-      idle_alarm_(deps_.timer, [this] { EvictIdle(); }) {}
+      idle_alarm_(deps_.timer, [this] { EvictIdle(); }),
+      beat_alarm_(deps_.timer, [this] { Beat(); }) {
+  if (deps_.pulse != nullptr) beat_alarm_.SetBy(deps_.clock.Now() + Heartbeats::kBeat);
+}
 
 ModelManager::~ModelManager() {
   Shutdown();
@@ -52,7 +56,8 @@ ModelManager::~ModelManager() {
 }
 
 ModelManager::Settings ModelManager::SettingsOf(const Options& options, const EvictionPolicy* eviction) {
-  return {eviction != nullptr ? eviction : &Gdsf(), options.max_cold_wait, options.mapped_window, options.idle_unload};
+  return {eviction != nullptr ? eviction : &Gdsf(), options.max_cold_wait, options.mapped_window, options.idle_unload,
+          options.load_timeout};
 }
 
 ModelManager::Settings ModelManager::settings() const {
@@ -234,6 +239,16 @@ void ModelManager::SetIdleAlarm() {
   if (const auto next = cache_.next_idle()) idle_alarm_.SetBy(*next);
 }
 
+// Takes each of the locks, so that it comes no further than others would.
+void ModelManager::Beat() {
+  (void)cache_.shutting_down();
+  (void)budget_.capacity();
+  (void)settings();
+  (void)demand_half_life();
+  deps_.pulse->Beat();
+  beat_alarm_.SetBy(deps_.clock.Now() + Heartbeats::kBeat);
+}
+
 void ModelManager::Answer(ModelCache::Leaver leaver, const absl::Status& why) {
   std::move(leaver.waiter.done)(why, leaver.waiter.result);
   PostLoadNext(leaver.post);
@@ -275,6 +290,8 @@ void ModelManager::Carry(ModelCache::Leaving leaving, const absl::Status& why) {
 
 void ModelManager::PostFree(ModelCache::Victim victim) {
   tasks_.Post(deps_.load_executor, [this, victim = std::move(victim)](TaskGroup::How) mutable {
+    const LoadWatch::Scope scope =
+        watch_.Begin({victim.entry->slot.id, 0, &deps_.load_executor}, settings().load_timeout);
     Free(std::move(victim));  // also when dropped: the bytes have to come back
   });
 }
@@ -352,6 +369,14 @@ std::vector<Metrics::Sample> ModelManager::Samples() const {
                        "Models that wait for a load thread or for room.",
                        {{"priority", std::string(ToString(priority))}},
                        queued[static_cast<std::size_t>(priority)]});
+  }
+  const LoadWatch::Hung hung = watch_.hung();
+  const std::pair<const char*, std::size_t> hangs[] = {{"load", hung.loads}, {"unload", hung.others}};
+  for (const auto& [task, count] : hangs) {
+    samples.push_back({"hearth_hung_tasks",
+                       "Loads and unloads that have not come to their end in cache.load_timeout.",
+                       {{"task", task}},
+                       static_cast<double>(count)});
   }
   samples.push_back({"hearth_waiters", "Requests that wait for a model to load.", {}, waiters});
   samples.push_back({"hearth_pins", "Handles that keep a model from being evicted.", {}, pins});

@@ -13,6 +13,7 @@
 #include "absl/functional/any_invocable.h"
 #include "server/base/clock.h"
 #include "server/base/executor.h"
+#include "server/base/heartbeats.h"
 #include "server/base/mutex.h"
 #include "server/base/status.h"
 #include "server/base/timer.h"
@@ -22,6 +23,7 @@
 #include "server/residency/event_log.h"
 #include "server/residency/eviction.h"
 #include "server/residency/ghost_list.h"
+#include "server/residency/load_watch.h"
 #include "server/residency/memory_budget.h"
 #include "server/residency/model_cache.h"
 #include "server/residency/model_handle.h"
@@ -47,6 +49,10 @@ namespace hearth {
 // one in the background, its next step runs where it belongs now (ModelCache::Find has the rules). One in the
 // background displaces no model that is in demand (MayBeDisplaced): rather than that it ends with RESOURCE_EXHAUSTED.
 //
+// A load that does not come to its end in Options::load_timeout, and a second more for each 16 MiB, hangs: who waits for
+// it hears so, and who asks for the model until it ends is refused. Its bytes stay charged, for they may be there, and
+// another thread takes the place of the one that is stuck (LoadWatch), as it does where a model's destructor is.
+//
 // Thread-safe. Owns no thread: loads and unloads run on the Executors it was given, expiry of
 // waiters on the Timer. Outlived by what Deps refers to; outlives every ModelHandle it gave out.
 class ModelManager {
@@ -62,6 +68,7 @@ class ModelManager {
     std::uint64_t mapped_window = 0;
     bool refuse_hopeless = true;  // ModelCache::Options
     Duration idle_unload{};       // of models that do not say themselves; 0: never
+    Duration load_timeout{};      // after which a step of a load hangs, see below; 0: never
   };
   struct Deps {
     std::function<absl::StatusOr<ModelSpec>(const ModelId&)> find_spec;
@@ -72,6 +79,7 @@ class ModelManager {
     Metrics& metrics;
     const EvictionPolicy* eviction = nullptr;  // null: GdsfPolicy
     Executor* background_executor = nullptr;   // null: load_executor
+    Heartbeats::Pulse* pulse = nullptr;        // beats while the timer rings and no lock is held for ever
   };
 
   ModelManager(Deps deps, Options options);
@@ -110,6 +118,7 @@ class ModelManager {
   //   UNAVAILABLE          shutting down, or unloaded meanwhile; or no load of the model was ever fast enough for
   //                        `deadline` (at once, with a retry hint; it is loaded)
   //   CANCELLED            Cancel(ticket)
+  //   UNAVAILABLE          also: its load hangs, see above
   //   other                why the load failed
   // All who wait for a load hear the same. A failure is remembered: until a back-off has passed, or the
   // model's files are others (its revision, looked at on this thread), later requests get the load's own status
@@ -231,6 +240,7 @@ class ModelManager {
   void Promote(std::uint64_t generation);
   void Fail(PendingLoad& load, const absl::Status& error, bool remember);
   void Ready(PendingLoad& load, const LoadReport& report, ModelCache::Published published);
+  void Hangs(const LoadWatch::Hang& hang);
 
   // Runs the destructor, here, then gives the bytes back.
   void Free(ModelCache::Victim victim);
@@ -249,6 +259,7 @@ class ModelManager {
   void ExpireWaiters();
   void EvictIdle();
   void SetIdleAlarm();
+  void Beat() ABSL_LOCKS_EXCLUDED(mu_, ghosts_mu_);
   Waiters::Ticket Find(const ModelId& id, ModelCache::FindOptions options, Waiter waiter);
   bool IsOther(const ModelId& id, std::uint64_t revision) const;
 
@@ -258,6 +269,7 @@ class ModelManager {
     Duration max_cold_wait;
     std::uint64_t mapped_window;
     Duration idle_unload;
+    Duration load_timeout;
   };
   static Settings SettingsOf(const Options& options, const EvictionPolicy* eviction);
   Settings settings() const ABSL_LOCKS_EXCLUDED(mu_);
@@ -279,9 +291,11 @@ class ModelManager {
   std::map<std::uint64_t, LoadPtr> resuming_ ABSL_GUARDED_BY(mu_);  // their next step is posted
   std::uint64_t room_changes_ ABSL_GUARDED_BY(mu_) = 0;             // Wake()s so far
 
+  LoadWatch watch_;  // posts only while tasks are under way
   TaskGroup tasks_;  // its destructor waits for what still uses the members above
   Alarm alarm_;      // may post tasks, so it goes first
   Alarm idle_alarm_;  // so may this one
+  Alarm beat_alarm_;
 };
 
 }  // namespace hearth

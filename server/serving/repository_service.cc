@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "absl/strings/cord.h"
+#include "server/base/duration.h"
+#include "server/base/log.h"
 #include "server/serving/infer_service.h"
 
 namespace hearth {
@@ -79,6 +81,15 @@ void SetState(const ModelCache::Row& row, IndexRow& index) {
 }  // namespace
 
 RepositoryService::RepositoryService(Deps deps) : deps_(deps) {}
+
+bool RepositoryService::live() const {
+  if (deps_.heartbeats == nullptr) return true;
+  const std::vector<Heartbeats::Silence> stopped = deps_.heartbeats->stopped();
+  for (const Heartbeats::Silence& part : stopped) {
+    log::Error("not live: a part has stopped", {{"part", part.name}, {"since", RoughDuration(part.since)}});
+  }
+  return stopped.empty();
+}
 
 std::string RepositoryService::why_not_ready() const {
   MutexLock lock(mu_);

@@ -9,6 +9,7 @@
 
 #include "absl/functional/any_invocable.h"
 #include "server/base/clock.h"
+#include "server/base/heartbeats.h"
 #include "server/base/mutex.h"
 #include "server/base/status.h"
 #include "server/residency/model_manager.h"
@@ -52,10 +53,12 @@ class RepositoryService {
     const Clock& clock;
     VersionRoutes& versions;
     std::function<void()> rescanned{};  // the catalog may know other versions than before
+    const Heartbeats* heartbeats = nullptr;
   };
   explicit RepositoryService(Deps deps);
 
-  bool live() const { return true; }     // the process can answer
+  // Every part that must not stop goes on. Who does not is logged.
+  bool live() const;
   // Required models have been loaded, and nobody said stop.
   bool ready() const { return why_not_ready().empty(); }
   // "waiting for 'vad'", "draining"; empty: ready.

@@ -51,6 +51,37 @@ TEST(ThreadPool, RunsAsManyTasksAtOnceAsItHasThreads) {
   finished.wait();
 }
 
+TEST(ThreadPool, AnotherThreadTakesThePlaceOfOneThatIsStuck) {
+  ThreadPool pool({.name = "t", .threads = 1, .on_thread_start = {}, .replacements = 1});
+  for (int round = 0; round < 3; ++round) {
+    std::promise<void> stuck, goes_on;
+    std::shared_future<void> released = goes_on.get_future().share();
+    pool.Post([&stuck, released] {
+      stuck.set_value();
+      released.wait();
+    });
+    stuck.get_future().wait();
+    ASSERT_TRUE(pool.Replace());
+    EXPECT_FALSE(pool.Replace()) << "one more is all that there may be";
+    std::promise<void> done;
+    pool.Post([&done] { done.set_value(); });
+    done.get_future().wait();
+    EXPECT_EQ(pool.threads(), 2u);
+    pool.EndReplacement();
+    goes_on.set_value();
+    while (pool.threads() > 1) std::this_thread::yield();
+  }
+}
+
+TEST(ThreadPool, EndsWithAThreadThatWasReplaced) {
+  ThreadPool pool({.name = "t", .threads = 1, .on_thread_start = {}, .replacements = 2});
+  ASSERT_TRUE(pool.Replace());
+  ASSERT_TRUE(pool.Replace());
+  pool.EndReplacement();
+  pool.Shutdown();
+  EXPECT_FALSE(pool.Replace());
+}
+
 TEST(ThreadPool, RunsATaskBehindALongOneThoughAllBeforeWereShort) {
   ThreadPool pool({.name = "t", .threads = 2, .on_thread_start = {}});
   std::latch short_ones(500);

@@ -8,6 +8,7 @@ hot       Latencies of a hot model while others of 400 MB are loaded and evicted
 evict     Unloading 400 MB: until the process has given the bytes back.
 catalog   Start with 100,000 models in the repository, and the memory for each of them.
 churn     More models than fit, asked for by eight clients: requests lost, answers wrong, budget exceeded.
+ageing    The median request to a model that is there, before and after 10,000 loads and evictions.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import common
 import live
 import policies
 
-SECTIONS = ["hit", "policies", "hot", "evict", "catalog", "churn"]
+SECTIONS = ["hit", "policies", "hot", "evict", "catalog", "churn", "ageing"]
 
 
 def hits(build, rounds):
@@ -49,6 +50,7 @@ def main():
         "evict": lambda: live.eviction(build, rounds),
         "catalog": lambda: live.catalog(build, 100_000, min(rounds, 3)),
         "churn": lambda: live.churn(build, arguments.churn_seconds),
+        "ageing": lambda: live.ageing(build, 10_000),
     }
     result = {"rounds": rounds}
     for section in arguments.sections.split(","):

@@ -242,3 +242,37 @@ def churn(build, seconds, count=60, clients=8):
             "requests_lost": len(lost), "for_example": lost[:3],
             "wrong_answers": sum(visitor.wrong for visitor in visitors),
             "budget_exceeded": exceeded, "highest_share_of_budget": round(highest, 4)}
+
+
+def ageing(build, reloads, samples=3000):
+    """What a request takes of a model that is there, before and after two models have taken turns so often."""
+    import numpy as np
+    import tritonclient.grpc as triton
+    size = 4 << 20
+    folder = common.CACHE / "adders"
+    files = {f"adder{number}": {"model.pt": loading_files.once(
+        folder / f"small{number}.pt", lambda path, number=number: write_adder(path, number, 4))} for number in range(2)}
+    x = triton.InferInput("x", [1], "FP32")
+    x.set_data_from_numpy(np.ones(1, np.float32))
+    with repository_of(files) as repository, \
+            server(build, repository, {"cache": {"budget": {"mapped": size * 3 // 2}}}) as running:
+        client = running.client()
+
+        def ask(number):
+            start = time.perf_counter()
+            client.infer(f"adder{number}", [x])
+            return time.perf_counter() - start
+
+        def p50():
+            ask(0)
+            return common.median(ask(0) for _ in range(samples)) * 1e6
+
+        for step in range(200):
+            ask(step % 2)
+        before, memory = p50(), running.memory("VmRSS")
+        for step in range(reloads):
+            ask((step + 1) % 2)
+        after = p50()
+        return {"reloads": reloads, "p50_before_us": round(before, 1), "p50_after_us": round(after, 1),
+                "after_over_before": round(after / before, 3),
+                "memory_grown_kb": (running.memory("VmRSS") - memory) // 1024}

@@ -54,6 +54,7 @@ TEST(ConfigDiff, KnowsWhichKeysAreAppliedToARunningServer) {
   next.cache.failure_backoff = std::chrono::seconds(6);
   next.cache.max_failure_backoff = std::chrono::hours(2);
   next.cache.max_cold_wait = std::chrono::hours(2);
+  next.cache.load_timeout = std::chrono::hours(2);
   next.cache.refuse_hopeless = false;
   next.grpc.max_in_flight = 3;
   next.logging = {log::Level::kDebug, log::Format::kJson, true};
@@ -61,7 +62,7 @@ TEST(ConfigDiff, KnowsWhichKeysAreAppliedToARunningServer) {
   next.shutdown = {std::chrono::seconds(1), std::chrono::seconds(1)};
   next.models.push_back({.name = "vad"});
   for (const ConfigChange& change : DiffConfigs({}, next)) EXPECT_FALSE(change.needs_restart) << change.key;
-  EXPECT_EQ(DiffConfigs({}, next).size(), 22u);
+  EXPECT_EQ(DiffConfigs({}, next).size(), 23u);
 
   ServerConfig restart;
   restart.repository.roots = {"/other"};

@@ -57,6 +57,7 @@ cache:
   failure_backoff: 1s
   max_failure_backoff: 90s
   max_cold_wait: 1500ms
+  load_timeout: 3m
   refuse_hopeless: false
 loading: {threads: 3, background_threads: 2, populate: false}
 devices: {fake: {count: 2, memory: 6MiB, copy_rate: 1KiB}}
@@ -119,6 +120,7 @@ TEST(ServerConfig, ReadsEveryKey) {
   EXPECT_EQ(config->cache.failure_backoff, 1s);
   EXPECT_EQ(config->cache.max_failure_backoff, 90s);
   EXPECT_EQ(config->cache.max_cold_wait, 1500ms);
+  EXPECT_EQ(config->cache.load_timeout, std::chrono::minutes(3));
   EXPECT_FALSE(config->cache.refuse_hopeless);
   EXPECT_EQ(config->loading.threads, 3);
   EXPECT_EQ(config->loading.background_threads, 2);

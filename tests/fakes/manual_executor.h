@@ -14,6 +14,20 @@ namespace hearth::fakes {
 // call its Shutdown(), then RunAll(), then destroy it. Thread-safe.
 class ManualExecutor final : public Executor {
  public:
+  bool Replace() override {
+    MutexLock lock(mu_);
+    ++replaced_;
+    return true;
+  }
+  void EndReplacement() override {
+    MutexLock lock(mu_);
+    --replaced_;
+  }
+  int replaced() const {
+    MutexLock lock(mu_);
+    return replaced_;
+  }
+
   void Post(Task task) override {
     Task refused;  // destroyed after the lock is gone
     MutexLock lock(mu_);
@@ -61,6 +75,7 @@ class ManualExecutor final : public Executor {
   mutable Mutex mu_;
   std::deque<Task> queue_ ABSL_GUARDED_BY(mu_);
   bool shut_down_ ABSL_GUARDED_BY(mu_) = false;
+  int replaced_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
 }  // namespace hearth::fakes

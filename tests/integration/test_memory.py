@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import pathlib
 import re
 
@@ -205,29 +206,33 @@ def test_weights_that_differ_from_their_checksum_are_refused_where_asked_for(sta
     assert server.terminate() == 0
 
 
-def test_a_thousand_loads_and_evictions_leave_nothing_behind(start, tmp_path):
+def held_by(server):
+    """What a process may lose a little of with every load."""
+    proc = pathlib.Path(f"/proc/{server.process.pid}")
+    return {"memory": server.memory("VmRSS"), "mappings": len((proc / "maps").read_text().splitlines()),
+            "descriptors": len(os.listdir(proc / "fd")), "threads": len(os.listdir(proc / "task"))}
+
+
+def test_ten_thousand_loads_and_evictions_leave_nothing_behind(start, tmp_path):
     root = tmp_path / "repository"
-    size = 64 << 10
+    size = 64 << 10  # numbers
     for i in range(4):
         models.write_model(root, f"m{i}", models.Affine(float(i), size=size))
-    server = start(root)
+    server = start(root, config={"cache": {"budget": {"mapped": 12 * size}}})  # of one and a half
     values = np.ones((1, size), np.float32)
     stub = server.stub()
 
     def cycles(count):
-        with server.client() as client:
-            for step in range(count):
-                name = f"m{step % 4}"
-                answer = stub.ModelInfer(request(name, floats(values=values)))
-                assert np.frombuffer(answer.raw_output_contents[0], np.float32)[0] == step % 4
-                client.unload_model(name)
-                client.load_model(name)
-                client.unload_model(name)
-                client.load_model(name)
+        for step in range(count):
+            answer = stub.ModelInfer(request(f"m{step % 4}", floats(values=values)))
+            assert np.frombuffer(answer.raw_output_contents[0], np.float32)[0] == step % 4
 
-    cycles(100)  # the allocator's and the JIT's pools have found their size
-    before = server.memory("VmRSS")
-    cycles(500)
-    grown = server.memory("VmRSS") - before
-    assert grown < 16 * MIB, f"{grown / MIB:.1f} MiB"
-    assert server.metric("hearth_loads_total", code="OK") >= 1000
+    cycles(1000)  # the allocator's and the JIT's pools have found their size
+    before = held_by(server)
+    cycles(10000)
+    after = held_by(server)
+    assert server.metric("hearth_evictions_total", reason="capacity") >= 10990
+    assert after["memory"] - before["memory"] < 16 * MIB, (before, after)
+    assert after["mappings"] - before["mappings"] < 50, (before, after)
+    assert after["descriptors"] - before["descriptors"] < 5, (before, after)
+    assert after["threads"] - before["threads"] < 3, (before, after)

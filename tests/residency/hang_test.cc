@@ -1,0 +1,172 @@
+// Loads and unloads that do not come to their end.
+#include "server/residency/load_watch.h"
+#include "server/residency/model_manager.h"
+
+#include "tests/residency/manager_fixture.h"
+
+namespace hearth {
+namespace {
+
+using std::chrono::minutes;
+using std::chrono::seconds;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using enum absl::StatusCode;
+
+class HangTest : public ManagerTest {
+ protected:
+  HangTest() {
+    options_.load_timeout = minutes(10);
+    options_.max_cold_wait = minutes(60);
+  }
+
+  // What a thread that is stuck sees of the world: time goes by.
+  void Passes(Duration time) {
+    clock_.Advance(time);
+    timer_.RunDue();
+  }
+  // In the middle of the load of `model`, on its thread.
+  void During(const std::string& model, std::function<void(std::stop_token)> what) {
+    fakes::FakeLoader::Script script = Sized(40);
+    script.on_load = [what = std::move(what)](const ModelSpec&, std::stop_token stop) { what(std::move(stop)); };
+    loader_.Set(model, std::move(script));
+  }
+  double Hung(const std::string& task) {
+    for (const Metrics::Sample& sample : manager().Samples()) {
+      if (sample.name == "hearth_hung_tasks" && sample.labels.at(0).second == task) return sample.value;
+    }
+    return -1;
+  }
+};
+
+TEST_F(HangTest, ALoadThatHangsFailsItsWaitersAndItsModelIsRefusedUntilItEnds) {
+  Cold first = Acquire("vad");
+  During("vad", [&](const std::stop_token& stop) {
+    Passes(minutes(9));
+    EXPECT_FALSE(first.done());
+    EXPECT_FALSE(stop.stop_requested());
+    Passes(minutes(2));
+    ASSERT_TRUE(first.done());
+    EXPECT_EQ(first.status().code(), kUnavailable);
+    EXPECT_THAT(std::string(first.status().message()), HasSubstr("hangs"));
+    EXPECT_TRUE(stop.stop_requested()) << "should it look";
+    Cold second = Acquire("vad");
+    ASSERT_TRUE(second.done());
+    EXPECT_EQ(second.status().code(), kUnavailable);
+    EXPECT_EQ(manager().usage().loading.host_bytes, 40u) << "its bytes may be there";
+    EXPECT_EQ(Hung("load"), 1);
+  });
+  executor_.RunAll();
+  EXPECT_EQ(Hung("load"), 0);
+  EXPECT_EQ(manager().usage().used().host_bytes, 0u);
+  Exists("vad", 40);
+  Cold third = Acquire("vad");
+  executor_.RunAll();
+  EXPECT_TRUE(third.ok()) << third.status();
+}
+
+TEST_F(HangTest, OthersAreLoadedMeanwhile) {
+  Cold vad = Acquire("vad");
+  During("vad", [&](const std::stop_token&) {
+    Passes(minutes(11));
+    EXPECT_EQ(executor_.replaced(), 1);
+    Exists("asr", 60);
+    Cold asr = Acquire("asr");
+    executor_.RunAll();
+    EXPECT_TRUE(asr.ok()) << asr.status();
+  });
+  executor_.RunAll();
+  EXPECT_EQ(executor_.replaced(), 0) << "the thread is back";
+}
+
+TEST_F(HangTest, AReloadThatHangsLeavesTheModelBeforeInService) {
+  Resident("vad", 40);
+  During("vad", [&](const std::stop_token&) {
+    Passes(minutes(11));
+    EXPECT_TRUE(manager().TryAcquire(Id("vad")));
+  });
+  Answer<LoadReport> reload = Load("vad", {.reload = true});
+  executor_.RunAll();
+  EXPECT_EQ(reload.status().code(), kUnavailable);
+  EXPECT_THAT(States("vad"), ElementsAre("ready"));
+}
+
+TEST_F(HangTest, AnEstimateMayHangToo) {
+  fakes::FakeLoader::Script script = Sized(40);
+  script.on_estimate = [&] { Passes(minutes(11)); };
+  loader_.Set("vad", script);
+  Cold cold = Acquire("vad");
+  executor_.RunAll();
+  EXPECT_EQ(cold.status().code(), kUnavailable);
+}
+
+TEST_F(HangTest, ADestructorThatIsStuckHoldsUpNobody) {
+  fakes::FakeLoader::Script script = Sized(40);
+  script.model.on_destroy = [&] {
+    Passes(minutes(11));
+    EXPECT_EQ(executor_.replaced(), 1);
+    EXPECT_EQ(Hung("unload"), 1);
+    EXPECT_EQ(manager().usage().unloading.host_bytes, 40u) << "they are not free before they are";
+    Exists("asr", 60);
+    Cold asr = Acquire("asr");
+    executor_.RunAll();
+    EXPECT_TRUE(asr.ok()) << asr.status();
+  };
+  loader_.Set("vad", script);
+  Load("vad");
+  executor_.RunAll();
+  manager().Unload(Id("vad"), [] {});
+  executor_.RunAll();
+  EXPECT_EQ(executor_.replaced(), 0);
+  EXPECT_EQ(Hung("unload"), 0);
+}
+
+TEST_F(HangTest, WithoutATimeoutALoadMayTakeForEver) {
+  options_.load_timeout = {};
+  Cold cold = Acquire("vad", clock_.Now() + std::chrono::hours(1000));
+  During("vad", [&](const std::stop_token&) { Passes(std::chrono::hours(999)); });
+  executor_.RunAll();
+  EXPECT_TRUE(cold.ok()) << cold.status();
+}
+
+class LoadWatchTest : public testing::Test {
+ protected:
+  void Passes(Duration time) {
+    clock_.Advance(time);
+    timer_.RunDue();
+  }
+  fakes::ManualClock clock_;
+  fakes::ManualTimer timer_{clock_};
+  std::vector<std::string> hangs_;
+  LoadWatch watch_{timer_, clock_, [this](const LoadWatch::Hang& hang) { hangs_.push_back(hang.work.id.name); }};
+};
+
+TEST_F(LoadWatchTest, TellsOnceOfEachThatIsLate) {
+  const auto a = watch_.Begin({{"a", 1}, 1}, seconds(10));
+  Passes(seconds(5));
+  const auto b = watch_.Begin({{"b", 1}, 2}, seconds(10));
+  Passes(seconds(5));
+  EXPECT_THAT(hangs_, ElementsAre("a"));
+  Passes(seconds(5));
+  EXPECT_THAT(hangs_, ElementsAre("a", "b"));
+  Passes(seconds(100));
+  EXPECT_THAT(hangs_, ElementsAre("a", "b"));
+}
+
+TEST_F(LoadWatchTest, WhoHasMoreToDoMayTakeLonger) {
+  auto a = watch_.Begin({{"a", 1}, 1}, seconds(10));
+  a.Allow(seconds(20));
+  Passes(seconds(29));
+  EXPECT_TRUE(hangs_.empty());
+  Passes(seconds(1));
+  EXPECT_THAT(hangs_, ElementsAre("a"));
+}
+
+TEST_F(LoadWatchTest, WhoIsDoneIsForgotten) {
+  { const auto a = watch_.Begin({{"a", 1}, 1}, seconds(10)); }
+  Passes(seconds(11));
+  EXPECT_TRUE(hangs_.empty());
+}
+
+}  // namespace
+}  // namespace hearth
