@@ -34,4 +34,12 @@ std::string ProgramMessage(std::string_view what) {
   return best;
 }
 
+absl::Status StatusOf(std::string_view context, absl::StatusCode code, std::string_view what) {
+  constexpr std::string_view kNoMemory = "DefaultCPUAllocator: can't allocate memory: you tried to allocate ";
+  const std::size_t at = what.find(kNoMemory);
+  if (at == what.npos) return absl::Status(code, StrCat(context, ": ", ProgramMessage(what)));
+  const std::string_view rest = what.substr(at + kNoMemory.size());  // "65536 bytes. Error code 12 (...)"
+  return absl::ResourceExhaustedError(StrCat(context, ": out of memory, ", rest.substr(0, rest.find('.')), " of it"));
+}
+
 }  // namespace hearth

@@ -17,6 +17,10 @@ std::string FirstLine(std::string_view what);
 // person wants: the last one that is an error ("RuntimeError: mat1 and mat2 shapes cannot be ...").
 std::string ProgramMessage(std::string_view what);
 
+// What was said of `context`. RESOURCE_EXHAUSTED if it says that host memory could not be had, which LibTorch does not
+// tell by the exception's type; else `code`.
+absl::Status StatusOf(std::string_view context, absl::StatusCode code, std::string_view what);
+
 // Runs `fn`. Out of memory (host or device) is RESOURCE_EXHAUSTED; what LibTorch reports about its
 // input is `on_error`; anything else INTERNAL.
 template <typename Fn>
@@ -27,11 +31,11 @@ template <typename Fn>
   } catch (const c10::OutOfMemoryError& e) {
     return absl::ResourceExhaustedError(StrCat(context, ": ", FirstLine(e.what_without_backtrace())));
   } catch (const c10::Error& e) {
-    return absl::Status(on_error, StrCat(context, ": ", ProgramMessage(e.what_without_backtrace())));
+    return StatusOf(context, on_error, e.what_without_backtrace());
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError(StrCat(context, ": out of memory"));
   } catch (const std::exception& e) {
-    return absl::Status(on_error, StrCat(context, ": ", ProgramMessage(e.what())));
+    return StatusOf(context, on_error, e.what());
   }
 }
 
