@@ -1,6 +1,7 @@
 #include "client/commands/command.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cstdio>
 #include <vector>
 
@@ -61,20 +62,30 @@ int FailUsage(std::string_view message) {
 
 int FailUsage(const absl::Status& status) { return FailUsage(std::string(status.message())); }
 
+namespace {
+
+// As model.yaml has them: a letter or '_' first, with which no number begins.
+bool IsLabel(std::string_view text) {
+  return !text.empty() && (std::isalpha(static_cast<unsigned char>(text.front())) != 0 || text.front() == '_');
+}
+
+}  // namespace
+
 absl::StatusOr<ModelName> ParseModelName(std::string_view text) {
   const std::size_t colon = text.rfind(':');
   if (colon == text.npos) return ModelName{std::string(text), ""};
   const std::string_view version = text.substr(colon + 1);
-  if (colon == 0 || version.empty() || version.find_first_not_of("0123456789") != version.npos) {
+  const bool is_number = !version.empty() && version.find_first_not_of("0123456789") == version.npos;
+  if (colon == 0 || !(is_number || IsLabel(version))) {
     return absl::InvalidArgumentError(
-        Cat("'", text, "': '", version, "' is no version; write NAME, or NAME:VERSION as in vad:2"));
+        Cat("'", text, "': '", version, "' is no version and no label; write NAME, or NAME:VERSION as in vad:2"));
   }
   return ModelName{std::string(text.substr(0, colon)), std::string(version)};
 }
 
 absl::Status CheckInRepository(Client& client, const ModelName& model) {
   const absl::StatusOr<std::vector<IndexEntry>> index = client.Index();
-  if (!index.ok()) return absl::OkStatus();
+  if (!index.ok() || IsLabel(model.version)) return absl::OkStatus();
   bool known = false, versions = false;
   for (const IndexEntry& entry : *index) {
     if (entry.name != model.name) continue;

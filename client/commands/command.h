@@ -54,7 +54,8 @@ struct Selection {
   std::chrono::milliseconds default_timeout = kQueryTimeout;
 };
 
-// "name", "name:3": the version is empty when not given. INVALID_ARGUMENT: it is no whole number.
+// "name", "name:3", "name:stable": the version is empty when not given, and may be a label, which the server knows.
+// INVALID_ARGUMENT: it can be neither.
 struct ModelName {
   std::string name;
   std::string version;

@@ -87,7 +87,7 @@ void AddControlCommands(CLI::App& app, Selection& selection) {
   for (const Command& command : commands) {
     auto models = std::make_shared<std::vector<std::string>>();
     CLI::App* sub = app.add_subcommand(command.name, command.help);
-    sub->add_option("MODEL", *models, "One or more of NAME or NAME:VERSION; the highest where none is named")
+    sub->add_option("MODEL", *models, "One or more of NAME, NAME:VERSION or NAME:LABEL; the highest where none is named")
         ->required();
     sub->callback([models, act = command.act, &selection] {
       selection.run = [models, act](const Context& context) { return ForEach(context, *models, act); };

@@ -176,7 +176,7 @@ int Events(const Context& context, const EventArguments& arguments) {
 void AddEventCommands(CLI::App& app, Selection& selection) {
   auto name = std::make_shared<std::string>();
   CLI::App* why = app.add_subcommand("why", "Say what happened to a model last, and why it is or is not resident");
-  why->add_option("MODEL", *name, "NAME or NAME:VERSION")->required();
+  why->add_option("MODEL", *name, "NAME, NAME:VERSION or NAME:LABEL")->required();
   why->callback([name, &selection] {
     selection.run = [name](const Context& context) { return Why(context, *name); };
   });

@@ -190,7 +190,7 @@ void AddInferCommand(CLI::App& app, Selection& selection) {
   CLI::App* command =
       app.add_subcommand("infer", "Run a model once; it is loaded first if it is not resident");
   command->footer(kInputHelp);
-  command->add_option("MODEL", arguments->model, "NAME or NAME:VERSION")->required();
+  command->add_option("MODEL", arguments->model, "NAME, NAME:VERSION or NAME:LABEL")->required();
   command->add_option("-i,--input", arguments->inputs, "NAME=VALUE or NAME=@FILE; repeat for more")
       ->allow_extra_args(false)->type_name("NAME=VALUE");
   command->add_option("-o,--output", arguments->outputs, "Only this output; repeat for more")

@@ -158,7 +158,7 @@ void AddRepositoryCommands(CLI::App& app, Selection& selection) {
 
   auto name = std::make_shared<std::string>();
   CLI::App* metadata = app.add_subcommand("metadata", "Show what a model takes and gives");
-  metadata->add_option("MODEL", *name, "NAME or NAME:VERSION")->required();
+  metadata->add_option("MODEL", *name, "NAME, NAME:VERSION or NAME:LABEL")->required();
   metadata->callback([name, &selection] {
     selection.default_timeout = kWorkTimeout;
     selection.run = [name](const Context& context) { return Metadata(context, *name); };

@@ -146,7 +146,7 @@ void AddServerCommands(CLI::App& app, Selection& selection) {
   CLI::App* health = app.add_subcommand("health", "Exit with 0 when healthy, else with 1");
   CLI::Option* ready = health->add_flag("--ready", arguments->ready, "Should it be sent requests?");
   health->add_flag("--live", arguments->live, "Does the process answer?")->excludes(ready);
-  health->add_option("MODEL", arguments->model, "Is this model resident? NAME or NAME:VERSION");
+  health->add_option("MODEL", arguments->model, "Is this model resident? NAME, NAME:VERSION or NAME:LABEL");
   health->callback([arguments, &selection] {
     selection.run = [arguments](const Context& context) { return Health(context, *arguments); };
   });

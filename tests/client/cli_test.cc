@@ -152,9 +152,9 @@ TEST_F(Cli, AModelThatIsNotFoundMayBeNewAndTheMessageSaysWhatToDo) {
   }
 }
 
-TEST_F(Cli, AModelIsNamedByANameAndANumber) {
+TEST_F(Cli, AModelIsNamedByANameAndANumberOrALabel) {
   for (const char* command : {"infer", "metadata", "health"}) {
-    for (const char* model : {"echo:x", "echo:", ":3", "echo:-1"}) {
+    for (const char* model : {"echo:1x", "echo:", ":3", "echo:-1"}) {
       const Outcome outcome = Run({command, model});
       EXPECT_EQ(outcome.code, 2) << command << " " << model;
       EXPECT_THAT(outcome.err, HasSubstr("write NAME, or NAME:VERSION"));
@@ -308,7 +308,7 @@ TEST_F(Cli, WhyTellsTheSentenceAndTheTimesOfDay) {
   EXPECT_EQ(json["last_failure"]["code"], "INVALID_ARGUMENT");
   EXPECT_EQ(json["evictions"], 2);
   EXPECT_EQ(Run({"why", "missing"}).code, 1);
-  EXPECT_EQ(Run({"why", "echo:x"}).code, 2);
+  EXPECT_EQ(Run({"why", "echo:1x"}).code, 2);
 }
 
 TEST_F(Cli, EventsListsTheJournalAndWhatWasLostOfIt) {
@@ -343,7 +343,7 @@ TEST_F(Cli, PrefetchPinUnpinAndEvictSayWhatBecameOfEachModel) {
   EXPECT_EQ(evicted.err, "hearth: model 'echo' version 3 is in use (FAILED_PRECONDITION)\n");
   EXPECT_EQ(evicted.out, "other was not resident\n");
   EXPECT_EQ(RunJson({"pin", "echo"})["models"][0]["state"], "pinned");
-  EXPECT_EQ(Run({"evict", "echo:x"}).code, 2);
+  EXPECT_EQ(Run({"evict", "echo:1x"}).code, 2);
 }
 
 TEST_F(Cli, PlanSaysWhatMoreMemoryWouldSpareAndLeavesOutWhatAddsLittle) {

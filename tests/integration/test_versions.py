@@ -131,6 +131,11 @@ def test_a_label_moves_onto_a_version_that_is_ready(start, folder):
     server = start(folder)
     assert answering(server, "stable") == 1
     assert answering(server, "canary") == 2
+    assert server.cli("health", "net:stable").returncode == 0
+    assert "stable=1" in server.cli("metadata", "net:stable").stdout
+    assert "net:1" in server.cli("why", "net:stable").stdout
+    nobody = server.cli("metadata", "net:stabel", check=False)
+    assert nobody.returncode == 1 and "canary, stable" in nobody.stderr
     add_version(folder, 3, "labels: {stable: 3, canary: 2}\n")
     rescan(server)
     server.wait_for("another version answers")
