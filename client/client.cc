@@ -144,6 +144,7 @@ ModelStat ToStat(const hearth::v1::Model& from) {
   model.in_use = from.in_use();
   model.pinned = from.pinned();
   model.device_bytes = from.bytes().device();
+  if (!from.bytes().devices().empty()) model.device = from.bytes().devices(0).device();
   model.host_bytes = from.bytes().host();
   model.mapped_bytes = from.bytes().mapped();
   model.window_bytes = from.bytes().window();
@@ -168,7 +169,16 @@ ModelStat ToStat(const hearth::v1::Model& from) {
   return model;
 }
 
-BytesStat ToStat(const hearth::v1::Bytes& from) { return {from.device(), from.host(), from.mapped()}; }
+BytesStat ToStat(const hearth::v1::Bytes& from) {
+  BytesStat bytes{from.device(), from.host(), from.mapped()};
+  for (const auto& on : from.devices()) bytes.by_device[on.device()] = on.bytes();
+  return bytes;
+}
+
+BudgetStat ToStat(const hearth::v1::Budget& from) {
+  return {from.dimension(),       from.capacity_bytes(), from.used_bytes(), from.resident_bytes(), from.loading_bytes(),
+          from.unloading_bytes(), from.device(),         from.lost_bytes()};
+}
 
 CacheEventStat ToStat(const hearth::v1::Event& from) {
   CacheEventStat event;
@@ -372,10 +382,8 @@ absl::StatusOr<ServerStat> Client::Stat(const std::string& model) {
   const hearth::v1::Server& server = response.server();
   ServerStat stat{server.name(), server.version(), server.uptime_seconds(), server.ready(),
                   server.in_flight(), {}, {}, server.not_ready_reason()};
-  for (const auto& budget : response.budgets()) {
-    stat.budgets.push_back({budget.dimension(), budget.capacity_bytes(), budget.used_bytes(),
-                            budget.resident_bytes(), budget.loading_bytes(), budget.unloading_bytes()});
-  }
+  for (const auto& budget : response.budgets()) stat.budgets.push_back(ToStat(budget));
+  for (const auto& budget : response.devices()) stat.devices.push_back(ToStat(budget));
   for (const auto& from : response.models()) stat.models.push_back(ToStat(from));
   return stat;
 }
@@ -422,7 +430,8 @@ absl::StatusOr<PlanStat> Client::Plan() {
       impl_->Call(*impl_->cache, &hearth::v1::Cache::Stub::Plan, hearth::v1::PlanRequest(), &response));
   PlanStat stat{response.half_life_seconds(), {}};
   for (const hearth::v1::MemoryPlan& wire : response.plans()) {
-    MemoryPlanStat memory{wire.dimension(), wire.capacity_bytes(), wire.loads(), wire.load_seconds(), wire.returns(), {}};
+    MemoryPlanStat memory{wire.dimension(), wire.capacity_bytes(), wire.loads(), wire.load_seconds(), wire.returns(), {},
+                          wire.device()};
     for (const hearth::v1::PlanPoint& point : wire.points()) {
       memory.points.push_back({point.more_bytes(), point.loads(), point.load_seconds()});
     }

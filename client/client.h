@@ -93,6 +93,10 @@ struct BudgetStat {
   std::string dimension;
   std::uint64_t capacity_bytes = 0, used_bytes = 0;
   std::uint64_t resident_bytes = 0, loading_bytes = 0, unloading_bytes = 0;
+  std::string device = {};       // "cuda:1"; empty: of all devices, or of none
+  std::uint64_t lost_bytes = 0;  // could not be freed, and are no part of the capacity any more
+
+  const std::string& name() const { return device.empty() ? dimension : device; }
 };
 
 struct PhasePartStat {
@@ -129,6 +133,7 @@ struct ModelStat {
   std::int64_t in_use = 0;   // requests that hold it right now
   bool pinned = false;       // never evicted
   std::uint64_t device_bytes = 0, host_bytes = 0, mapped_bytes = 0;
+  std::string device = {};         // where the device bytes are, "cuda:1"; empty: there are none, or an old server
   std::uint64_t window_bytes = 0;  // of the mapped bytes, a window on weights larger than the budget
   std::optional<WallTime> last_used, loaded_at;
   std::uint64_t hits = 0;
@@ -147,6 +152,7 @@ struct ModelStat {
 
 struct BytesStat {
   std::uint64_t device = 0, host = 0, mapped = 0;
+  std::map<std::string, std::uint64_t> by_device = {};  // of `device`
 };
 
 // Why it was this model that made room for another.
@@ -202,6 +208,7 @@ struct MemoryPlanStat {
   double load_seconds = 0;
   double returns = 0;  // of the loads, of models that were evicted because this memory was short
   std::vector<PlanPointStat> points;  // ascending
+  std::string device = {};            // "cuda:1"; empty: it is on none
 };
 struct PlanStat {
   double half_life_seconds = 0;
@@ -223,6 +230,16 @@ struct ServerStat {
   std::vector<BudgetStat> budgets;
   std::vector<ModelStat> models;  // by name, then version
   std::string not_ready_reason;   // "waiting for 'vad'"; empty: ready, or the server does not say
+  std::vector<BudgetStat> devices = {};  // each device's own
+
+  // Each kind of memory once: every device, or their sum where the server does not tell them apart.
+  std::vector<BudgetStat> memories() const {
+    std::vector<BudgetStat> all = devices;
+    for (const BudgetStat& budget : budgets) {
+      if (devices.empty() || budget.dimension != "device") all.push_back(budget);
+    }
+    return all;
+  }
 };
 
 // A key of the server's configuration that is another one than what is in force.

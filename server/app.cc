@@ -36,8 +36,13 @@
 namespace hearth {
 namespace {
 
-void LogBudgets(const MemoryBudget::Capacity& capacity, const MemoryLimit& limit) {
-  log::Info("budgets", {{"device", FormatBytes(capacity.device_bytes)},
+void LogBudgets(const MemoryBudget::Capacity& capacity, const ListedDevices& devices, const MemoryLimit& limit) {
+  for (DeviceNumber d = 0; d < devices.size(); ++d) {
+    log::Info("device", {{"name", devices[d].name},
+                         {"memory", FormatBytes(devices[d].memory_bytes)},
+                         {"budget", FormatBytes(capacity.device_bytes[d])}});
+  }
+  log::Info("budgets", {{"device", FormatBytes(capacity.device_bytes.total())},
                         {"host", FormatBytes(capacity.host_bytes)},
                         {"mapped", FormatBytes(capacity.mapped_bytes)},
                         {"limit", FormatBytes(limit.bytes)},
@@ -45,16 +50,24 @@ void LogBudgets(const MemoryBudget::Capacity& capacity, const MemoryLimit& limit
 }
 
 // Of a budget that is smaller than what has to stay for now.
-std::vector<std::string> StillHeld(const Bytes& excess) {
+std::vector<std::string> StillHeld(const Bytes& excess, const DeviceNames& devices) {
   std::vector<std::string> notes;
-  const std::pair<const char*, std::uint64_t> dimensions[] = {
-      {"device", excess.device_bytes}, {"host", excess.host_bytes}, {"mapped", excess.mapped_bytes}};
-  for (const auto& [name, bytes] : dimensions) {
+  for (const Dimension dimension : Dimensions(excess.device_bytes.end())) {
+    const std::uint64_t bytes = Of(excess, dimension);
     if (bytes == 0) continue;
-    notes.push_back(StrCat(FormatBytes(bytes), " more than cache.budget.", name,
+    const bool on_device = dimension.kind == Dimension::kDevice;
+    notes.push_back(StrCat(FormatBytes(bytes), " more than cache.budget.", ToString(dimension.kind),
+                           on_device ? StrCat(" of ", NameOf(dimension, devices)) : "",
                            " are in use or pinned; they leave when they are idle and not pinned any more"));
   }
   return notes;
+}
+
+Bytes LostBytes(const Devices& devices) {
+  Bytes lost;
+  DeviceNumber device = 0;
+  for (const std::uint64_t bytes : devices.LostBytes()) lost.device_bytes.Set(device++, bytes);
+  return lost;
 }
 
 std::vector<Metrics::Sample> BackendSamples(const BackgroundVerifier& verifier, const KeptPrograms& kept) {
@@ -207,7 +220,7 @@ absl::Status App::Parts::BuildCore(const ServerConfig& c) {
       c.cache.drop_page_cache ? MappedFile::AfterUse::kDropCached : MappedFile::AfterUse::kLeaveCached);
   const auto verifier = std::make_shared<BackgroundVerifier>(mapped_files);
   const ServerConfig::Devices::Fake& fake = c.devices.fake;
-  devices = std::make_shared<Devices>(Devices::Fakes{fake.count, fake.memory, fake.copy_rate});
+  devices = std::make_shared<Devices>(Devices::Fakes{fake.count, fake.memory, fake.copy_rate, fake.failing_frees});
   const auto kept_programs = std::make_shared<KeptPrograms>();
   metrics->AddCollector([verifier, kept_programs] { return BackendSamples(*verifier, *kept_programs); });
   torchscript = MakeTorchScriptLoader({.populate = c.loading.populate,
@@ -227,8 +240,9 @@ absl::Status App::Parts::BuildCore(const ServerConfig& c) {
 
 // Threads, the cache, and the two services that every front end calls.
 absl::Status App::Parts::BuildServices(const ServerConfig& c) {
-  const MemoryBudget::Capacity capacity = CapacityOf(c.cache, limit, devices->memory_bytes(), kept_program_bytes);
-  LogBudgets(capacity, limit);
+  HEARTH_RETURN_IF_ERROR(CheckDeviceBudgets(c.cache, devices->list()));
+  const MemoryBudget::Capacity capacity = CapacityOf(c.cache, limit, devices->list(), kept_program_bytes);
+  LogBudgets(capacity, devices->list(), limit);
   const int intra_op = c.compute.intra_op_threads;
   const auto configure_thread = [intra_op] { ConfigureTorchThread(intra_op); };
   timer = std::make_unique<ThreadTimer>();
@@ -257,7 +271,9 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
           .metrics = *metrics,
           .eviction = &PolicyOf(c.cache),
           .background_executor = background_pool.get(),
-          .pulse = &heartbeats.Add("cache")},
+          .pulse = &heartbeats.Add("cache"),
+          .devices = NamesOf(devices->list()),
+          .lost_bytes = [this] { return LostBytes(*devices); }},
       ManagerOptions(c.cache, capacity));
   metrics->AddCollector([this] { return manager->Samples(); });
   metrics->AddCollector([this] { return HeartbeatSamples(heartbeats); });
@@ -328,7 +344,11 @@ void App::Reload() {
 
 absl::StatusOr<ConfigReload> App::Parts::Reload(bool dry_run) {
   if (!dry_run) service_manager.Reloading();
-  const absl::StatusOr<ServerConfig> next = read_config();
+  absl::StatusOr<ServerConfig> next = read_config();
+  if (next.ok()) {
+    const absl::Status known = CheckDeviceBudgets(next->cache, devices->list());
+    if (!known.ok()) next = known;
+  }
   ConfigReload reload;
   if (dry_run) {
     HEARTH_RETURN_IF_ERROR(next.status());
@@ -371,8 +391,8 @@ absl::StatusOr<ConfigReload> App::Parts::Reload(bool dry_run) {
 // Everything, changed or not: to be told the same again is no change. Returns what else to know of it.
 std::vector<std::string> App::Parts::Apply(const ServerConfig& c) {
   log::Configure(c.logging.level, c.logging.format);
-  const MemoryBudget::Capacity capacity = CapacityOf(c.cache, limit, devices->memory_bytes(), kept_program_bytes);
-  if (capacity != manager->usage().capacity) LogBudgets(capacity, limit);
+  const MemoryBudget::Capacity capacity = CapacityOf(c.cache, limit, devices->list(), kept_program_bytes);
+  if (capacity != manager->usage().configured) LogBudgets(capacity, devices->list(), limit);
   const Bytes excess = manager->Reconfigure(ManagerOptions(c.cache, capacity), &PolicyOf(c.cache));
   infer->SetOptions(InferOptions(c));
   preloader->SetOptions(PreloaderOptions(c.cache));
@@ -383,7 +403,7 @@ std::vector<std::string> App::Parts::Apply(const ServerConfig& c) {
   preloader->Apply(PreloadItems(c.models));
   poller->SetInterval(c.repository.poll);
   Watch(c.config.watch);
-  return StillHeld(excess);
+  return StillHeld(excess, manager->devices());
 }
 
 void App::Parts::Watch(bool wanted) {

@@ -7,6 +7,9 @@
 #include "server/app.h"
 
 namespace hearth {
+
+static_assert(ServerConfig::Devices::Fake::kMost == kMaxDevices);
+
 namespace {
 
 // Of the mapped budget, what a model gets that is larger.
@@ -21,11 +24,31 @@ std::uint64_t KeptProgramBytes(const ServerConfig::Cache& cache, const MemoryLim
 }
 
 MemoryBudget::Capacity CapacityOf(const ServerConfig::Cache& cache, const MemoryLimit& limit,
-                                  std::uint64_t device_memory, std::uint64_t kept_programs) {
+                                  const ListedDevices& devices, std::uint64_t kept_programs) {
   const std::uint64_t host = cache.budget.host.Of(limit.bytes);
-  return {.device_bytes = cache.budget.device.Of(device_memory),
-          .host_bytes = host - std::min(kept_programs, host),
-          .mapped_bytes = cache.budget.mapped.Of(limit.bytes)};
+  MemoryBudget::Capacity capacity{.host_bytes = host - std::min(kept_programs, host),
+                                  .mapped_bytes = cache.budget.mapped.Of(limit.bytes)};
+  for (DeviceNumber d = 0; d < devices.size(); ++d) {
+    capacity.device_bytes.Set(d, cache.budget.device.Of(devices[d].name, devices[d].memory_bytes));
+  }
+  return capacity;
+}
+
+DeviceNames NamesOf(const ListedDevices& devices) {
+  DeviceNames names;
+  for (const Devices::Listed& device : devices) names.push_back(device.name);
+  return names;
+}
+
+absl::Status CheckDeviceBudgets(const ServerConfig::Cache& cache, const ListedDevices& devices) {
+  const DeviceNames names = NamesOf(devices);
+  for (const auto& [name, size] : cache.budget.device.named) {
+    if (std::find(names.begin(), names.end(), name) != names.end()) continue;
+    const std::string there = names.empty() ? "this machine has no device at all"
+                                            : StrCat("there are ", QuotedList(names));
+    return absl::InvalidArgumentError(StrCat("cache.budget.device: there is no device '", name, "'; ", there));
+  }
+  return absl::OkStatus();
 }
 
 const EvictionPolicy& PolicyOf(const ServerConfig::Cache& cache) {

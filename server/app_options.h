@@ -10,15 +10,22 @@
 #include "server/residency/model_manager.h"
 #include "server/serving/infer_service.h"
 #include "server/serving/preloader.h"
+#include "server/torch_backend/devices.h"
 
 namespace hearth {
 
 // Host memory for programs whose models have left; models get what remains.
 std::uint64_t KeptProgramBytes(const ServerConfig::Cache& cache, const MemoryLimit& limit);
 
+// What Devices::list() has, as budgets and people know it.
+using ListedDevices = std::vector<Devices::Listed>;
+DeviceNames NamesOf(const ListedDevices& devices);
+// INVALID_ARGUMENT: a device has a budget, and there is none of that name.
+absl::Status CheckDeviceBudgets(const ServerConfig::Cache& cache, const ListedDevices& devices);
+
 // `kept_programs`: what the loader was told to keep, also when the budget is another one by now.
 MemoryBudget::Capacity CapacityOf(const ServerConfig::Cache& cache, const MemoryLimit& limit,
-                                  std::uint64_t device_memory, std::uint64_t kept_programs);
+                                  const ListedDevices& devices, std::uint64_t kept_programs);
 
 const EvictionPolicy& PolicyOf(const ServerConfig::Cache& cache);  // lives for ever
 ModelManager::Options ManagerOptions(const ServerConfig::Cache& cache, const MemoryBudget::Capacity& capacity);

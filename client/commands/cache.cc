@@ -41,6 +41,10 @@ double SecondsSince(WallTime time) {
   return std::chrono::duration<double>(std::chrono::system_clock::now() - time).count();
 }
 
+std::string DeviceCell(const ModelStat& model) {
+  return FormatBytes(model.device_bytes) + (model.device.empty() ? "" : Cat(" on ", model.device));
+}
+
 nlohmann::ordered_json ToJson(const ModelStat& model) {
   nlohmann::ordered_json phases = nlohmann::ordered_json::object();
   for (const PhaseStat& phase : model.load_phases) phases[phase.name] = Rounded(phase.milliseconds);
@@ -54,6 +58,7 @@ nlohmann::ordered_json ToJson(const ModelStat& model) {
             {"host", model.host_bytes},
             {"mapped", model.mapped_bytes},
             {"window", model.window_bytes}}},
+          {"device", model.device.empty() ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(model.device)},
           {"hits", model.hits},
           {"last_used", TimeJson(model.last_used)},
           {"loaded_at", TimeJson(model.loaded_at)},
@@ -97,7 +102,7 @@ std::string ProcessTable(const std::vector<ModelStat>& models, bool colors) {
   for (const ModelStat& model : models) {
     std::vector<Cell> row = {
         model.name, Cat(model.version), {model.state, ToneOfState(model.state)},
-        FormatBytes(model.device_bytes), FormatBytes(model.host_bytes), MappedCell(model),
+        DeviceCell(model), FormatBytes(model.host_bytes), MappedCell(model),
         Cat(model.in_use), std::string(model.pinned ? "yes" : "-"), Cat(model.hits),
         model.last_used ? FormatAge(SecondsSince(*model.last_used)) : "never",
         model.load_phases.empty() ? "-" : FormatSeconds(model.load_milliseconds() / 1000)};

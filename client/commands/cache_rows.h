@@ -14,6 +14,8 @@ Tone ToneOfState(const std::string& state);
 // RFC 3339, in UTC; null when it never happened.
 nlohmann::ordered_json TimeJson(const std::optional<WallTime>& time);
 double SecondsSince(WallTime time);
+// "8.0 MiB on cuda:1".
+std::string DeviceCell(const ModelStat& model);
 // As in `hearth ps --json`.
 nlohmann::ordered_json ToJson(const ModelStat& model);
 

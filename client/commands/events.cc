@@ -37,7 +37,9 @@ Tone ToneOfKind(const std::string& kind) {
 std::string Title(const std::string& model, std::int64_t version) { return Cat(model, ":", version); }
 
 nlohmann::ordered_json BytesJson(const BytesStat& bytes) {
-  return {{"device", bytes.device}, {"host", bytes.host}, {"mapped", bytes.mapped}};
+  nlohmann::ordered_json json = {{"device", bytes.device}, {"host", bytes.host}, {"mapped", bytes.mapped}};
+  if (!bytes.by_device.empty()) json["devices"] = bytes.by_device;
+  return json;
 }
 
 nlohmann::ordered_json EventJson(const CacheEventStat& event) {

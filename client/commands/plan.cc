@@ -37,7 +37,7 @@ bool WasShort(const MemoryPlanStat& plan) { return !plan.points.empty() && plan.
 
 std::string Describe(const MemoryPlanStat& plan, const Context& context) {
   const std::string name =
-      Cat(Paint(Cat(plan.dimension, " memory"), Tone::kHeading, context.colors), ", ", FormatBytes(plan.capacity), ": ");
+      Cat(Paint(Cat(plan.device.empty() ? plan.dimension : plan.device, " memory"), Tone::kHeading, context.colors), ", ", FormatBytes(plan.capacity), ": ");
   if (!WasShort(plan)) return Cat(name, "not short of late; more would spare nothing\n");
   const PlanPointStat& advice = Advice(plan);
   std::string text = Cat(name, "with ", FormatBytes(advice.more), " more, requests would have waited for ",
@@ -63,6 +63,8 @@ nlohmann::ordered_json ToJson(const PlanStat& plan) {
       points.push_back({{"more_bytes", point.more}, {"loads", point.loads}, {"load_seconds", point.load_seconds}});
     }
     memories.push_back({{"dimension", memory.dimension},
+                        {"device", memory.device.empty() ? nlohmann::ordered_json(nullptr)
+                                                         : nlohmann::ordered_json(memory.device)},
                         {"capacity_bytes", memory.capacity},
                         {"loads", memory.loads},
                         {"load_seconds", memory.load_seconds},

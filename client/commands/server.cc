@@ -30,6 +30,16 @@ std::int64_t ResidentModels(const ServerStat& stat) {
   });
 }
 
+nlohmann::ordered_json ToJson(const BudgetStat& budget) {
+  return {{"dimension", budget.dimension},
+          {"capacity_bytes", budget.capacity_bytes},
+          {"used_bytes", budget.used_bytes},
+          {"resident_bytes", budget.resident_bytes},
+          {"loading_bytes", budget.loading_bytes},
+          {"unloading_bytes", budget.unloading_bytes},
+          {"lost_bytes", budget.lost_bytes}};
+}
+
 nlohmann::ordered_json ToJson(const ServerStat& stat, const std::string& address, bool full) {
   nlohmann::ordered_json json = {
       {"address", address}, {"name", stat.name}, {"version", stat.version}, {"ready", stat.ready}};
@@ -39,13 +49,11 @@ nlohmann::ordered_json ToJson(const ServerStat& stat, const std::string& address
   json["in_flight"] = stat.in_flight;
   json["resident_models"] = ResidentModels(stat);
   json["budgets"] = nlohmann::ordered_json::array();
-  for (const BudgetStat& budget : stat.budgets) {
-    json["budgets"].push_back({{"dimension", budget.dimension},
-                               {"capacity_bytes", budget.capacity_bytes},
-                               {"used_bytes", budget.used_bytes},
-                               {"resident_bytes", budget.resident_bytes},
-                               {"loading_bytes", budget.loading_bytes},
-                               {"unloading_bytes", budget.unloading_bytes}});
+  for (const BudgetStat& budget : stat.budgets) json["budgets"].push_back(ToJson(budget));
+  json["devices"] = nlohmann::ordered_json::array();
+  for (const BudgetStat& budget : stat.devices) {
+    json["devices"].push_back({{"device", budget.device}});
+    json["devices"].back().update(ToJson(budget));
   }
   return json;
 }
@@ -59,12 +67,19 @@ std::string ToText(const ServerStat& stat, const Context& context, bool full) {
   if (!full) return out;
   out += Cat("up ", FormatSeconds(stat.uptime_seconds), ", models resident: ", ResidentModels(stat),
              ", requests in flight: ", stat.in_flight, "\n");
-  if (stat.budgets.empty()) return out;
-  Table table({"MEMORY", ">USED", ">OF", ">RESIDENT", ">LOADING", ">UNLOADING"});
-  for (const BudgetStat& budget : stat.budgets) {
-    table.Add({budget.dimension, FormatBytes(budget.used_bytes), FormatBytes(budget.capacity_bytes),
-               FormatBytes(budget.resident_bytes), FormatBytes(budget.loading_bytes),
-               FormatBytes(budget.unloading_bytes)});
+  const std::vector<BudgetStat> memories = stat.memories();
+  if (memories.empty()) return out;
+  const bool any_lost = std::any_of(memories.begin(), memories.end(),
+                                    [](const BudgetStat& budget) { return budget.lost_bytes > 0; });
+  std::vector<std::string> headings = {"MEMORY", ">USED", ">OF", ">RESIDENT", ">LOADING", ">UNLOADING"};
+  if (any_lost) headings.push_back(">LOST");
+  Table table(headings);
+  for (const BudgetStat& budget : memories) {
+    std::vector<Cell> row = {budget.name(), FormatBytes(budget.used_bytes), FormatBytes(budget.capacity_bytes),
+                             FormatBytes(budget.resident_bytes), FormatBytes(budget.loading_bytes),
+                             FormatBytes(budget.unloading_bytes)};
+    if (any_lost) row.push_back({FormatBytes(budget.lost_bytes), budget.lost_bytes > 0 ? Tone::kBad : Tone::kPlain});
+    table.Add(std::move(row));
   }
   return Cat(out, "\n", table.Format(context.colors));
 }

@@ -52,7 +52,7 @@ std::string Memory(const std::vector<BudgetStat>& budgets) {
   std::string text;
   for (const BudgetStat& budget : budgets) {
     if (budget.capacity_bytes == 0) continue;
-    text += Cat(text.empty() ? "" : ", ", budget.dimension, " ", FormatBytes(budget.used_bytes), " of ",
+    text += Cat(text.empty() ? "" : ", ", budget.name(), " ", FormatBytes(budget.used_bytes), " of ",
                 FormatBytes(budget.capacity_bytes));
   }
   return text;
@@ -75,13 +75,13 @@ std::string Frame(const ServerStat& stat, const Counts& before, const Counts& no
   std::string out = Cat(Paint(Cat(stat.name, " ", stat.version), Tone::kHeading, context.colors), " at ",
                         context.address, ": ", stat.ready ? "ready" : "not ready", ", up ",
                         FormatSeconds(stat.uptime_seconds), ", requests in flight: ", stat.in_flight, "\n",
-                        Memory(stat.budgets), "\n\n");
+                        Memory(stat.memories()), "\n\n");
   if (rows.empty()) return out + "no model is resident\n";
   Table table({"MODEL", ">VERSION", "STATE", ">DEVICE", ">HOST", ">MAPPED", ">IN USE", "PIN", ">REQ/S", ">MEAN",
                "LAST USED"});
   for (const auto& [model, rate] : rows) {
     table.Add({model->name, Cat(model->version), {model->state, ToneOfState(model->state)},
-               FormatBytes(model->device_bytes), FormatBytes(model->host_bytes), FormatBytes(model->mapped_bytes),
+               DeviceCell(*model), FormatBytes(model->host_bytes), FormatBytes(model->mapped_bytes),
                Cat(model->in_use), std::string(model->pinned ? "yes" : "-"),
                rate < 0 ? std::string("-") : absl::StrFormat("%.1f", rate),
                model->requests_succeeded > 0 ? FormatSeconds(model->mean_request_seconds) : "-",

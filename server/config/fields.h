@@ -35,6 +35,7 @@ inline constexpr Duration kShortestTime = std::chrono::milliseconds(1);
 //   Text(key, string)             not empty
 //   Texts(key, strings)           none of them empty
 //   Flag(key, bool)  Int(key, int, min, max)  Time(key, Duration, min)  Size(key, BytesOrPercent)
+//   DeviceSizes(key, DeviceSizes)
 //   Bytes(key, uint64, min, max)  Word(key, enum, names)  Models(key, preloads)
 template <typename Visitor, typename Config>
 void VisitGrpcFields(Visitor& v, Config& grpc) {
@@ -59,7 +60,7 @@ void VisitGrpcFields(Visitor& v, Config& grpc) {
 template <typename Visitor, typename Config>
 void VisitCacheFields(Visitor& v, Config& cache) {
   v.Section("budget", [&] {
-    v.Size("device", cache.budget.device);
+    v.DeviceSizes("device", cache.budget.device);
     v.Size("host", cache.budget.host);
     v.Size("mapped", cache.budget.mapped);
   });
@@ -95,9 +96,10 @@ void VisitFields(Visitor& v, Config& config) {
   });
   v.Section("devices", [&] {
     v.Section("fake", [&] {
-      v.Int("count", config.devices.fake.count, 0, 64);
+      v.Int("count", config.devices.fake.count, 0, ServerConfig::Devices::Fake::kMost);
       v.Bytes("memory", config.devices.fake.memory, 1, std::uint64_t{1} << 50);
       v.Bytes("copy_rate", config.devices.fake.copy_rate, 0, std::uint64_t{1} << 50);
+      v.Int("failing_frees", config.devices.fake.failing_frees, 0, 1 << 20);
     });
   });
   v.Section("compute", [&] {

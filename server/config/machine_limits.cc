@@ -139,6 +139,20 @@ std::string BytesOrPercent::ToString() const {
   return StrCat(buffer, "%");
 }
 
+std::uint64_t DeviceSizes::Of(std::string_view device, std::uint64_t memory) const {
+  const auto own = std::find_if(named.begin(), named.end(), [&](const auto& size) { return size.first == device; });
+  return (own == named.end() ? each : own->second).Of(memory);
+}
+
+std::string DeviceSizes::ToString() const {
+  if (named.empty()) return each.ToString();
+  std::string list;
+  for (const auto& [device, size] : named) {
+    list += StrCat(list.empty() ? "" : ", ", "\"", device, "\": ", size.ToString());
+  }
+  return StrCat("{", list, "}");
+}
+
 absl::StatusOr<MemoryLimit> FindMemoryLimit(const fs::path& root) {
   const auto physical = PhysicalMemory(root);
   if (!physical) {

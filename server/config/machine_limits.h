@@ -5,6 +5,8 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "server/base/status.h"
 
@@ -24,6 +26,17 @@ struct BytesOrPercent {
   std::string ToString() const;  // Parse() reads it back
 
   friend bool operator==(const BytesOrPercent&, const BytesOrPercent&) = default;
+};
+
+// A size for each device, and others for those that are named.
+struct DeviceSizes {
+  BytesOrPercent each;
+  std::vector<std::pair<std::string, BytesOrPercent>> named = {};
+
+  std::uint64_t Of(std::string_view device, std::uint64_t memory) const;
+  std::string ToString() const;  // as YAML
+
+  friend bool operator==(const DeviceSizes&, const DeviceSizes&) = default;
 };
 
 struct MemoryLimit {

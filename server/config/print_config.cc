@@ -42,6 +42,7 @@ class LineWriter {
     Add(key, FormatBytesExactly(bytes));
   }
   void Size(std::string_view key, const BytesOrPercent& size) { Add(key, size.ToString()); }
+  void DeviceSizes(std::string_view key, const hearth::DeviceSizes& sizes) { Add(key, sizes.ToString()); }
   template <typename Enum, typename Names>
   void Word(std::string_view key, Enum value, const Names& names) {
     for (const auto& [word, named] : names) {

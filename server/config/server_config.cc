@@ -55,10 +55,12 @@ class FieldReader {
       node.Error(StrCat(bytes, " is out of range; it must be between ", min, " and ", max));
     }
   }
-  void Size(std::string_view key, BytesOrPercent& size) {
-    (*map_)[key].ReadWith([&](std::string_view text) -> absl::Status {
-      HEARTH_ASSIGN_OR_RETURN(size, BytesOrPercent::Parse(text));
-      return absl::OkStatus();
+  void Size(std::string_view key, BytesOrPercent& size) { ReadSize((*map_)[key], size); }
+  void DeviceSizes(std::string_view key, hearth::DeviceSizes& sizes) {
+    const YamlNode node = (*map_)[key];
+    if (!node.is_map()) return ReadSize(node, sizes.each);
+    node.Entries([&](const std::string& device, const YamlNode& size) {
+      ReadSize(size, sizes.named.emplace_back(device, BytesOrPercent{}).second);
     });
   }
   template <typename Enum, typename Names>
@@ -78,6 +80,13 @@ class FieldReader {
   }
 
  private:
+  static void ReadSize(const YamlNode& node, BytesOrPercent& size) {
+    node.ReadWith([&](std::string_view text) -> absl::Status {
+      HEARTH_ASSIGN_OR_RETURN(size, BytesOrPercent::Parse(text));
+      return absl::OkStatus();
+    });
+  }
+
   // `- vad` is short for `- {name: vad}`.
   static bool ReadModel(const YamlNode& item, ServerConfig::Preload& model) {
     bool named = false;

@@ -40,7 +40,7 @@ struct ServerConfig {
   struct Cache {
     enum class Eviction { kGdsf, kLru };
     struct Budget {
-      BytesOrPercent device = BytesOrPercent::Percent(90);  // of the device's memory
+      DeviceSizes device = {BytesOrPercent::Percent(90)};  // of that device's memory
       BytesOrPercent host = BytesOrPercent::Percent(50);    // of FindMemoryLimit()
       BytesOrPercent mapped = BytesOrPercent::Percent(80);  // of FindMemoryLimit()
     };
@@ -65,9 +65,11 @@ struct ServerConfig {
   };
   struct Devices {
     struct Fake {
+      static constexpr int kMost = 16;  // kMaxDevices, which is not for this folder to know
       int count = 0;
       std::uint64_t memory = std::uint64_t{4} << 30;  // of each
       std::uint64_t copy_rate = 0;                    // bytes a second; 0: as fast as memory
+      int failing_frees = 0;                          // so many of the first on each
     };
     Fake fake;
   };

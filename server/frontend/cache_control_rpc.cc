@@ -49,7 +49,8 @@ void Evict(EvictCall call, CacheService& cache) {
   });
 }
 
-void FillExplanation(const Explanation& explanation, hearth::v1::ExplainResponse& wire) {
+void FillExplanation(const Explanation& explanation, const DeviceNames& devices,
+                     hearth::v1::ExplainResponse& wire) {
   wire.set_model(explanation.id.name);
   wire.set_version(explanation.id.version);
   wire.set_state(std::string(ToString(explanation.row ? explanation.row->state : ModelState::kAbsent)));
@@ -60,14 +61,16 @@ void FillExplanation(const Explanation& explanation, hearth::v1::ExplainResponse
   const EventLog::History& history = explanation.history;
   wire.set_refused(history.refused);
   wire.set_evictions(history.evictions);
-  if (history.last) FillEvent(*history.last, explanation.at, *wire.mutable_last());
-  if (history.last_eviction) FillEvent(*history.last_eviction, explanation.at, *wire.mutable_last_eviction());
-  if (history.last_failure) FillEvent(*history.last_failure, explanation.at, *wire.mutable_last_failure());
+  if (history.last) FillEvent(*history.last, explanation.at, devices, *wire.mutable_last());
+  if (history.last_eviction) {
+    FillEvent(*history.last_eviction, explanation.at, devices, *wire.mutable_last_eviction());
+  }
+  if (history.last_failure) FillEvent(*history.last_failure, explanation.at, devices, *wire.mutable_last_failure());
 }
 
 void Explain(ExplainCall call, CacheService& cache) {
   const auto explanation = cache.Explain(call.request().model(), call.request().version());
-  if (explanation.ok()) FillExplanation(*explanation, call.response());
+  if (explanation.ok()) FillExplanation(*explanation, cache.devices(), call.response());
   std::move(call).Finish(explanation.status());
 }
 
@@ -75,7 +78,8 @@ void Plan(PlanCall call, CacheService& cache) {
   call.response().set_half_life_seconds(ToSeconds(cache.plan_half_life()));
   for (const CacheService::MemoryPlan& memory : cache.Plan()) {
     hearth::v1::MemoryPlan& wire = *call.response().add_plans();
-    wire.set_dimension(std::string(ToString(memory.dimension)));
+    wire.set_dimension(std::string(ToString(memory.dimension.kind)));
+    if (memory.dimension.kind == Dimension::kDevice) wire.set_device(NameOf(memory.dimension, cache.devices()));
     wire.set_capacity_bytes(memory.capacity_bytes);
     wire.set_loads(memory.plan.loads);
     wire.set_load_seconds(memory.plan.seconds);

@@ -8,6 +8,8 @@
 namespace hearth {
 
 // `now`: what its age is measured from.
-void FillEvent(const CacheEvent& event, TimePoint now, hearth::v1::Event& wire);
+void FillEvent(const CacheEvent& event, TimePoint now, const DeviceNames& devices, hearth::v1::Event& wire);
+
+void FillBytes(const Bytes& bytes, const DeviceNames& devices, hearth::v1::Bytes& wire);
 
 }  // namespace hearth

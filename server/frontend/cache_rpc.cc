@@ -2,8 +2,10 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <utility>
 
+#include "server/frontend/cache_event_wire.h"
 #include "server/frontend/unary_call.h"
 #include "server/frontend/wire_time.h"
 
@@ -24,20 +26,27 @@ void FillServer(const CacheRpcDeps& deps, hearth::v1::Server& wire) {
   wire.set_in_flight(deps.infer.in_flight());
 }
 
-void FillBudgets(const MemoryBudget::Usage& usage, hearth::v1::StatResponse& wire) {
-  const std::pair<const char*, std::uint64_t Bytes::*> dimensions[] = {
-      {"device", &Bytes::device_bytes},
-      {"host", &Bytes::host_bytes},
-      {"mapped", &Bytes::mapped_bytes}};
-  const Bytes used = usage.used();
-  for (const auto& [name, bytes] : dimensions) {
-    hearth::v1::Budget* budget = wire.add_budgets();
-    budget->set_dimension(name);
-    budget->set_capacity_bytes(usage.capacity.*bytes);
-    budget->set_used_bytes(used.*bytes);
-    budget->set_resident_bytes(usage.resident.*bytes);
-    budget->set_loading_bytes(usage.loading.*bytes);
-    budget->set_unloading_bytes(usage.unloading.*bytes);
+using Number = std::function<std::uint64_t(const Bytes&)>;
+
+void FillBudget(const MemoryBudget::Usage& usage, Dimension::Kind kind, const Number& number,
+                hearth::v1::Budget& wire) {
+  wire.set_dimension(std::string(ToString(kind)));
+  wire.set_capacity_bytes(number(usage.capacity));
+  wire.set_used_bytes(number(usage.used()));
+  wire.set_resident_bytes(number(usage.resident));
+  wire.set_loading_bytes(number(usage.loading));
+  wire.set_unloading_bytes(number(usage.unloading));
+  wire.set_lost_bytes(number(usage.lost));
+}
+
+void FillBudgets(const MemoryBudget::Usage& usage, const DeviceNames& devices, hearth::v1::StatResponse& wire) {
+  FillBudget(usage, Dimension::kDevice, [](const Bytes& bytes) { return bytes.device_bytes.total(); },
+             *wire.add_budgets());
+  for (const Dimension dimension : Dimensions(devices.size())) {
+    const bool on_device = dimension.kind == Dimension::kDevice;
+    hearth::v1::Budget& budget = on_device ? *wire.add_devices() : *wire.add_budgets();
+    FillBudget(usage, dimension.kind, [dimension](const Bytes& bytes) { return Of(bytes, dimension); }, budget);
+    if (on_device) budget.set_device(NameOf(dimension, devices));
   }
 }
 
@@ -64,16 +73,16 @@ void FillLoad(const LoadReport& report, hearth::v1::LoadSummary& wire) {
   wire.set_shared_bytes(report.shared_bytes);
 }
 
-void FillModel(const ModelCache::Row& row, const Clock& clock, hearth::v1::Model& wire) {
+void FillModel(const ModelCache::Row& row, const DeviceNames& devices, const Clock& clock, hearth::v1::Model& wire) {
   wire.set_name(row.id.name);
   wire.set_version(row.id.version);
   wire.set_state(std::string(ToString(row.state)));
   wire.set_in_use(static_cast<std::int64_t>(row.pins));
   wire.set_pinned(row.pinned);
   wire.set_waiters(static_cast<std::int64_t>(row.waiters));
-  wire.mutable_bytes()->set_device(row.device_bytes);
-  wire.mutable_bytes()->set_host(row.host_bytes);
-  wire.mutable_bytes()->set_mapped(row.mapped_bytes);
+  Bytes bytes{{}, row.host_bytes, row.mapped_bytes};
+  bytes.device_bytes.Set(row.device, row.device_bytes);
+  FillBytes(bytes, devices, *wire.mutable_bytes());
   wire.mutable_bytes()->set_window(row.window_bytes);
   if (row.last_used != TimePoint{})
     FillTime(ToWall(row.last_used, clock), *wire.mutable_last_used());
@@ -104,12 +113,13 @@ void FillModel(const ModelCache::Row& row, const Clock& clock, hearth::v1::Model
 
 void Stat(StatCall call, const CacheRpcDeps& deps) {
   FillServer(deps, *call.response().mutable_server());
-  FillBudgets(deps.repository.usage(), call.response());
+  const DeviceNames& devices = deps.repository.devices();
+  FillBudgets(deps.repository.usage(), devices, call.response());
   const std::string& only = call.request().model();
   for (const ModelCache::Row& row : deps.repository.Resident()) {
     if (!only.empty() && row.id.name != only) continue;
     hearth::v1::Model* model = call.response().add_models();
-    FillModel(row, deps.clock, *model);
+    FillModel(row, devices, deps.clock, *model);
     FillTotals(deps.metrics.Model(row.id.name, row.id.version).totals(), *model);
   }
   std::move(call).Finish(absl::OkStatus());

@@ -110,7 +110,7 @@ GrpcServer::GrpcServer(const Deps& deps, const Options& options)
     : deps_(deps),
       options_(options),
       started_(deps.clock.Now()),
-      watch_(std::make_shared<WatchRpc>(cache_, deps.cache.events(), deps.clock)),
+      watch_(std::make_shared<WatchRpc>(cache_, deps.cache.events(), deps.cache.devices(), deps.clock)),
       health_({"", inference::GRPCInferenceService::service_full_name(),
                hearth::v1::Cache::service_full_name(), hearth::v1::Config::service_full_name(), "readiness"}) {}
 

@@ -44,7 +44,7 @@ class WatchRpc::Watch {
 
   void Write(const EventLog::EventPtr& event, std::uint64_t dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(rpc_.mu_) {
     hearth::v1::WatchResponse response;
-    if (event != nullptr) FillEvent(*event, rpc_.clock_.Now(), *response.mutable_event());
+    if (event != nullptr) FillEvent(*event, rpc_.clock_.Now(), rpc_.devices_, *response.mutable_event());
     response.set_dropped(dropped);
     busy_ = true;
     writer_.Write(response, &ready_event_);
@@ -111,8 +111,9 @@ class WatchRpc::Watch {
   bool finishing_ ABSL_GUARDED_BY(rpc_.mu_) = false;          // no operation may follow
 };
 
-WatchRpc::WatchRpc(hearth::v1::Cache::AsyncService& service, EventLog& events, const Clock& clock)
-    : service_(service), events_(events), clock_(clock) {}
+WatchRpc::WatchRpc(hearth::v1::Cache::AsyncService& service, EventLog& events, const DeviceNames& devices,
+                   const Clock& clock)
+    : service_(service), events_(events), devices_(devices), clock_(clock) {}
 
 WatchRpc::~WatchRpc() { HEARTH_CHECK(watches_.empty()); }
 

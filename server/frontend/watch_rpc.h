@@ -20,7 +20,8 @@ namespace hearth {
 class WatchRpc final : public EventLog::Listener {
  public:
   // What they refer to outlives the loops' calls.
-  WatchRpc(hearth::v1::Cache::AsyncService& service, EventLog& events, const Clock& clock);
+  WatchRpc(hearth::v1::Cache::AsyncService& service, EventLog& events, const DeviceNames& devices,
+           const Clock& clock);
   ~WatchRpc() override;
 
   // REQUIRES: the server has been started.
@@ -37,6 +38,7 @@ class WatchRpc final : public EventLog::Listener {
 
   hearth::v1::Cache::AsyncService& service_;
   EventLog& events_;
+  const DeviceNames& devices_;
   const Clock& clock_;
   Mutex mu_;
   std::set<Watch*> watches_ ABSL_GUARDED_BY(mu_);

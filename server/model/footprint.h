@@ -3,6 +3,7 @@
 
 #include <compare>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace hearth {
@@ -25,7 +26,12 @@ struct Extent {
   friend auto operator<=>(const Extent&, const Extent&) = default;
 };
 
-// device: memory on an accelerator. host: private memory of this process (not page cache).
+// Devices are numbered from 0 on when the process starts. What they are called is for whoever knows them to say.
+using DeviceNumber = std::uint32_t;
+using DeviceNames = std::vector<std::string>;  // by number
+inline constexpr DeviceNumber kMaxDevices = 16;
+
+// device: memory on an accelerator, of which a model uses one. host: private memory of this process (not page cache).
 // extents: file-backed weights, "mapped". window: in their place, for weights that are larger than all that
 // may be mapped: so many bytes of them count, whichever they are, and they are shared with nobody.
 struct Footprint {
@@ -33,6 +39,7 @@ struct Footprint {
   std::uint64_t host_bytes = 0;
   std::vector<Extent> extents = {};
   std::uint64_t window_bytes = 0;
+  DeviceNumber device = 0;  // where device_bytes are
 
   std::uint64_t mapped_bytes() const {
     std::uint64_t sum = window_bytes;

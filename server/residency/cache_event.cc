@@ -48,7 +48,7 @@ std::string_view Why(EvictionReason reason) {
   return "";
 }
 
-std::string DescribeEviction(const CacheEvent& event) {
+std::string DescribeEviction(const CacheEvent& event, const DeviceNames& devices) {
   if (!event.cause) {
     const bool budget = event.reason == EvictionReason::kCapacity;  // for no model in particular
     return StrCat(budget ? "because the budget became smaller" : Why(event.reason), "; ", Stay(event), ", ",
@@ -56,14 +56,14 @@ std::string DescribeEviction(const CacheEvent& event) {
   }
   const EvictionCause& cause = *event.cause;
   const std::string rank = cause.rank == 1 ? "the coldest" : StrCat("number ", cause.rank);
-  return StrCat("for ", ToString(cause.made_room_for), ": ", Describe(cause.needed), " needed, ",
-                Describe(event.bytes), " came back; ", rank, " of ",
+  return StrCat("for ", ToString(cause.made_room_for), ": ", Describe(cause.needed, devices), " needed, ",
+                Describe(event.bytes, devices), " came back; ", rank, " of ",
                 Count(cause.candidates, "candidate", "candidates"), " by score, ", Lately(cause.demand), "; ",
                 Stay(event));
 }
 
-std::string DescribeReady(const CacheEvent& event) {
-  std::string text = StrCat("after ", RoughDuration(event.took), ", with ", Describe(event.bytes));
+std::string DescribeReady(const CacheEvent& event, const DeviceNames& devices) {
+  std::string text = StrCat("after ", RoughDuration(event.took), ", with ", Describe(event.bytes, devices));
   if (event.waiters > 0) text += StrCat(", for ", Count(event.waiters, "waiter", "waiters"));
   if (event.away) text += StrCat("; it had been evicted for ", RoughDuration(*event.away));
   return text;
@@ -71,29 +71,18 @@ std::string DescribeReady(const CacheEvent& event) {
 
 }  // namespace
 
-std::string Describe(const Bytes& bytes) {
-  const std::pair<std::string_view, std::uint64_t> parts[] = {
-      {"device", bytes.device_bytes}, {"host", bytes.host_bytes}, {"mapped", bytes.mapped_bytes}};
-  std::string text;
-  for (const auto& [dimension, count] : parts) {
-    if (count == 0) continue;
-    text += StrCat(text.empty() ? "" : " and ", FormatBytes(count), " of ", dimension);
-  }
-  return text.empty() ? "no memory" : text + " memory";
-}
-
-std::string Describe(const CacheEvent& event) {
+std::string Describe(const CacheEvent& event, const DeviceNames& devices) {
   switch (event.kind) {
     case CacheEventKind::kQueued:
       return event.request ? "for a request" : "ahead of requests";
     case CacheEventKind::kLoading:
-      return StrCat("with ", Describe(event.bytes), " reserved");
+      return StrCat("with ", Describe(event.bytes, devices), " reserved");
     case CacheEventKind::kReady:
-      return DescribeReady(event);
+      return DescribeReady(event, devices);
     case CacheEventKind::kFailed:
       return StrCat("after ", RoughDuration(event.took), ": ", ErrorText(event.error));
     case CacheEventKind::kEvicted:
-      return DescribeEviction(event);
+      return DescribeEviction(event, devices);
     case CacheEventKind::kUnloaded:
       return StrCat(Why(event.reason), "; ", Stay(event), ", ", Count(event.hits, "hit", "hits"));
     case CacheEventKind::kRefused:

@@ -12,7 +12,7 @@
 #include "server/base/status.h"
 #include "server/metrics/metrics.h"
 #include "server/model/signature.h"
-#include "server/residency/ledger.h"
+#include "server/residency/dimensions.h"
 
 namespace hearth {
 
@@ -67,9 +67,6 @@ struct CacheEvent {
 
 // What follows the kind's word in a sentence, without times of the day: "for resnet-50:1: 412 MiB of mapped memory
 // needed, 380 MiB came back; ...". May be empty.
-std::string Describe(const CacheEvent& event);
-
-// "3 MiB of host and 412 MiB of mapped memory"; "no memory".
-std::string Describe(const Bytes& bytes);
+std::string Describe(const CacheEvent& event, const DeviceNames& devices = {});
 
 }  // namespace hearth

@@ -7,6 +7,7 @@
 #include "server/base/clock.h"
 #include "server/base/status.h"
 #include "server/metrics/metrics.h"
+#include "server/model/footprint.h"
 #include "server/model/load_report.h"
 #include "server/model/signature.h"
 #include "server/residency/model_state.h"
@@ -20,6 +21,7 @@ struct CacheRow {
   std::uint64_t pins = 0;          // handles given out and not dropped
   std::uint64_t hits = 0;          // since it was loaded
   std::uint64_t device_bytes = 0;  // charged; loading: the reserved peak
+  DeviceNumber device = 0;         // where those are
   std::uint64_t host_bytes = 0;
   std::uint64_t mapped_bytes = 0;  // bytes that models share show up in each one's row
   std::uint64_t window_bytes = 0;  // of those, a window on weights that are larger than the budget

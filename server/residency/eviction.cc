@@ -32,40 +32,36 @@ double Relief(std::uint64_t used, std::uint64_t left, std::uint64_t capacity) {
   return static_cast<double>(used - std::max(left, capacity)) / std::max(1.0, static_cast<double>(capacity));
 }
 
-// `ledger` holds everything, the need included, and is left as it was.
+// `ledger` holds everything, the need included, which comes to `before`, and is left as it was.
 Rated Rate(const EvictionCandidate& candidate, std::size_t index, const EvictionPolicy& policy, TimePoint now,
-           Ledger& ledger, const Bytes& capacity) {
+           Ledger& ledger, const Bytes& before, const Bytes& capacity) {
   Rated rated{index, policy.Loss(candidate, now), 0, candidate.young, false};
   if (!policy.adds_up()) return rated;
-  const Bytes before = ledger.used();
   ledger.Remove(*candidate.footprint, HoldPhase::kResident);
   const Bytes after = ledger.used();
   ledger.Add(*candidate.footprint, HoldPhase::kResident);
-  rated.freed = Relief(before.device_bytes, after.device_bytes, capacity.device_bytes) +
-                Relief(before.host_bytes, after.host_bytes, capacity.host_bytes) +
+  rated.freed = Relief(before.host_bytes, after.host_bytes, capacity.host_bytes) +
                 Relief(before.mapped_bytes, after.mapped_bytes, capacity.mapped_bytes);
+  if (candidate.footprint->device_bytes > 0) {
+    const DeviceNumber d = candidate.footprint->device;
+    rated.freed += Relief(before.device_bytes[d], after.device_bytes[d], capacity.device_bytes[d]);
+  }
   rated.enough = after <= capacity;
   return rated;
 }
 
-}  // namespace
-
-bool MayBeDisplaced(const EvictionCandidate& candidate, double demand, TimePoint now, Duration half_life) {
-  if (candidate.young || now - candidate.last_used < half_life) return false;
-  return candidate.demand < std::max(kColdDemand, demand / 2);
-}
-
-std::optional<std::vector<std::size_t>> ChooseVictims(
-    const std::vector<EvictionCandidate>& candidates, const EvictionPolicy& policy, TimePoint now,
-    Ledger settled, const Bytes& capacity, const Footprint& need) {
-  settled.Add(need, HoldPhase::kLoading);
-  if (settled.used() <= capacity) return std::vector<std::size_t>{};
+// ChooseVictims for a `settled` that holds the need already.
+std::optional<std::vector<std::size_t>> Choose(const std::vector<EvictionCandidate>& candidates,
+                                               const EvictionPolicy& policy, TimePoint now, Ledger settled,
+                                               const Bytes& capacity) {
+  const Bytes used = settled.used();
+  if (used <= capacity) return std::vector<std::size_t>{};
 
   const bool by_bytes = policy.adds_up();
   std::vector<Rated> order;
   order.reserve(candidates.size());
   for (std::size_t i = 0; i < candidates.size(); ++i) {
-    order.push_back(Rate(candidates[i], i, policy, now, settled, capacity));
+    order.push_back(Rate(candidates[i], i, policy, now, settled, used, capacity));
   }
   std::sort(order.begin(), order.end(), [&](const Rated& a, const Rated& b) {
     return std::tuple(a.young, a.order(by_bytes), a.index) < std::tuple(b.young, b.order(by_bytes), b.index);
@@ -106,34 +102,41 @@ std::optional<std::vector<std::size_t>> ChooseVictims(
   return needed;
 }
 
+}  // namespace
+
+bool MayBeDisplaced(const EvictionCandidate& candidate, double demand, TimePoint now, Duration half_life) {
+  if (candidate.young || now - candidate.last_used < half_life) return false;
+  return candidate.demand < std::max(kColdDemand, demand / 2);
+}
+
+std::optional<std::vector<std::size_t>> ChooseVictims(
+    const std::vector<EvictionCandidate>& candidates, const EvictionPolicy& policy, TimePoint now,
+    Ledger settled, const Bytes& capacity, const Footprint& need) {
+  settled.Add(need, HoldPhase::kLoading);
+  const Bytes concerned = CapacityFor(need, settled.used(), capacity);
+  return Choose(candidates, policy, now, std::move(settled), concerned);
+}
+
 std::vector<Bytes> BytesThatComeBack(const std::vector<EvictionCandidate>& candidates,
                                      const std::vector<std::size_t>& chosen, Ledger settled) {
   std::vector<Bytes> freed;
   for (const std::size_t i : chosen) {
     const Bytes before = settled.used();
     settled.Remove(*candidates[i].footprint, HoldPhase::kResident);
-    const Bytes after = settled.used();
-    freed.push_back({before.device_bytes - after.device_bytes, before.host_bytes - after.host_bytes,
-                     before.mapped_bytes - after.mapped_bytes});
+    freed.push_back(before - settled.used());
   }
   return freed;
 }
 
 Bytes Lacking(const Footprint& need, Ledger settled, const Bytes& capacity) {
   settled.Add(need, HoldPhase::kLoading);
-  const Bytes used = settled.used();
-  const auto beyond = [](std::uint64_t sum, std::uint64_t limit) { return sum > limit ? sum - limit : 0; };
-  return {beyond(used.device_bytes, capacity.device_bytes), beyond(used.host_bytes, capacity.host_bytes),
-          beyond(used.mapped_bytes, capacity.mapped_bytes)};
+  return Beyond(settled.used(), CapacityFor(need, settled.used(), capacity));
 }
 
 std::vector<std::size_t> ChooseExcess(const std::vector<EvictionCandidate>& candidates, const EvictionPolicy& policy,
                                       TimePoint now, Ledger settled, const Bytes& capacity) {
   const Bytes least = HeldWithout(candidates, settled);
-  const Bytes attainable{std::max(capacity.device_bytes, least.device_bytes),
-                         std::max(capacity.host_bytes, least.host_bytes),
-                         std::max(capacity.mapped_bytes, least.mapped_bytes)};
-  return *ChooseVictims(candidates, policy, now, std::move(settled), attainable, Footprint{});
+  return *Choose(candidates, policy, now, std::move(settled), AtLeast(capacity, least));
 }
 
 Bytes HeldWithout(const std::vector<EvictionCandidate>& candidates, Ledger settled) {

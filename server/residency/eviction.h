@@ -77,7 +77,8 @@ class GdsfPolicy final : public EvictionPolicy {
 // ones last; until they cover the need. Then those that the others make unnecessary are spared, the greatest loss
 // first. Where losses add up, one that covers the need alone goes in their place if that loses less.
 //
-// What goes is judged by what would really come back: bytes shared with a model that stays do not.
+// What goes is judged by what would really come back: bytes shared with a model that stays do not. Too much on a device
+// that `need` does not use is no matter here (CapacityFor).
 std::optional<std::vector<std::size_t>> ChooseVictims(
     const std::vector<EvictionCandidate>& candidates, const EvictionPolicy& policy, TimePoint now,
     Ledger settled, const Bytes& capacity, const Footprint& need);
@@ -87,7 +88,8 @@ std::optional<std::vector<std::size_t>> ChooseVictims(
 std::vector<Bytes> BytesThatComeBack(const std::vector<EvictionCandidate>& candidates,
                                      const std::vector<std::size_t>& chosen, Ledger settled);
 
-// By how much `need` beside `settled` is more than `capacity`, in each dimension; 0 where it is not.
+// By how much `need` beside `settled` is more than `capacity`, in each dimension; 0 where it is not, and on devices that
+// `need` does not use.
 Bytes Lacking(const Footprint& need, Ledger settled, const Bytes& capacity);
 
 // The same for a capacity that became too small for `settled`: who has to go so that it fits, or, if not even all of

@@ -21,30 +21,6 @@ std::uint64_t Step(std::uint64_t bytes) {
 
 }  // namespace
 
-std::string_view ToString(Dimension dimension) {
-  switch (dimension) {
-    case Dimension::kDevice:
-      return "device";
-    case Dimension::kHost:
-      return "host";
-    case Dimension::kMapped:
-      return "mapped";
-  }
-  return "";
-}
-
-std::uint64_t Of(const Bytes& bytes, Dimension dimension) {
-  switch (dimension) {
-    case Dimension::kDevice:
-      return bytes.device_bytes;
-    case Dimension::kHost:
-      return bytes.host_bytes;
-    case Dimension::kMapped:
-      return bytes.mapped_bytes;
-  }
-  return 0;
-}
-
 GhostList::GhostList(Duration half_life, std::size_t max_ghosts) : half_life_(half_life), max_ghosts_(max_ghosts) {
   HEARTH_CHECK(half_life > Duration::zero());
 }
@@ -63,7 +39,7 @@ void GhostList::Returning(const ModelId& id) {
 
 Bytes GhostList::DistanceOf(std::list<Ghost>::const_iterator ghost) const {
   Bytes distance = ghost->bytes;
-  for (auto later = ghosts_.begin(); later != ghost; ++later) distance = distance + later->bytes;
+  for (auto later = ghosts_.begin(); later != ghost; ++later) distance += later->bytes;
   return distance;
 }
 
@@ -71,7 +47,7 @@ void GhostList::Loaded(const ModelId& id, Duration load, TimePoint now) {
   const double faded = Faded(now);
   at_ = std::max(at_, now);
   all_ = {all_.loads * faded, all_.seconds * faded};
-  for (Histogram& histogram : returns_) {
+  for (auto& [dimension, histogram] : returns_) {
     for (auto& [more_bytes, count] : histogram) count = {count.loads * faded, count.seconds * faded};
     std::erase_if(histogram, [](const auto& step) { return step.second.loads < kGone; });
   }
@@ -79,10 +55,10 @@ void GhostList::Loaded(const ModelId& id, Duration load, TimePoint now) {
   const auto found = places_.find(id);
   if (found == places_.end()) return;
   Returning(id);
-  for (std::size_t d = 0; d < kDimensions; ++d) {
-    const auto dimension = static_cast<Dimension>(d);
-    if (Of(found->second->lacking, dimension) == 0) continue;
-    returns_[d][Step(Of(*found->second->distance, dimension))].Add(1, load);
+  const Bytes& lacking = found->second->lacking;
+  for (const Dimension dimension : Dimensions(lacking.device_bytes.end())) {
+    if (Of(lacking, dimension) == 0) continue;
+    returns_[dimension][Step(Of(*found->second->distance, dimension))].Add(1, load);
   }
   Forget(id);
 }
@@ -97,8 +73,10 @@ void GhostList::Forget(const ModelId& id) {
 GhostList::Plan GhostList::PlanFor(Dimension dimension, TimePoint now) const {
   const double faded = Faded(now);
   Plan plan{all_.loads * faded, all_.seconds * faded, 0, {}};
+  const auto returns = returns_.find(dimension);
+  if (returns == returns_.end()) return plan;
   Count spared;
-  for (const auto& [more_bytes, count] : returns_[static_cast<std::size_t>(dimension)]) {
+  for (const auto& [more_bytes, count] : returns->second) {
     spared.loads += count.loads * faded;
     spared.seconds += count.seconds * faded;
     plan.points.push_back({more_bytes, spared.loads, spared.seconds});

@@ -1,25 +1,18 @@
 // What more memory would have spared: the models that were evicted, remembered for a while after they have gone.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <list>
 #include <map>
 #include <optional>
-#include <string_view>
 #include <vector>
 
 #include "server/base/clock.h"
 #include "server/model/signature.h"
-#include "server/residency/ledger.h"
+#include "server/residency/dimensions.h"
 
 namespace hearth {
-
-enum class Dimension : std::uint8_t { kDevice, kHost, kMapped };
-inline constexpr std::size_t kDimensions = 3;
-std::string_view ToString(Dimension dimension);  // "device", "host", "mapped"
-std::uint64_t Of(const Bytes& bytes, Dimension dimension);
 
 // A model that comes back after an eviction would still have been there had the cache been larger by what was evicted
 // since, and by itself. So the ghosts in order of their eviction go on where the cache ends, as an LRU stack does; for
@@ -80,7 +73,7 @@ class GhostList {
   const std::size_t max_ghosts_;
   std::list<Ghost> ghosts_;  // the latest eviction first
   std::map<ModelId, std::list<Ghost>::iterator> places_;
-  std::array<Histogram, kDimensions> returns_;  // by the bytes that were missing; as of at_
+  std::map<Dimension, Histogram> returns_;  // by the bytes that were missing; as of at_
   Count all_;
   TimePoint at_{};
 };

@@ -1,47 +1,17 @@
 #include "server/residency/ledger.h"
 
-#include <algorithm>
 #include <iterator>
-#include <string_view>
 
-#include "server/base/bytes.h"
 #include "server/base/check.h"
-#include "server/base/strings.h"
 
 namespace hearth {
 
-Bytes operator+(const Bytes& a, const Bytes& b) {
-  return {a.device_bytes + b.device_bytes, a.host_bytes + b.host_bytes,
-          a.mapped_bytes + b.mapped_bytes};
+Bytes Ledger::used() const {
+  Bytes sum = held_[0];
+  sum += held_[1];
+  sum += held_[2];
+  return sum;
 }
-
-Bytes SumOf(const Footprint& footprint) {
-  return {footprint.device_bytes, footprint.host_bytes, footprint.mapped_bytes()};
-}
-
-bool operator<=(const Bytes& a, const Bytes& b) {
-  return a.device_bytes <= b.device_bytes && a.host_bytes <= b.host_bytes &&
-         a.mapped_bytes <= b.mapped_bytes;
-}
-
-std::optional<std::string> Shortage(const Bytes& need, const Bytes& held, const Bytes& capacity) {
-  struct Dimension {
-    std::string_view name;
-    std::uint64_t Bytes::*bytes;
-  };
-  constexpr Dimension kDimensions[] = {{"device", &Bytes::device_bytes},
-                                       {"host", &Bytes::host_bytes},
-                                       {"mapped", &Bytes::mapped_bytes}};
-  for (const auto& [name, bytes] : kDimensions) {
-    const std::uint64_t left = capacity.*bytes - std::min(held.*bytes, capacity.*bytes);
-    if (need.*bytes <= left) continue;
-    return StrCat(FormatBytes(need.*bytes), " of ", name, " memory, and ", FormatBytes(left),
-                  " of the ", FormatBytes(capacity.*bytes), " of cache.budget.", name, " are left");
-  }
-  return std::nullopt;
-}
-
-Bytes Ledger::used() const { return held_[0] + held_[1] + held_[2]; }
 
 void Ledger::DropUnloading() {
   constexpr auto kUnloading = static_cast<std::size_t>(HoldPhase::kUnloading);
@@ -57,16 +27,18 @@ void Ledger::DropUnloading() {
 void Ledger::Change(const Footprint& footprint, HoldPhase phase, int by) {
   Bytes& held = held_[static_cast<std::size_t>(phase)];
   if (by < 0) {
-    HEARTH_CHECK(footprint.device_bytes <= held.device_bytes);
     HEARTH_CHECK(footprint.host_bytes <= held.host_bytes);
     HEARTH_CHECK(footprint.window_bytes <= held.mapped_bytes);
-    held.device_bytes -= footprint.device_bytes;
     held.host_bytes -= footprint.host_bytes;
     held.mapped_bytes -= footprint.window_bytes;
   } else {
-    held.device_bytes += footprint.device_bytes;
     held.host_bytes += footprint.host_bytes;
     held.mapped_bytes += footprint.window_bytes;
+  }
+  if (footprint.device_bytes > 0) {
+    const std::uint64_t there = held.device_bytes[footprint.device];
+    HEARTH_CHECK(by > 0 || footprint.device_bytes <= there);
+    held.device_bytes.Set(footprint.device, by > 0 ? there + footprint.device_bytes : there - footprint.device_bytes);
   }
   for (const Extent& extent : footprint.extents) ChangeExtent(extent, phase, by);
 }

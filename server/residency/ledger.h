@@ -5,32 +5,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
-#include <optional>
-#include <string>
 
 #include "server/model/footprint.h"
+#include "server/residency/dimensions.h"
 
 namespace hearth {
-
-// One number per dimension (model/footprint.h says what they mean).
-struct Bytes {
-  std::uint64_t device_bytes = 0;
-  std::uint64_t host_bytes = 0;
-  std::uint64_t mapped_bytes = 0;
-  friend bool operator==(const Bytes&, const Bytes&) = default;
-};
-
-Bytes operator+(const Bytes& a, const Bytes& b);
-
-// What somebody is charged who shares nothing with anybody.
-Bytes SumOf(const Footprint& footprint);
-
-// In every dimension.
-bool operator<=(const Bytes& a, const Bytes& b);
-
-// The first dimension in which `need` and `held` come to more than `capacity`, for people: "12 GiB
-// of mapped memory, and 3 GiB of the 8 GiB of cache.budget.mapped are left". None: it fits.
-std::optional<std::string> Shortage(const Bytes& need, const Bytes& held, const Bytes& capacity);
 
 // Why bytes are held. `loading`: the peak a load may need. `unloading`: leaving, still there.
 enum class HoldPhase : std::uint8_t { kLoading, kResident, kUnloading };

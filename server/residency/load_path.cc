@@ -225,6 +225,13 @@ void ModelManager::TellEvictions(const ModelId& for_whom, const Footprint& need,
   }
 }
 
+// Until ShrinkToBudget() finds that everything fits.
+void ModelManager::BeginShrinking() {
+  MutexLock lock(mu_);
+  ++reconfigured_;
+  if (!std::exchange(shrinking_, true)) cache_.WantRoom(true);
+}
+
 // Evicts, destroying on this thread, what a smaller budget has no room for. Somebody who is in use calls again when
 // he falls idle.
 void ModelManager::ShrinkToBudget() {
@@ -246,7 +253,7 @@ void ModelManager::ShrinkToBudget() {
       if (std::exchange(shrinking_, false)) cache_.WantRoom(false);  // else another load thread has found the same
       return;
     }
-    const Bytes lacking = Lacking(Footprint{}, view.settled, capacity);
+    const Bytes lacking = Beyond(view.settled.used(), capacity);
     std::vector<EvictionCandidate> candidates;
     for (const std::size_t i : chosen) candidates.push_back(view.candidates[i]);
     for (ModelCache::Victim& victim : cache_.TakeIdle(candidates)) {
@@ -340,6 +347,7 @@ void ModelManager::Wake(TaskGroup::How how) {
 
 void ModelManager::Fail(PendingLoad& load, const absl::Status& error, bool remember) {
   const ModelId& id = load.entry.slot.id;
+  NoteLost();
   ModelCache::Failed failed = cache_.Fail(load.entry, error, remember, load.revision);
   const Duration took = deps_.clock.Now() - load.started;
   deps_.metrics.LoadFinished(id.name, error.code(), took, {});

@@ -16,25 +16,21 @@ bool Allowed(const Bytes& before, const Bytes& after, const Bytes& limit) {
   const auto ok = [](std::uint64_t was, std::uint64_t is, std::uint64_t most) {
     return is <= most || is <= was;
   };
-  return ok(before.device_bytes, after.device_bytes, limit.device_bytes) &&
-         ok(before.host_bytes, after.host_bytes, limit.host_bytes) &&
-         ok(before.mapped_bytes, after.mapped_bytes, limit.mapped_bytes);
+  if (!ok(before.host_bytes, after.host_bytes, limit.host_bytes)) return false;
+  for (DeviceNumber d = 0; d < after.device_bytes.end(); ++d) {
+    if (!ok(before.device_bytes[d], after.device_bytes[d], limit.device_bytes[d])) return false;
+  }
+  return ok(before.mapped_bytes, after.mapped_bytes, limit.mapped_bytes);
 }
 
-Bytes AtMost(const Bytes& bytes, const Bytes& limit) {
-  return {std::min(bytes.device_bytes, limit.device_bytes), std::min(bytes.host_bytes, limit.host_bytes),
-          std::min(bytes.mapped_bytes, limit.mapped_bytes)};
-}
-
-Bytes AtLeast(const Bytes& bytes, const Bytes& limit) {
-  return {std::max(bytes.device_bytes, limit.device_bytes), std::max(bytes.host_bytes, limit.host_bytes),
-          std::max(bytes.mapped_bytes, limit.mapped_bytes)};
+Bytes Possible(const Bytes& capacity) {
+  return Combine(capacity, {}, [](std::uint64_t bytes, std::uint64_t) { return std::min(bytes, kMaxCapacity); });
 }
 
 }  // namespace
 
-MemoryBudget::MemoryBudget(Capacity capacity)
-    : capacity_(AtMost(capacity, {kMaxCapacity, kMaxCapacity, kMaxCapacity})), ceiling_(capacity_) {}
+MemoryBudget::MemoryBudget(Capacity capacity, DeviceNames devices)
+    : devices_(std::move(devices)), configured_(Possible(capacity)), capacity_(configured_), ceiling_(capacity_) {}
 
 MemoryBudget::~MemoryBudget() {
   HEARTH_CHECK(usage().used() == Bytes{});
@@ -62,11 +58,11 @@ std::optional<MemoryBudget::Claim> MemoryBudget::TryClaim(const Footprint& need,
     HEARTH_CHECK(victim->budget_ == this && victim->phase_ == HoldPhase::kResident);
     settled.Remove(*victim->footprint_, HoldPhase::kResident);
   }
-  // In every dimension, also those in which too much is held: that `need` adds nothing there is true only for as long
-  // as somebody else holds the same bytes.
+  // Also in dimensions in which too much is held: that `need` adds nothing there is true only for as long as somebody
+  // else holds the same bytes. It cannot be so on devices that it does not use.
   if (IsTooLarge(need)) return std::nullopt;
   settled.Add(need, HoldPhase::kLoading);
-  if (!(settled.used() <= capacity_)) return std::nullopt;
+  if (!(settled.used() <= CapacityFor(need, settled.used(), capacity_))) return std::nullopt;
   for (Reservation* victim : victims) {
     ledger_.Remove(*victim->footprint_, HoldPhase::kResident);
     ledger_.Add(*victim->footprint_, HoldPhase::kUnloading);
@@ -77,8 +73,19 @@ std::optional<MemoryBudget::Claim> MemoryBudget::TryClaim(const Footprint& need,
 
 void MemoryBudget::SetCapacity(Capacity capacity) {
   MutexLock lock(mu_);
+  configured_ = Possible(capacity);
+  Resize();
+}
+
+void MemoryBudget::SetLost(const Bytes& lost) {
+  MutexLock lock(mu_);
+  lost_ = lost;
+  Resize();
+}
+
+void MemoryBudget::Resize() {
   HEARTH_CHECK(claims_.empty());
-  capacity_ = AtMost(capacity, {kMaxCapacity, kMaxCapacity, kMaxCapacity});
+  capacity_ = Beyond(configured_, lost_);
   ceiling_ = AtLeast(capacity_, ledger_.used());
 }
 
@@ -98,7 +105,7 @@ Ledger MemoryBudget::Settled() const {
 MemoryBudget::Usage MemoryBudget::usage() const {
   MutexLock lock(mu_);
   return {capacity_, ceiling_, ledger_.held(HoldPhase::kResident), ledger_.held(HoldPhase::kLoading),
-          ledger_.held(HoldPhase::kUnloading)};
+          ledger_.held(HoldPhase::kUnloading), configured_, lost_};
 }
 
 void MemoryBudget::AddClaims(Ledger& ledger, ConstPlace end) const {
@@ -115,7 +122,7 @@ bool MemoryBudget::FitsBeside(ConstPlace earlier, const Footprint& need) {
 
 // Looked at before sums that could overflow.
 bool MemoryBudget::IsTooLarge(const Footprint& need) const {
-  return need.device_bytes > capacity_.device_bytes || need.host_bytes > capacity_.host_bytes ||
+  return need.device_bytes > capacity_.device_bytes[need.device] || need.host_bytes > capacity_.host_bytes ||
          need.window_bytes > capacity_.mapped_bytes;
 }
 

@@ -26,7 +26,10 @@ namespace hearth {
 // by looking at free memory of the machine, where page cache counts as used.
 //
 // A capacity that is set below what is held takes nothing away. Nothing comes in the dimensions in which too much is
-// held, and what is given back there is gone: usage().ceiling comes down with it until it is the capacity.
+// held, and what is given back there is gone: usage().ceiling comes down with it until it is the capacity. Each device
+// is a dimension of its own: what is short on one changes nothing on another.
+//
+// Memory that could not be freed is lost: the capacity is what was configured without it, for good.
 //
 // Thread-safe. Its lock is a leaf: it calls nobody.
 class MemoryBudget {
@@ -38,11 +41,13 @@ class MemoryBudget {
   using Capacity = Bytes;
 
   struct Usage {
-    Bytes capacity;
+    Bytes capacity;   // what was configured, without what is lost
     Bytes ceiling;    // what `used` may be: the capacity, or more while what was held before is still there
     Bytes resident;
     Bytes loading;    // reserved for loads under way
     Bytes unloading;  // evicted or unloaded, not freed yet
+    Bytes configured;
+    Bytes lost;       // could not be freed, since the start
     Bytes used() const { return resident + loading + unloading; }
   };
 
@@ -99,7 +104,7 @@ class MemoryBudget {
     Place place_{};
   };
 
-  explicit MemoryBudget(Capacity capacity);
+  explicit MemoryBudget(Capacity capacity, DeviceNames devices = {});
   ~MemoryBudget();  // CHECKs that everything was given back
   MemoryBudget(const MemoryBudget&) = delete;
   MemoryBudget& operator=(const MemoryBudget&) = delete;
@@ -117,10 +122,14 @@ class MemoryBudget {
 
   // From now on. REQUIRES: no claims; they were promised with the capacity before.
   void SetCapacity(Capacity capacity) ABSL_LOCKS_EXCLUDED(mu_);
+  // So much could not be freed, in all. REQUIRES: no claims, as above. Before the reservation of those bytes is
+  // released, or somebody else could be granted them.
+  void SetLost(const Bytes& lost) ABSL_LOCKS_EXCLUDED(mu_);
 
   // What will be held when unloading is done, claims counted as loading.
   Ledger Settled() const ABSL_LOCKS_EXCLUDED(mu_);
 
+  const DeviceNames& devices() const { return devices_; }  // what they are called, for people
   Capacity capacity() const ABSL_LOCKS_EXCLUDED(mu_);
   Usage usage() const ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -128,6 +137,7 @@ class MemoryBudget {
   // On `ledger`, which is left as it was.
   bool Fits(Ledger& ledger, const Footprint& need) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool IsTooLarge(const Footprint& need) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Resize() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void LowerCeiling() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Fits beside everything used and the claims before `earlier`.
   bool FitsBeside(ConstPlace earlier, const Footprint& need) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -136,8 +146,11 @@ class MemoryBudget {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   Ledger SettledLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
+  const DeviceNames devices_;
   mutable Mutex mu_;
-  Capacity capacity_ ABSL_GUARDED_BY(mu_);
+  Capacity configured_ ABSL_GUARDED_BY(mu_);
+  Bytes lost_ ABSL_GUARDED_BY(mu_);
+  Capacity capacity_ ABSL_GUARDED_BY(mu_);  // configured_ without lost_
   Bytes ceiling_ ABSL_GUARDED_BY(mu_);
   Ledger ledger_ ABSL_GUARDED_BY(mu_);
   Claims claims_ ABSL_GUARDED_BY(mu_);  // oldest first

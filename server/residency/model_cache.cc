@@ -41,12 +41,28 @@ ModelCache::~ModelCache() {
 void ModelCache::Reconfigure(Options options, MemoryBudget::Capacity capacity) {
   MutexLock lock(mu_);
   options_ = options;
-  if (capacity == budget_.capacity()) return;
+  if (capacity == budget_.usage().configured) return;
+  VoidClaims();
+  budget_.SetCapacity(capacity);
+  CheckLocked();
+}
+
+Bytes ModelCache::Lose(const Bytes& total) {
+  MutexLock lock(mu_);
+  const Bytes before = budget_.usage().lost;
+  const Bytes more = Beyond(total, before);
+  if (more == Bytes{}) return more;
+  VoidClaims();
+  budget_.SetLost(before + more);
+  CheckLocked();
+  return more;
+}
+
+// They were promised with the capacity that there was.
+void ModelCache::VoidClaims() {
   for (const auto& slot : index_.slots()) {
     if (slot->incoming != nullptr) slot->incoming->claim.Release();
   }
-  budget_.SetCapacity(capacity);
-  CheckLocked();
 }
 
 void ModelCache::Touched(CacheEntry& entry) {

@@ -62,6 +62,9 @@ class ModelCache {
   // From now on; what failed keeps its back-off. With another capacity, a load whose bytes were on their way has to look
   // for room again.
   void Reconfigure(Options options, MemoryBudget::Capacity capacity) ABSL_LOCKS_EXCLUDED(mu_);
+  // `total` could not be freed since the start, and is out of the capacity from now on. What of it was not known; if
+  // anything was, loads look for room again as above. Before what it belonged to is given back, by Forget() or Fail().
+  Bytes Lose(const Bytes& total) ABSL_LOCKS_EXCLUDED(mu_);
 
   // --- Requests --------------------------------------------------------------------------------
 
@@ -291,6 +294,7 @@ class ModelCache {
   void FellIdle(CacheEntry& entry) ABSL_LOCKS_EXCLUDED(mu_);
   // Brings the slot's demand up to the hits of `entry`, which it is told of only now: a hit takes no lock.
   void CountHits(CacheEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void VoidClaims() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void CheckLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);  // in debug builds
   void CheckTable() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void CheckEntry(const CacheEntry& entry) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

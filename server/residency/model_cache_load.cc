@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "server/base/bytes.h"
 #include "server/base/check.h"
 #include "server/residency/model_cache.h"
 
@@ -42,7 +41,7 @@ absl::Status ModelCache::CheckCanFit(const CacheEntry& entry, const Footprint& n
   const Bytes capacity = budget_.capacity();
   Ledger alone;
   alone.Add(need, HoldPhase::kLoading);
-  if (const auto shortage = Shortage(alone.used(), {}, capacity)) {
+  if (const auto shortage = Shortage(alone.used(), {}, capacity, budget_.devices())) {
     return absl::FailedPreconditionError(StrCat(Title(entry.slot.id), " can never fit: it needs ",
                                                 *shortage, "; raise the budget to serve it"));
   }
@@ -59,10 +58,7 @@ absl::Status ModelCache::CheckCanFit(const CacheEntry& entry, const Footprint& n
   }
   const Bytes held = hard_pinned.used();
   hard_pinned.Add(need, HoldPhase::kLoading);
-  const Bytes both = hard_pinned.used();
-  const Bytes own{both.device_bytes - held.device_bytes, both.host_bytes - held.host_bytes,
-                  both.mapped_bytes - held.mapped_bytes};
-  if (const auto shortage = Shortage(own, held, capacity)) {
+  if (const auto shortage = Shortage(hard_pinned.used() - held, held, capacity, budget_.devices())) {
     return absl::ResourceExhaustedError(
         StrCat(Title(entry.slot.id), " does not fit beside the pinned models: it needs ",
                *shortage, "; unpin or unload one, or raise the budget"));
@@ -208,8 +204,7 @@ absl::StatusOr<ModelCache::Published> ModelCache::Publish(CacheEntry& entry,
   if (!entry.reservation.Settle(measured)) {
     return absl::ResourceExhaustedError(
         StrCat(Title(entry.slot.id), " took more memory than its files promised (",
-               FormatBytes(measured.device_bytes), " device, ", FormatBytes(measured.host_bytes),
-               " host), and there is no room for the difference"));
+               Describe(SumOf(measured), budget_.devices()), "), and there is no room for the difference"));
   }
   ModelSlot& slot = entry.slot;
   Published published;

@@ -22,6 +22,7 @@ std::vector<ModelCache::Row> ModelCache::Snapshot() const {
         row.hits = entry->hits.load(std::memory_order_relaxed);
         if (const auto& footprint = entry->reservation.footprint()) {
           row.device_bytes = footprint->device_bytes;
+          row.device = footprint->device;
           row.host_bytes = footprint->host_bytes;
           row.mapped_bytes = footprint->mapped_bytes();
           row.window_bytes = footprint->window_bytes;

@@ -29,13 +29,11 @@ ModelCache::Options CacheOptions(const ModelManager::Options& options) {
           .refuse_hopeless = options.refuse_hopeless};
 }
 
-std::uint64_t Excess(std::uint64_t held, std::uint64_t capacity) { return held - std::min(held, capacity); }
-
 }  // namespace
 
 ModelManager::ModelManager(Deps deps, Options options)
     : deps_(std::move(deps)),
-      budget_(options.capacity),
+      budget_(options.capacity, deps_.devices),
       events_(deps_.clock),
       cache_(budget_, deps_.clock, CacheOptions(options),
              {.drained = [this](ModelCache::Victim victim) { PostFree(std::move(victim)); },
@@ -70,18 +68,15 @@ Bytes ModelManager::Reconfigure(Options options, const EvictionPolicy* eviction)
   {
     MutexLock lock(mu_);
     settings_ = SettingsOf(options, eviction);
-    ++reconfigured_;
-    if (!std::exchange(shrinking_, true)) cache_.WantRoom(true);  // until ShrinkToBudget() finds that it fits
   }
+  BeginShrinking();
   {
     MutexLock lock(ghosts_mu_);
     ghosts_.SetHalfLife(options.demand_half_life);
   }
   RoomChanged();
   const ModelCache::EvictionView view = cache_.ViewOfIdle();
-  const Bytes held = HeldWithout(view.candidates, view.settled);
-  return {Excess(held.device_bytes, options.capacity.device_bytes), Excess(held.host_bytes, options.capacity.host_bytes),
-          Excess(held.mapped_bytes, options.capacity.mapped_bytes)};
+  return Beyond(HeldWithout(view.candidates, view.settled), budget_.capacity());
 }
 
 ModelHandle ModelManager::TryAcquire(const ModelId& id) {
@@ -296,11 +291,22 @@ void ModelManager::PostFree(ModelCache::Victim victim) {
   });
 }
 
+void ModelManager::NoteLost() {
+  if (!deps_.lost_bytes) return;
+  const Bytes more = cache_.Lose(deps_.lost_bytes());
+  if (more == Bytes{}) return;
+  const MemoryBudget::Usage usage = budget_.usage();
+  log::Error("memory could not be freed; the budget is smaller by as much until hearthd is started again",
+             {{"lost", Describe(more, devices())}, {"in_all", Describe(usage.lost, devices())}});
+  BeginShrinking();
+}
+
 void ModelManager::Free(ModelCache::Victim victim) {
   const EvictionReason reason = victim.entry->leaving;
   const ModelId& id = victim.entry->slot.id;
   if (reason != EvictionReason::kCapacity) TellLeft(*victim.entry);  // else whoever chose it has told why
   victim.model.reset();
+  NoteLost();
   deps_.metrics.Evicted(reason);
   if (reason != EvictionReason::kCapacity) {
     log::Info(reason == EvictionReason::kIdle ? "model evicted" : "model unloaded",
@@ -341,10 +347,10 @@ std::vector<ModelId> ModelManager::Remaining() const {
 std::vector<Metrics::Sample> ModelManager::Samples() const {
   std::vector<Metrics::Sample> samples;
   const auto by_dimension = [&](const char* name, const char* help, const Bytes& bytes) {
-    const std::pair<const char*, std::uint64_t> dimensions[] = {
-        {"device", bytes.device_bytes}, {"host", bytes.host_bytes}, {"mapped", bytes.mapped_bytes}};
-    for (const auto& [dimension, value] : dimensions) {
-      samples.push_back({name, help, {{"dimension", dimension}}, static_cast<double>(value)});
+    for (const Dimension dimension : Dimensions(devices().size())) {
+      std::vector<std::pair<std::string, std::string>> labels{{"dimension", std::string(ToString(dimension.kind))}};
+      if (dimension.kind == Dimension::kDevice) labels.emplace_back("device", NameOf(dimension, devices()));
+      samples.push_back({name, help, std::move(labels), static_cast<double>(Of(bytes, dimension))});
     }
   };
   const MemoryBudget::Usage usage = budget_.usage();
@@ -352,6 +358,8 @@ std::vector<Metrics::Sample> ModelManager::Samples() const {
   by_dimension("hearth_resident_bytes", "Bytes held by loaded models.", usage.resident);
   by_dimension("hearth_loading_bytes", "Bytes reserved for loads under way.", usage.loading);
   by_dimension("hearth_unloading_bytes", "Bytes of models that are being freed.", usage.unloading);
+  by_dimension("hearth_budget_lost_bytes", "Bytes that could not be freed, and are no part of the budget any more.",
+               usage.lost);
 
   double resident = 0, loading = 0, waiters = 0, pins = 0;
   std::array<double, 2> queued{};  // by priority

@@ -40,7 +40,8 @@ namespace hearth {
 // than is needed, and the bytes that come back are kept for the load they were freed for. Who was not asked for in
 // its idle_unload goes without that anybody wants the room. Weights larger than
 // the whole budget are served from a window: wherever the kernel has them, and charged a part. A budget that becomes
-// smaller takes idle models at once, and others when they fall idle. A load
+// smaller takes idle models at once, and others when they fall idle; memory that could not be freed makes it smaller,
+// too. Each device has a budget of its own, and nobody goes for what is short on another one. A load
 // that has to wait for models in use holds no thread: it is parked and goes on when a handle is
 // dropped or bytes are freed.
 //
@@ -80,6 +81,9 @@ class ModelManager {
     const EvictionPolicy* eviction = nullptr;  // null: GdsfPolicy
     Executor* background_executor = nullptr;   // null: load_executor
     Heartbeats::Pulse* pulse = nullptr;        // beats while the timer rings and no lock is held for ever
+    DeviceNames devices = {};                  // what people call those that footprints speak of
+    // Memory that could not be freed, since the start: asked for after a model was destroyed. Null: there is none ever.
+    std::function<Bytes()> lost_bytes = nullptr;
   };
 
   ModelManager(Deps deps, Options options);
@@ -175,6 +179,7 @@ class ModelManager {
 
   std::vector<ModelCache::Row> Snapshot() const { return cache_.Snapshot(); }
   MemoryBudget::Usage usage() const { return budget_.usage(); }
+  const DeviceNames& devices() const { return budget_.devices(); }
   // What happened, and why. Hits are not in it.
   EventLog& events() { return events_; }
   // What more memory of one kind would have spared of late; counts fade with the demand's half-life.
@@ -233,6 +238,7 @@ class ModelManager {
   void UseWindow(PendingLoad& load) const;
   absl::StatusOr<Room> MakeRoom(PendingLoad& load);
   void TellEvictions(const ModelId& for_whom, const Footprint& need, const Choice& choice);
+  void BeginShrinking() ABSL_LOCKS_EXCLUDED(mu_);
   void ShrinkToBudget() ABSL_LOCKS_EXCLUDED(mu_);
   void Park(LoadPtr load, TaskGroup::How how);
   void Resume(LoadPtr load);
@@ -242,6 +248,8 @@ class ModelManager {
   void Ready(PendingLoad& load, const LoadReport& report, ModelCache::Published published);
   void Hangs(const LoadWatch::Hang& hang);
 
+  // After memory was freed, and before its bytes are given back: those that were not freed leave the budget.
+  void NoteLost();
   // Runs the destructor, here, then gives the bytes back.
   void Free(ModelCache::Victim victim);
   void PostFree(ModelCache::Victim victim);

@@ -12,7 +12,7 @@ namespace hearth {
 std::vector<CacheService::MemoryPlan> CacheService::Plan() const {
   std::vector<MemoryPlan> plans;
   const Bytes capacity = deps_.manager.usage().capacity;
-  for (const Dimension dimension : {Dimension::kDevice, Dimension::kHost, Dimension::kMapped}) {
+  for (const Dimension dimension : Dimensions(devices().size())) {
     plans.push_back({dimension, Of(capacity, dimension), deps_.manager.PlanFor(dimension)});
   }
   return plans;
@@ -94,7 +94,7 @@ absl::StatusOr<Explanation> CacheService::Explain(const std::string& model,
                           .unloaded = deps_.catalog.IsUnloaded(model),
                           .history = deps_.manager.events().Of(id),
                           .at = deps_.clock.Now()};
-  explanation.sentence = Sentence(explanation);
+  explanation.sentence = Sentence(explanation, devices());
   return explanation;
 }
 

@@ -54,13 +54,14 @@ class CacheService {
 
   absl::StatusOr<Explanation> Explain(const std::string& model, const std::string& version) const;
   EventLog& events() { return deps_.manager.events(); }
+  const DeviceNames& devices() const { return deps_.manager.devices(); }
 
   struct MemoryPlan {
-    Dimension dimension = Dimension::kDevice;
+    Dimension dimension = Dimension::kHost;
     std::uint64_t capacity_bytes = 0;
     GhostList::Plan plan{};
   };
-  std::vector<MemoryPlan> Plan() const;  // device, host, mapped
+  std::vector<MemoryPlan> Plan() const;  // of each device, host, mapped
   Duration plan_half_life() const { return deps_.manager.demand_half_life(); }
 
  private:

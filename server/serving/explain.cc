@@ -8,8 +8,8 @@ namespace {
 std::string Ago(TimePoint then, TimePoint now) { return StrCat(RoughDuration(now - then), " ago"); }
 
 // "evicted 5m ago for resnet:1: ...".
-std::string Told(const CacheEvent& event, TimePoint now) {
-  return StrCat(ToString(event.kind), " ", Ago(event.at, now), " ", Describe(event));
+std::string Told(const CacheEvent& event, TimePoint now, const DeviceNames& devices) {
+  return StrCat(ToString(event.kind), " ", Ago(event.at, now), " ", Describe(event, devices));
 }
 
 std::string Pinned(const ModelCache::Pins& pins) {
@@ -18,7 +18,7 @@ std::string Pinned(const ModelCache::Pins& pins) {
   return pins.asked ? ", pinned on request" : "";
 }
 
-std::string Resident(const Explanation& e) {
+std::string Resident(const Explanation& e, const DeviceNames& devices) {
   const ModelCache::Row& row = *e.row;
   std::string text = "resident";
   if (e.history.last != nullptr && e.history.last->kind == CacheEventKind::kReady) {
@@ -28,7 +28,7 @@ std::string Resident(const Explanation& e) {
                        : StrCat(", idle for ", RoughDuration(e.at - row.last_used));
   text += Pinned(e.pins);
   if (e.history.last_eviction != nullptr) {
-    text += StrCat("; before that ", Told(*e.history.last_eviction, e.at));
+    text += StrCat("; before that ", Told(*e.history.last_eviction, e.at, devices));
   }
   return text;
 }
@@ -42,9 +42,9 @@ std::string Coming(const Explanation& e) {
   return text;
 }
 
-std::string Failed(const Explanation& e) {
+std::string Failed(const Explanation& e, const DeviceNames& devices) {
   std::string text = "not resident";
-  if (e.history.last_failure != nullptr) text += StrCat(": ", Told(*e.history.last_failure, e.at));
+  if (e.history.last_failure != nullptr) text += StrCat(": ", Told(*e.history.last_failure, e.at, devices));
   const Duration left = e.row->retry_at - e.at;
   if (left > Duration::zero()) {
     text += StrCat("; requests are refused for another ", RoughDuration(left));
@@ -55,12 +55,12 @@ std::string Failed(const Explanation& e) {
   return text;
 }
 
-std::string Absent(const Explanation& e) {
+std::string Absent(const Explanation& e, const DeviceNames& devices) {
   std::string text = "not resident";
   if (e.history.last == nullptr) {
     text += ": nobody has asked for it since the server started";
   } else {
-    text += StrCat(": ", Told(*e.history.last, e.at));
+    text += StrCat(": ", Told(*e.history.last, e.at, devices));
   }
   if (e.unloaded) text += "; requests are refused until it is loaded explicitly";
   return text + Pinned(e.pins);
@@ -68,11 +68,11 @@ std::string Absent(const Explanation& e) {
 
 }  // namespace
 
-std::string Sentence(const Explanation& explanation) {
-  if (!explanation.row) return Absent(explanation);
+std::string Sentence(const Explanation& explanation, const DeviceNames& devices) {
+  if (!explanation.row) return Absent(explanation, devices);
   switch (explanation.row->state) {
     case ModelState::kReady:
-      return Resident(explanation);
+      return Resident(explanation, devices);
     case ModelState::kQueued:
     case ModelState::kLoading:
       return Coming(explanation);
@@ -82,13 +82,13 @@ std::string Sentence(const Explanation& explanation) {
       return StrCat("leaving: its memory is being freed",
                     explanation.history.last == nullptr
                         ? ""
-                        : StrCat("; ", Told(*explanation.history.last, explanation.at)));
+                        : StrCat("; ", Told(*explanation.history.last, explanation.at, devices)));
     case ModelState::kFailed:
-      return Failed(explanation);
+      return Failed(explanation, devices);
     case ModelState::kAbsent:
       break;
   }
-  return Absent(explanation);
+  return Absent(explanation, devices);
 }
 
 }  // namespace hearth

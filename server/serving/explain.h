@@ -22,6 +22,6 @@ struct Explanation {
 
 // "resident for 2h 05m, in use by 3 requests, pinned by the configuration", "not resident: evicted 5m ago for resnet:1:
 // ...". All times in it are ages. Of the other fields but `sentence`.
-std::string Sentence(const Explanation& explanation);
+std::string Sentence(const Explanation& explanation, const DeviceNames& devices);
 
 }  // namespace hearth

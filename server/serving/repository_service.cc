@@ -124,6 +124,9 @@ ModelMetadata RepositoryService::Describe(const ModelHandle& handle) const {
       {"hearth_mapped_bytes", std::to_string(footprint.mapped_bytes())},
       {"hearth_load_ms", StrCat(ToMilliseconds(handle->load_report().total()))},
   };
+  if (footprint.device_bytes > 0) {
+    metadata.properties.emplace("hearth_device", NameOf(footprint.device, deps_.manager.devices()));
+  }
   std::string labels;
   for (const auto& [label, version] : deps_.catalog.Labels(handle.id().name)) {
     labels += StrCat(labels.empty() ? "" : ",", label, "=", version);

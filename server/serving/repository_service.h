@@ -23,7 +23,8 @@ struct ModelMetadata {
   std::vector<std::int64_t> versions;  // all in the repository, ascending
   Signature signature;
   // OIP field 6: hearth_residency ("resident"), hearth_device_bytes, hearth_host_bytes,
-  // hearth_mapped_bytes, hearth_load_ms, and hearth_labels ("canary=2,stable=1") where there are any.
+  // hearth_mapped_bytes, hearth_load_ms, hearth_device ("cuda:1") where the device bytes are, and hearth_labels
+  // ("canary=2,stable=1") where there are any.
   std::map<std::string, std::string> properties;
 };
 
@@ -93,6 +94,7 @@ class RepositoryService {
 
   std::vector<ModelCache::Row> Resident() const { return deps_.manager.Snapshot(); }
   MemoryBudget::Usage usage() const { return deps_.manager.usage(); }
+  const DeviceNames& devices() const { return deps_.manager.devices(); }
 
  private:
   absl::StatusOr<ModelId> Resolve(const std::string& model, const std::string& version) const;

@@ -112,7 +112,9 @@ class AotiLoader final : public Loader {
     } else {
       steady.device_bytes = source.weights.mapped_bytes() + source.weights.copied_bytes() +
                             source.package.library().size;
+      steady.device = device->number();
       peak.device_bytes = steady.device_bytes;
+      peak.device = steady.device;
     }
     return LoadEstimate{std::move(peak), std::move(steady), std::move(opened)};
   }
@@ -230,6 +232,7 @@ class AotiLoader final : public Loader {
 
   static Footprint FootprintOf(const AotiSource& source, const Device& device, const AotiContainer& container) {
     Footprint footprint;
+    footprint.device = device.number();
     footprint.host_bytes = kContainerBytes + (device.is_host() ? source.sealed_bytes() : 0);
     // A library's own weights are where it computes.
     (device.torch().is_cpu() ? footprint.host_bytes : footprint.device_bytes) += container.own_bytes();

@@ -1,6 +1,7 @@
 // Where a model's tensors live, and how their bytes get there.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -11,6 +12,7 @@
 
 #include "server/base/mutex.h"
 #include "server/base/status.h"
+#include "server/model/footprint.h"
 #include "server/torch_backend/torch_headers.h"
 
 namespace hearth {
@@ -57,6 +59,7 @@ class Device {
   Device& operator=(const Device&) = delete;
 
   const std::string& name() const { return name_; }  // "cpu", "cuda:1", "fake:0"
+  DeviceNumber number() const { return number_; }    // in footprints; 0 of the host, too
   // Where LibTorch is to have inputs and what it makes itself; the CPU for a test device.
   const at::Device& torch() const { return torch_; }
   // Nothing is copied to it: weights are used where they are mapped. Then the calls below must not be made.
@@ -68,9 +71,14 @@ class Device {
   // Throws what LibTorch throws.
   Staging TakeStaging() ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Of what was allocated, what could not be freed again: gone until the process ends.
+  std::uint64_t lost_bytes() const { return lost_->load(); }
+
  protected:
-  Device(std::string name, at::Device torch, bool is_host)
-      : name_(std::move(name)), torch_(torch), is_host_(is_host) {}
+  using LostBytes = std::shared_ptr<std::atomic<std::uint64_t>>;
+  Device(std::string name, at::Device torch, bool is_host, DeviceNumber number)
+      : name_(std::move(name)), torch_(torch), is_host_(is_host), number_(number) {}
+  const LostBytes& lost() const { return lost_; }  // for what was allocated to count itself in
   virtual at::DataPtr AllocateStaging(std::size_t bytes) = 0;
 
  private:
@@ -79,6 +87,8 @@ class Device {
   const std::string name_;
   const at::Device torch_;
   const bool is_host_;
+  const DeviceNumber number_;
+  const LostBytes lost_ = std::make_shared<std::atomic<std::uint64_t>>(0);
   Mutex mu_;
   std::vector<at::DataPtr> staging_ ABSL_GUARDED_BY(mu_);  // not in use
 };

@@ -6,6 +6,7 @@
 #include <c10/core/StreamGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include <atomic>
 #include <deque>
 #include <utility>
 
@@ -20,7 +21,7 @@ namespace {
 
 class HostDevice final : public Device {
  public:
-  HostDevice() : Device("cpu", at::kCPU, /*is_host=*/true) {}
+  HostDevice() : Device("cpu", at::kCPU, /*is_host=*/true, 0) {}
   absl::StatusOr<at::DataPtr> Allocate(std::size_t) override { Misused(); }
   std::unique_ptr<CopyStream> OpenStream() override { Misused(); }
 
@@ -62,17 +63,40 @@ class AcceleratorStream final : public CopyStream {
   std::deque<std::pair<std::uint64_t, c10::Event>> pending_;
 };
 
+// Memory of an accelerator. A free that throws, as after an error of the device, must not end the process: the memory
+// is taken out of its DataPtr, which would have the error leave a destructor.
+struct AcceleratorBlock {
+  AcceleratorBlock(at::DataPtr from, std::size_t size, std::shared_ptr<std::atomic<std::uint64_t>> lost_bytes)
+      : deleter(from.get_deleter()), bytes(size), lost(std::move(lost_bytes)), context(from.release_context()) {}
+  ~AcceleratorBlock() {
+    if (deleter == nullptr) return;
+    try {
+      deleter(context);
+    } catch (const std::exception& e) {
+      lost->fetch_add(bytes);
+      log::Error("an accelerator's memory could not be freed", {{"bytes", bytes}, {"reason", e.what()}});
+    }
+  }
+  const c10::DeleterFnPtr deleter;
+  const std::size_t bytes;
+  const std::shared_ptr<std::atomic<std::uint64_t>> lost;
+  void* const context;
+};
+
 // Whatever kind this LibTorch was built for, through the API that all kinds share.
 class Accelerator final : public Device {
  public:
-  explicit Accelerator(const at::Device& device) : Device(device.str(), device, /*is_host=*/false) {}
+  Accelerator(const at::Device& device, DeviceNumber number)
+      : Device(device.str(), device, /*is_host=*/false, number) {}
 
   absl::StatusOr<at::DataPtr> Allocate(std::size_t bytes) override {
     return CatchTorch(StrCat("device '", name(), "' has no more memory"), absl::StatusCode::kResourceExhausted, [&] {
-      auto* tensor = new at::Tensor(
-          at::empty({static_cast<std::int64_t>(bytes)}, at::TensorOptions().dtype(at::kByte).device(torch())));
-      return at::DataPtr(tensor->mutable_data_ptr(), tensor, [](void* p) { delete static_cast<at::Tensor*>(p); },
-                         torch());
+      const at::Tensor tensor =
+          at::empty({static_cast<std::int64_t>(bytes)}, at::TensorOptions().dtype(at::kByte).device(torch()));
+      at::DataPtr memory = tensor.storage().set_data_ptr(at::DataPtr(nullptr, torch()));
+      void* const data = memory.get();
+      auto* block = new AcceleratorBlock(std::move(memory), bytes, lost());
+      return at::DataPtr(data, block, [](void* p) { delete static_cast<AcceleratorBlock*>(p); }, torch());
     });
   }
   std::unique_ptr<CopyStream> OpenStream() override { return std::make_unique<AcceleratorStream>(torch()); }
@@ -83,7 +107,39 @@ class Accelerator final : public Device {
   }
 };
 
-absl::StatusOr<std::shared_ptr<Device>> MakeAccelerator(const std::string& name) {
+std::uint64_t AcceleratorMemory(int index) {
+  try {
+    return at::accelerator::getMemoryInfo(static_cast<c10::DeviceIndex>(index)).second;
+  } catch (const std::exception& e) {
+    log::Warning("the accelerator's memory cannot be read; a budget in percent of it is 0",
+                 {{"accelerator", index}, {"reason", e.what()}});
+    return 0;
+  }
+}
+
+std::vector<Devices::Listed> List(const Devices::Fakes& fakes) {
+  std::vector<Devices::Listed> list;
+  try {
+    const int accelerators = at::accelerator::deviceCount();
+    for (int i = 0; i < accelerators; ++i) {
+      const at::Device device(*at::accelerator::getAccelerator(), static_cast<c10::DeviceIndex>(i));
+      list.push_back({device.str(), AcceleratorMemory(i)});
+    }
+  } catch (const std::exception& e) {
+    log::Warning("accelerators cannot be counted; none is used", {{"reason", e.what()}});
+  }
+  for (int i = 0; i < fakes.count; ++i) list.push_back({StrCat("fake:", i), fakes.memory_bytes});
+  if (list.size() > kMaxDevices) {
+    log::Warning("more devices than hearthd can tell apart; the last ones are not used",
+                 {{"devices", list.size()}, {"used", kMaxDevices}});
+    list.resize(kMaxDevices);
+  }
+  return list;
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<Device>> Devices::MakeAccelerator(const std::string& name) const {
   auto parsed = CatchTorch(StrCat("device '", name, "'"), absl::StatusCode::kInvalidArgument,
                            [&] { return at::Device(name); });
   HEARTH_ASSIGN_OR_RETURN(const at::Device device, std::move(parsed));
@@ -94,16 +150,24 @@ absl::StatusOr<std::shared_ptr<Device>> MakeAccelerator(const std::string& name)
   auto probe = CatchTorch(refusal, absl::StatusCode::kFailedPrecondition,
                           [&] { return at::empty({1}, at::TensorOptions().device(device)).device(); });
   if (!probe.ok()) return probe.status();
-  return std::make_shared<Accelerator>(*probe);
+  const std::string full_name = probe->str();
+  for (std::size_t i = 0; i < list_.size(); ++i) {
+    if (list_[i].name == full_name) return std::make_shared<Accelerator>(*probe, static_cast<DeviceNumber>(i));
+  }
+  return absl::FailedPreconditionError(StrCat("device '", name, "' was not there when hearthd was started, or is one "
+                                              "too many; start it again, or use another one"));
 }
 
-}  // namespace
-
-Devices::Devices(const Fakes& fakes) : fakes_(fakes) {
+Devices::Devices(const Fakes& fakes) : fakes_(fakes), list_(List(fakes)) {
   known_.emplace("cpu", std::make_shared<HostDevice>());
-  for (int i = 0; i < fakes.count; ++i) {
-    const std::string name = StrCat("fake:", i);
-    known_.emplace(name, std::make_shared<FakeDevice>(name, fakes.memory_bytes, fakes.bytes_per_second));
+  for (std::size_t i = 0; i < list_.size(); ++i) {
+    const std::string& name = list_[i].name;
+    if (!name.starts_with("fake:")) continue;
+    known_.emplace(name, std::make_shared<FakeDevice>(
+                             name, FakeDevice::Options{.memory_bytes = fakes.memory_bytes,
+                                                       .bytes_per_second = fakes.bytes_per_second,
+                                                       .failing_frees = fakes.failing_frees,
+                                                       .number = static_cast<DeviceNumber>(i)}));
   }
 }
 
@@ -121,14 +185,13 @@ absl::StatusOr<std::shared_ptr<Device>> Devices::Find(const std::string& name) {
   return known_.emplace(name, known_.emplace(made->name(), made).first->second).first->second;
 }
 
-std::uint64_t Devices::memory_bytes() const {
-  try {
-    if (at::accelerator::deviceCount() > 0) return at::accelerator::getMemoryInfo(0).second;
-  } catch (const std::exception& e) {
-    log::Warning("the accelerator's memory cannot be read; its budget is 0", {{"reason", e.what()}});
-    return 0;
+std::vector<std::uint64_t> Devices::LostBytes() const {
+  std::vector<std::uint64_t> lost(list_.size());
+  MutexLock lock(mu_);
+  for (std::size_t i = 0; i < list_.size(); ++i) {
+    if (const auto at = known_.find(list_[i].name); at != known_.end()) lost[i] = at->second->lost_bytes();
   }
-  return fakes_.count > 0 ? fakes_.memory_bytes : 0;
+  return lost;
 }
 
 }  // namespace hearth

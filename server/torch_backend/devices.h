@@ -5,9 +5,11 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "server/base/mutex.h"
 #include "server/base/status.h"
+#include "server/model/footprint.h"
 
 namespace hearth {
 
@@ -21,6 +23,7 @@ class Devices {
     int count = 0;
     std::uint64_t memory_bytes = 0;       // of each
     std::uint64_t bytes_per_second = 0;   // that get there; 0: as fast as memory
+    int failing_frees = 0;                // so many of the first on each
   };
   Devices() : Devices(Fakes{}) {}
   explicit Devices(const Fakes& fakes);
@@ -32,12 +35,23 @@ class Devices {
   // LibTorch, machine or configuration does not have.
   absl::StatusOr<std::shared_ptr<Device>> Find(const std::string& name) ABSL_LOCKS_EXCLUDED(mu_);
 
-  // Of the first one that is not the host, an accelerator before a test device; 0 where there is none.
-  std::uint64_t memory_bytes() const;
+  // All but the host, by number: the accelerators, then the test devices, kMaxDevices at most. Found out once, at the
+  // start: budgets are made of them.
+  struct Listed {
+    std::string name;
+    std::uint64_t memory_bytes = 0;
+  };
+  const std::vector<Listed>& list() const { return list_; }
+
+  // Of each, by number, what could not be freed.
+  std::vector<std::uint64_t> LostBytes() const ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
+  absl::StatusOr<std::shared_ptr<Device>> MakeAccelerator(const std::string& name) const;
+
   const Fakes fakes_;
-  Mutex mu_;
+  const std::vector<Listed> list_;
+  mutable Mutex mu_;
   std::map<std::string, std::shared_ptr<Device>> known_ ABSL_GUARDED_BY(mu_);
 };
 

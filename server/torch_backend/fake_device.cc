@@ -16,21 +16,28 @@ constexpr std::align_val_t kAlignment{64};
 }  // namespace
 
 struct FakeDevice::Memory {
-  explicit Memory(std::uint64_t bytes) : capacity(bytes) {}
+  Memory(const Options& options, LostBytes lost_bytes)
+      : capacity(options.memory_bytes), frees_to_fail(options.failing_frees), lost(std::move(lost_bytes)) {}
   const std::uint64_t capacity;
   std::atomic<std::uint64_t> used{0};
+  std::atomic<int> frees_to_fail;
+  const LostBytes lost;
 };
 
 namespace {
 
-// One allocation; gives its bytes back to the count.
+// One allocation; gives its bytes back to the count, or fails to. Nobody can reach them in either case.
 template <typename Memory>
 struct Block {
   Block(std::shared_ptr<Memory> m, std::size_t size)
       : memory(std::move(m)), bytes(size), data(::operator new(size, kAlignment)) {}
   ~Block() {
     ::operator delete(data, kAlignment);
-    memory->used.fetch_sub(bytes);
+    if (memory->frees_to_fail.load() > 0 && memory->frees_to_fail.fetch_sub(1) > 0) {
+      memory->lost->fetch_add(bytes);
+    } else {
+      memory->used.fetch_sub(bytes);
+    }
   }
   const std::shared_ptr<Memory> memory;
   const std::size_t bytes;
@@ -75,10 +82,10 @@ class FakeDevice::Stream final : public CopyStream {
   std::deque<Copy> pending_;
 };
 
-FakeDevice::FakeDevice(std::string name, std::uint64_t memory_bytes, std::uint64_t bytes_per_second)
-    : Device(std::move(name), at::kCPU, /*is_host=*/false),
-      bytes_per_second_(bytes_per_second),
-      memory_(std::make_shared<Memory>(memory_bytes)) {}
+FakeDevice::FakeDevice(std::string name, const Options& options)
+    : Device(std::move(name), at::kCPU, /*is_host=*/false, options.number),
+      bytes_per_second_(options.bytes_per_second),
+      memory_(std::make_shared<Memory>(options, lost())) {}
 
 FakeDevice::~FakeDevice() = default;
 

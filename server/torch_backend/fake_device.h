@@ -16,9 +16,16 @@ namespace hearth {
 // happens as late as CopyStream allows, when it is waited for: whoever changes or frees something too early finds
 // that out here, and not once in a thousand times. With `bytes_per_second` a copy also takes its time, counted from
 // the end of the one before: then filling the next piece of staging memory overlaps with it, as on real ones.
+// And it may be told to lose memory: the first frees fail, and what was to be freed stays in use.
 class FakeDevice final : public Device {
  public:
-  FakeDevice(std::string name, std::uint64_t memory_bytes, std::uint64_t bytes_per_second);
+  struct Options {
+    std::uint64_t memory_bytes = 0;
+    std::uint64_t bytes_per_second = 0;
+    int failing_frees = 0;
+    DeviceNumber number = 0;
+  };
+  FakeDevice(std::string name, const Options& options);
   ~FakeDevice() override;
 
   absl::StatusOr<at::DataPtr> Allocate(std::size_t bytes) override;

@@ -30,6 +30,7 @@ Footprint FootprintOf(const ScriptSource& source, const Device& device, std::uin
     footprint.extents = source.extents();
   } else {
     footprint.device_bytes = source.weight_bytes();
+    footprint.device = device.number();
   }
   return footprint;
 }

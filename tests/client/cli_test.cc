@@ -269,6 +269,24 @@ TEST_F(Cli, StatusShowsServerAndBudgets) {
   EXPECT_EQ(json["budgets"][0]["loading_bytes"], std::uint64_t{1} << 30);
 }
 
+TEST_F(Cli, EveryDeviceIsShownInPlaceOfTheirSum) {
+  FakeServer server({.with_devices = true});
+  const auto run = [&](const std::string& command) { return RunHearth({command, "--address", server.address()}).out; };
+  EXPECT_THAT(run("ps"), HasSubstr("3.0 GiB on cuda:1"));
+  EXPECT_THAT(run("top"), HasSubstr("cuda:0 0 of 12.0 GiB, cuda:1 0 of 12.0 GiB, mapped "));
+  EXPECT_THAT(run("status"), HasSubstr("MEMORY     USED        OF  RESIDENT  LOADING  UNLOADING     LOST\n"
+                                       "cuda:0        0  12.0 GiB         0        0          0        0\n"
+                                       "cuda:1        0  12.0 GiB         0        0          0  1.0 GiB\n"
+                                       "mapped  3.0 GiB   8.0 GiB   2.0 GiB  1.0 GiB          0        0\n"));
+  const auto status = nlohmann::json::parse(RunHearth({"status", "--json", "--address", server.address()}).out);
+  EXPECT_EQ(status["budgets"].size(), 2u) << "the sum is here for those who know no devices";
+  EXPECT_EQ(status["devices"][1]["device"], "cuda:1");
+  EXPECT_EQ(status["devices"][1]["lost_bytes"], std::uint64_t{1} << 30);
+  const auto ps = nlohmann::json::parse(RunHearth({"ps", "--json", "--address", server.address()}).out);
+  EXPECT_TRUE(ps["models"][0]["device"].is_null());
+  EXPECT_EQ(ps["models"][1]["device"], "cuda:1");
+}
+
 TEST_F(Cli, StatsShowsRequestsByModel) {
   EXPECT_EQ(Run({"stats", "echo"}).out,
             "MODEL  VERSION  SUCCEEDED  FAILED  MEAN REQUEST  MEAN INFER  HITS\n"

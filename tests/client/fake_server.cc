@@ -161,7 +161,7 @@ class FakeServer::Inference final : public inference::GRPCInferenceService::Serv
 
 class FakeServer::Cache final : public hearth::v1::Cache::Service {
  public:
-  explicit Cache(bool ready) : ready_(ready) {}
+  Cache(bool ready, bool with_devices) : ready_(ready), with_devices_(with_devices) {}
 
   Status Stat(ServerContext*, const hearth::v1::StatRequest* request,
               hearth::v1::StatResponse* response) override {
@@ -179,6 +179,7 @@ class FakeServer::Cache final : public hearth::v1::Cache::Service {
     if (request->model().empty() || request->model() == "echo") {
       AddModels(request->model().empty(), response);
     }
+    if (with_devices_) AddDevices(response);
     return Status::OK;
   }
 
@@ -279,6 +280,25 @@ class FakeServer::Cache final : public hearth::v1::Cache::Service {
     event.set_code("INVALID_ARGUMENT");
     return event;
   }
+  static void AddDevices(hearth::v1::StatResponse* response) {
+    auto* sum = response->add_budgets();
+    sum->set_dimension("device");
+    sum->set_capacity_bytes(std::uint64_t{24} << 30);
+    for (const auto& [name, lost] : {std::pair{"cuda:0", 0}, {"cuda:1", 1}}) {
+      auto* device = response->add_devices();
+      device->set_dimension("device");
+      device->set_device(name);
+      device->set_capacity_bytes(std::uint64_t{12} << 30);
+      device->set_lost_bytes(static_cast<std::uint64_t>(lost) << 30);
+    }
+    for (auto& model : *response->mutable_models()) {
+      if (model.state() != "ready") continue;
+      model.mutable_bytes()->set_device(std::uint64_t{3} << 30);
+      auto* on = model.mutable_bytes()->add_devices();
+      on->set_device("cuda:1");
+      on->set_bytes(std::uint64_t{3} << 30);
+    }
+  }
   static void AddModels(bool all, hearth::v1::StatResponse* response) {
     if (all) {
       auto* broken = response->add_models();
@@ -314,6 +334,7 @@ class FakeServer::Cache final : public hearth::v1::Cache::Service {
   }
 
   const bool ready_;
+  const bool with_devices_;
 };
 
 class FakeServer::Config final : public hearth::v1::Config::Service {
@@ -356,7 +377,7 @@ class FakeServer::Health final : public grpc::health::v1::Health::Service {
 
 FakeServer::FakeServer(Options options)
     : inference_(std::make_unique<Inference>(options)),
-      cache_(std::make_unique<Cache>(options.ready)),
+      cache_(std::make_unique<Cache>(options.ready, options.with_devices)),
       config_(std::make_unique<Config>(options.bad_config)),
       health_(std::make_unique<Health>(options.ready)) {
   grpc::EnableDefaultHealthCheckService(false);

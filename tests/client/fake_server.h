@@ -24,6 +24,7 @@ class FakeServer final {
   struct Options {
     bool ready = true;
     bool with_cache = true;        // and the other services of hearth; else as a server that is not hearthd
+    bool with_devices = false;     // two, and the cache's models are on the second
     bool bad_config = false;       // has two mistakes in its configuration
     std::string reason = {};       // of the failed model in the index
     std::string address = "127.0.0.1:0";

@@ -27,10 +27,11 @@ TEST(ConfigDiff, SaysWhatWasWhatIsAndWhatHasToWait) {
   ServerConfig running, next;
   next.grpc.port = 9001;
   next.models.push_back({.name = "vad", .pin = true});
+  next.cache.budget.device.named = {{"cuda:1", BytesOrPercent::Percent(60)}};
   next.cache.budget.host = BytesOrPercent::Bytes(std::uint64_t{4} << 30);
   EXPECT_THAT(Lines(DiffConfigs(running, next)),
               ElementsAre("models: [] -> [{name: vad, required: true, pin: true}]",
-                          "cache.budget.host: 50% -> 4GiB", "grpc.port: 8001 -> 9001 (restart)"));
+                          "cache.budget.device: 90% -> {\"cuda:1\": 60%}", "cache.budget.host: 50% -> 4GiB", "grpc.port: 8001 -> 9001 (restart)"));
 }
 
 TEST(ConfigDiff, WhatWasTakenOverDiffersNoMoreAndWhatNeedsARestartIsNamedEveryTime) {
@@ -46,7 +47,7 @@ TEST(ConfigDiff, KnowsWhichKeysAreAppliedToARunningServer) {
   ServerConfig next;
   next.config.watch = true;
   next.repository.poll = std::chrono::seconds(15);
-  next.cache.budget = {BytesOrPercent::Percent(1), BytesOrPercent::Percent(1), BytesOrPercent::Percent(1)};
+  next.cache.budget = {{BytesOrPercent::Percent(1)}, BytesOrPercent::Percent(1), BytesOrPercent::Percent(1)};
   next.cache.mapped_window = BytesOrPercent::Percent(1);
   next.cache.eviction = ServerConfig::Cache::Eviction::kLru;
   next.cache.demand_half_life = std::chrono::hours(2);

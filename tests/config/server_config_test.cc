@@ -60,7 +60,7 @@ cache:
   load_timeout: 3m
   refuse_hopeless: false
 loading: {threads: 3, background_threads: 2, populate: false}
-devices: {fake: {count: 2, memory: 6MiB, copy_rate: 1KiB}}
+devices: {fake: {count: 2, memory: 6MiB, copy_rate: 1KiB, failing_frees: 3}}
 compute: {threads: 5, intra_op_threads: 2}
 grpc:
   host: "[::1]"
@@ -112,7 +112,7 @@ TEST(ServerConfig, ReadsEveryKey) {
   EXPECT_EQ(config->models[1].version, 3);
   EXPECT_FALSE(config->models[1].required);
   EXPECT_TRUE(config->models[1].pin);
-  EXPECT_EQ(config->cache.budget.device, BytesOrPercent::Bytes(1 << 30));
+  EXPECT_EQ(config->cache.budget.device, DeviceSizes{BytesOrPercent::Bytes(1 << 30)});
   EXPECT_EQ(config->cache.budget.host, BytesOrPercent::Percent(33.3));
   EXPECT_EQ(config->cache.budget.mapped, BytesOrPercent::Bytes(1234567));
   EXPECT_EQ(config->cache.mapped_window.bytes, std::uint64_t{3} << 20);
@@ -133,6 +133,7 @@ TEST(ServerConfig, ReadsEveryKey) {
   EXPECT_EQ(config->devices.fake.count, 2);
   EXPECT_EQ(config->devices.fake.memory, std::uint64_t{6} << 20);
   EXPECT_EQ(config->devices.fake.copy_rate, 1024u);
+  EXPECT_EQ(config->devices.fake.failing_frees, 3);
   EXPECT_EQ(config->compute.threads, 5);
   EXPECT_EQ(config->compute.intra_op_threads, 2);
   EXPECT_EQ(config->grpc.host, "[::1]");
@@ -170,6 +171,31 @@ TEST(ServerConfig, IsPrintedAsYamlThatReadsBackTheSame) {
     EXPECT_EQ(PrintServerConfig(*again), printed);
     EXPECT_THAT(ChangedKeys(*config, *again), IsEmpty());
   }
+}
+
+TEST(ServerConfig, DevicesMayHaveBudgetsOfTheirOwn) {
+  for (const char* text : {"cache: {budget: {device: {fake:0: 4GiB, \"cuda:1\": 60%}}}\n",
+                           "cache:\n  budget:\n    device:\n      fake:0: 4GiB\n      cuda:1: 60%\n"}) {
+    const auto config = Parse(text);
+    ASSERT_TRUE(config.ok()) << config.status();
+    const DeviceSizes& sizes = config->cache.budget.device;
+    EXPECT_EQ(sizes.Of("fake:0", 100), std::uint64_t{4} << 30);
+    EXPECT_EQ(sizes.Of("cuda:1", 1000), 600u) << "of that device's own memory";
+    EXPECT_EQ(sizes.Of("cuda:2", 1000), 900u) << "what is not named has the default";
+    const auto again = Parse(PrintServerConfig(*config));
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_EQ(again->cache.budget.device, sizes);
+  }
+  const auto set = Parse("", {{"cache.budget.device", "{fake:1: 1GiB}", "--set cache.budget.device"}});
+  ASSERT_TRUE(set.ok()) << set.status();
+  EXPECT_EQ(set->cache.budget.device.Of("fake:1", 1), std::uint64_t{1} << 30);
+}
+
+TEST(ServerConfig, ADevicesBudgetHasToBeASize) {
+  EXPECT_THAT(Mistakes("cache: {budget: {device: {fake:0: lots}}}\n"),
+              HasSubstr("'cache.budget.device.fake:0': 'lots' is not a size"));
+  EXPECT_THAT(Mistakes("cache: {budget: {device: {fake:0: 1GiB, fake:0: 2GiB}}}\n"), HasSubstr("fake:0"));
+  EXPECT_THAT(Mistakes("cache: {budget: {device: [1GiB]}}\n"), HasSubstr("cache.budget.device"));
 }
 
 TEST(ServerConfig, ReportsMistakesOfEverySourceAtOnce) {

@@ -7,12 +7,14 @@ import pytest
 import torch
 
 import aoti_nets
+import hearthd
 import models
 import test_aoti
 import test_formats
 from test_aoti import folder, one_thread, package  # noqa: F401  (fixtures)
 from test_models import ask
 from test_protocol import FLOATS, floats, refusal, request, take_turns
+from test_reload import reload, resident, wait_until, write
 
 MIB = 1 << 20
 FAKE = {"devices": {"fake": {"count": 2, "memory": "64MiB"}}}
@@ -99,6 +101,126 @@ def test_models_beyond_the_devices_budget_take_turns_and_hurt_no_answer(start, t
     assert not failures, failures[:5]
     assert 0 < most[0] <= budget
     assert server.metric("hearth_evictions_total", reason="capacity") > 0
+
+
+def budgets(fake0, fake1):
+    return {"cache": {"budget": {"device": {"fake:0": fake0, "fake:1": fake1}}}}
+
+
+def affines(root, **places):
+    """Models of 8 MiB: name=device."""
+    for factor, (name, device) in enumerate(places.items()):
+        file = models.write_model(root, name, models.Affine(float(factor), size=MIB))
+        on(f"fake:{device}", file.parents[1])
+
+
+ONES = np.ones((1, MIB), np.float32)
+
+
+def test_an_eviction_on_one_device_leaves_the_other_alone(start, tmp_path):
+    root = tmp_path / "models"
+    affines(root, other=1, a=0, b=0)
+    server = start(root, config={**FAKE, **budgets("12MiB", "9MiB")})
+    for factor, name in enumerate(("other", "a", "b")):
+        assert ask(server, name, ONES)[0, -1] == factor
+    assert resident(server) == {"b", "other"}, "the coldest is on the other device, and stays"
+    for device, budget in (("fake:0", 12 * MIB), ("fake:1", 9 * MIB)):
+        assert server.metric("hearth_budget_bytes", dimension="device", device=device) == budget
+        assert 8 * MIB <= server.metric("hearth_resident_bytes", dimension="device", device=device) <= budget
+
+    rows = {row["name"]: row for row in json.loads(server.cli("ps", "--json").stdout)["models"]}
+    assert rows["b"]["device"] == "fake:0" and rows["other"]["device"] == "fake:1"
+    assert rows["other"]["bytes"]["device"] == 8 * MIB
+    assert "8.0 MiB on fake:1" in server.cli("ps").stdout
+    assert "fake:0 8.0 MiB of 12.0 MiB, fake:1 8.0 MiB of 9.0 MiB, host " in server.cli("top").stdout
+    status = json.loads(server.cli("status", "--json").stdout)
+    assert [(row["device"], row["capacity_bytes"], row["used_bytes"]) for row in status["devices"]] == [
+        ("fake:0", 12 * MIB, 8 * MIB), ("fake:1", 9 * MIB, 8 * MIB)]
+    total = next(row for row in status["budgets"] if row["dimension"] == "device")
+    assert total["capacity_bytes"] == 21 * MIB and total["used_bytes"] == 16 * MIB
+    assert "fake:1" in server.cli("status").stdout
+
+    why = json.loads(server.cli("why", "a", "--json").stdout)
+    assert "8.00 MiB of fake:0" in why["sentence"], why["sentence"]
+    assert why["last_eviction"]["bytes"]["devices"] == {"fake:0": 8 * MIB}
+    ask(server, "a", ONES)
+    plan = {memory["device"]: memory for memory in json.loads(server.cli("plan", "--json").stdout)["memory"]}
+    assert plan["fake:0"]["points"] and not plan["fake:1"]["points"] and not plan[None]["points"]
+
+
+def test_models_on_two_devices_take_turns_and_each_budget_holds(start, tmp_path):
+    """Four models of 8 MiB on each device, of which one, and two, fit."""
+    root = tmp_path / "models"
+    affines(root, **{f"m{i}": i % 2 for i in range(8)})
+    limits = {"fake:0": 12 * MIB, "fake:1": 20 * MIB}
+    server = start(root, config={**FAKE, **budgets("12MiB", "20MiB")})
+    most = dict.fromkeys(limits, 0)
+
+    def look():
+        samples = server.metrics()
+        for device in limits:
+            used = sum(value for (name, labels), value in samples.items() if ("device", device) in labels and
+                       name in ("hearth_resident_bytes", "hearth_loading_bytes", "hearth_unloading_bytes"))
+            most[device] = max(most[device], used)
+
+    failures = take_turns(server, 8, MIB, steps=16, after_each=look)
+    assert not failures, failures[:5]
+    for device, limit in limits.items():
+        assert 0 < most[device] <= limit
+
+
+def test_a_refusal_names_the_device_that_is_short(start, tmp_path):
+    root = tmp_path / "models"
+    affines(root, large=1)
+    server = start(root, config={**FAKE, **budgets("12MiB", "7MiB")})
+    code, text = refusal(server, request("large", floats(values=ONES)))
+    assert code == "FAILED_PRECONDITION", text
+    assert "8.00 MiB of fake:1 memory, and 7.00 MiB of the 7.00 MiB of cache.budget.device are left" in text, text
+
+
+def test_a_budget_of_a_device_that_there_is_not_is_a_mistake_of_the_configuration(start, tmp_path):
+    root = tmp_path / "models"
+    affines(root, net=0)
+    server = hearthd.Hearthd(root, tmp_path, config={**FAKE, "cache": {"budget": {"device": {"fake:2": "1MiB"}}}})
+    server.spawn()
+    assert server.wait() == 1
+    assert "there is no device 'fake:2'; there are 'fake:0', 'fake:1'" in server.log().replace('\\"', "'"), server.log()
+
+
+def test_a_reload_that_makes_one_devices_budget_smaller_evicts_there(start, tmp_path):
+    root = tmp_path / "models"
+    affines(root, a=0, b=1)
+    server = start(root, config=FAKE)
+    for name in ("a", "b"):
+        ask(server, name, ONES)
+    changed = reload(server, **budgets("32MiB", "7MiB"))
+    assert changed == {"cache.budget.device": ("90%", '{"fake:0": 32MiB, "fake:1": 7MiB}', False)}
+    wait_until(lambda: resident(server) == {"a"})
+    assert server.metric("hearth_budget_bytes", device="fake:1") == 7 * MIB
+    write(server, {"cache": {"budget": {"device": {"fake:7": "1MiB"}}}})
+    refused = server.cli("reload", check=False)
+    assert refused.returncode == 1 and "there is no device 'fake:7'" in refused.stderr, refused.stderr
+    assert server.metric("hearth_budget_bytes", device="fake:1") == 7 * MIB
+
+
+def test_memory_that_a_device_does_not_free_leaves_its_budget(start, tmp_path):
+    root = tmp_path / "models"
+    affines(root, a=0, b=0, c=1)
+    config = {"devices": {"fake": {"count": 2, "memory": "64MiB", "failing_frees": 1}}}
+    server = start(root, config={**config, **budgets("20MiB", "20MiB")})
+    for name in ("a", "c"):
+        ask(server, name, ONES)
+    server.cli("evict", "a")
+    server.wait_for("memory could not be freed; the budget is smaller by as much until hearthd is started again")
+    lost = server.metric("hearth_budget_lost_bytes", device="fake:0")
+    assert 0 < lost <= 8 * MIB
+    assert server.metric("hearth_budget_bytes", device="fake:0") == 20 * MIB - lost
+    assert server.metric("hearth_budget_bytes", device="fake:1") == 20 * MIB
+    assert server.metric("hearth_resident_bytes", device="fake:0") == 0
+    assert "LOST" in server.cli("status").stdout
+    for factor, name in enumerate(("a", "b", "c")):
+        assert ask(server, name, ONES)[0, -1] == factor
+    assert server.metric("hearth_resident_bytes", device="fake:0") <= 20 * MIB - lost
 
 
 @pytest.mark.parametrize("device, code, words", [

@@ -194,6 +194,11 @@ TEST(DescribeEvent, AnEvictionSaysForWhomHowMuchAndWhy) {
   EXPECT_THAT(Describe(event), HasSubstr("; number 2 of 5 candidates by score, not asked for lately; "));
 }
 
+TEST(DescribeEvent, NamesTheDevice) {
+  const CacheEvent event{.kind = kLoading, .bytes = {.device_bytes = {0, 7 << 20}, .host_bytes = 5 << 20}};
+  EXPECT_EQ(Describe(event, {"fake:0", "fake:1"}), "with 7.00 MiB of fake:1 and 5.00 MiB of host memory reserved");
+}
+
 TEST(DescribeEvent, EveryKindAndEveryReasonHasWords) {
   EXPECT_EQ(Describe(CacheEvent{.kind = kQueued, .request = true}), "for a request");
   EXPECT_EQ(Describe(CacheEvent{.kind = kQueued}), "ahead of requests");

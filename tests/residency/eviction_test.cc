@@ -40,9 +40,10 @@ class Eviction : public testing::Test {
     for (int round = 0; round < 500; ++round) {
       candidates_.clear();
       settled_ = Ledger();
-      const Bytes capacity{0, 100, 100};
+      const Bytes capacity{{50, 40}, 100, 100};
       for (int i = 0; i < 12; ++i) {
-        Footprint f{0, random() % 30, {}};
+        Footprint f{random() % 15, random() % 30, {}};
+        f.device = random() % 2;
         f.extents.push_back({FileId{1, random() % 4, 0, 0}, random() % 20, random() % 30});
         Ledger with = settled_;
         with.Add(f, HoldPhase::kResident);
@@ -54,7 +55,8 @@ class Eviction : public testing::Test {
           tell(candidates_.back(), random);
         }
       }
-      const Footprint need{0, random() % 100, {{FileId{1, 9, 0, 0}, 0, random() % 100}}};
+      Footprint need{random() % 40, random() % 100, {{FileId{1, 9, 0, 0}, 0, random() % 100}}};
+      need.device = random() % 2;
       ASSERT_NO_FATAL_FAILURE(ExpectEnoughAndNoMore(need, capacity));
     }
   }

@@ -86,12 +86,12 @@ TEST(Ledger, AWindowOnNothingIsNothing) {
 }
 
 TEST(Ledger, NamesTheDimensionThatIsShort) {
-  EXPECT_EQ(Shortage({1, 2, 3}, {}, {1, 2, 3}), std::nullopt);
-  EXPECT_THAT(*Shortage({0, 0, 4096}, {0, 0, 1024}, {0, 0, 2048}),
+  EXPECT_EQ(Shortage({1, 2, 3}, {}, {1, 2, 3}, {}), std::nullopt);
+  EXPECT_THAT(*Shortage({0, 0, 4096}, {0, 0, 1024}, {0, 0, 2048}, {}),
               testing::HasSubstr("4.00 KiB of mapped memory, and 1.00 KiB of the 2.00 KiB of "
                                  "cache.budget.mapped"));
-  EXPECT_THAT(*Shortage({1, 0, 0}, {}, {}), testing::HasSubstr("cache.budget.device"));
-  EXPECT_THAT(*Shortage({0, 1, 0}, {}, {}), testing::HasSubstr("cache.budget.host"));
+  EXPECT_THAT(*Shortage({1, 0, 0}, {}, {}, {}), testing::HasSubstr("cache.budget.device"));
+  EXPECT_THAT(*Shortage({0, 1, 0}, {}, {}, {}), testing::HasSubstr("cache.budget.host"));
 }
 
 // Counts holders byte by byte.

@@ -78,7 +78,9 @@ class ManagerTest : public testing::Test {
               .clock = clock_,
               .metrics = metrics_,
               .eviction = policy_,
-              .background_executor = &background_},
+              .background_executor = &background_,
+              .devices = devices_,
+              .lost_bytes = [this] { return lost_; }},
           options_);
     }
     return *manager_;
@@ -86,6 +88,9 @@ class ManagerTest : public testing::Test {
 
   static ModelId Id(const std::string& model) { return {model, 1}; }
   static Footprint Host(std::uint64_t bytes) { return {0, bytes, {}}; }
+  static Footprint On(DeviceNumber device, std::uint64_t bytes, std::uint64_t host = 0) {
+    return {.device_bytes = bytes, .host_bytes = host, .device = device};
+  }
 
   // A model that holds `host` bytes.
   fakes::FakeLoader::Script Sized(std::uint64_t host) {
@@ -147,6 +152,8 @@ class ManagerTest : public testing::Test {
   ModelManager::Options options_;
   const LruPolicy lru_;
   const EvictionPolicy* policy_ = &lru_;  // who goes can be told from the order of calls
+  DeviceNames devices_;
+  Bytes lost_;  // what frees have failed to give back
   absl::Status spec_error_;
   ModelOptions spec_options_;  // of every model
   fakes::ManualClock clock_;

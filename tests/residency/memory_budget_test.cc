@@ -166,6 +166,44 @@ TEST(MemoryBudget, ACapacityThatGrowsIsThereAtOnce) {
   EXPECT_TRUE(budget.TryReserve(Host(20)));
 }
 
+TEST(MemoryBudget, ADevicesRoomIsForItsOwnModels) {
+  MemoryBudget budget({{100, 10}, 0, 0});
+  const Reservation a = Resident(budget, {.device_bytes = 10, .device = 1});
+  EXPECT_FALSE(budget.TryReserve({.device_bytes = 1, .device = 1}));
+  EXPECT_FALSE(budget.TryReserve({.device_bytes = 1, .device = 2})) << "there is no such device";
+  EXPECT_TRUE(budget.TryReserve({.device_bytes = 100, .device = 0}));
+}
+
+TEST(MemoryBudget, TooMuchOnOneDeviceVoidsNoPromiseOnAnother) {
+  MemoryBudget budget({{100, 100}, 0, 0});
+  const Reservation other = Resident(budget, {.device_bytes = 100, .device = 1});
+  Reservation victim = Resident(budget, {.device_bytes = 100, .device = 0});
+  budget.SetCapacity({{100, 50}, 0, 0});
+  Reservation* const victims[] = {&victim};
+  std::optional<Claim> claim = budget.TryClaim({.device_bytes = 60, .device = 0}, victims);
+  ASSERT_TRUE(claim);
+  EXPECT_FALSE(budget.TryClaim({.device_bytes = 1, .device = 1}, {}));
+  victim.Release();
+  EXPECT_TRUE(claim->TryTake());
+}
+
+TEST(MemoryBudget, WhatIsLostLeavesTheCapacityOnceAndForGood) {
+  MemoryBudget budget({{100, 100}, 50, 0});
+  Reservation a = Resident(budget, {.device_bytes = 60, .device = 1});
+  a.BeginUnloading();
+  budget.SetLost({{0, 60}, 0, 0});
+  EXPECT_EQ(budget.capacity(), (Bytes{{100, 40}, 50, 0}));
+  EXPECT_EQ(budget.usage().ceiling.device_bytes[1], 60u) << "it is still held";
+  EXPECT_FALSE(budget.TryReserve({.device_bytes = 1, .device = 1}));
+  a.Release();
+  EXPECT_FALSE(budget.TryReserve({.device_bytes = 41, .device = 1})) << "the other 60 have not come back";
+  EXPECT_TRUE(budget.TryReserve({.device_bytes = 40, .device = 1}));
+  budget.SetLost({{0, 60}, 0, 0});
+  EXPECT_EQ(budget.capacity().device_bytes[1], 40u);
+  budget.SetCapacity({{100, 200}, 50, 0});
+  EXPECT_EQ(budget.capacity().device_bytes[1], 140u);
+}
+
 // Random operations; after each, used <= capacity and settled <= capacity, and at the end every
 // claim can be taken.
 TEST(MemoryBudget, KeepsItsLimitAndEveryPromiseUnderRandomOperations) {
@@ -173,12 +211,13 @@ TEST(MemoryBudget, KeepsItsLimitAndEveryPromiseUnderRandomOperations) {
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
   const auto pick = [&](std::uint64_t n) { return random() % n; };
-  const MemoryBudget::Capacity capacity{50, 100, 100};
+  const MemoryBudget::Capacity capacity{{50, 30}, 100, 100};
   MemoryBudget budget(capacity);
   std::vector<Reservation> held;
   std::vector<Claim> claims;
   const auto any = [&] {
     Footprint f{pick(3) == 0 ? pick(30) : 0, pick(60), {}};
+    f.device = static_cast<DeviceNumber>(pick(2));
     for (std::uint64_t n = pick(3); n > 0; --n) {
       f.extents.push_back({FileId{1, pick(3), 0, 0}, 10 * pick(4), 10 * pick(6)});
     }

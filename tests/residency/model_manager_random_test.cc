@@ -326,10 +326,11 @@ TEST_F(RandomTest, TheManagerDoesWhatTheReferenceDoes) {
 }
 
 // Tasks run one by one between the operations, loads call back into the manager, the n-th load and
-// the n-th estimate fail: whatever happens, the table and the ledger agree, and everybody is
+// the n-th estimate fail, memory is lost on the way: whatever happens, the table and the ledger agree, and everybody is
 // answered once.
 TEST_F(RandomTest, TheInvariantsHoldInEveryInterleaving) {
   options_.idle_unload = milliseconds(20);
+  options_.capacity.device_bytes = {60, 30, 45};
   SCOPED_TRACE(testing::Message() << "seed " << seed_);
   std::vector<Cold> colds;
   std::vector<Answer<LoadReport>> loads;
@@ -368,6 +369,7 @@ TEST_F(RandomTest, TheInvariantsHoldInEveryInterleaving) {
       case 8:
         if (pick(5) == 0) {
           options_.capacity.host_bytes = kCapacity / 2 + pick(kCapacity);
+          options_.capacity.device_bytes.Set(static_cast<DeviceNumber>(pick(3)), 20 + pick(60));
           manager().Reconfigure(options_, policy_);
         }
         break;
@@ -380,7 +382,12 @@ TEST_F(RandomTest, TheInvariantsHoldInEveryInterleaving) {
   };
   for (int m = 0; m < kModels; ++m) {
     auto script = Sized(kSizes[static_cast<std::size_t>(m)]);
-    if (m % 2 == 0) script.peak = Host(kSizes[static_cast<std::size_t>(m)] + 10);
+    script.model.footprint.device = static_cast<DeviceNumber>(m % 3);
+    script.model.footprint.device_bytes = m % 4 == 3 ? 0 : 5 + 3 * static_cast<std::uint64_t>(m);
+    if (m % 2 == 0) {
+      script.peak = script.model.footprint;
+      script.peak->host_bytes += 10;
+    }
     const auto meddle = [&] {
       if (std::exchange(nested, true)) return;
       if (pick(2) == 0) act();
@@ -389,7 +396,10 @@ TEST_F(RandomTest, TheInvariantsHoldInEveryInterleaving) {
       nested = false;
     };
     script.on_load = [meddle](auto&, auto) { meddle(); };
-    script.model.on_destroy = meddle;
+    script.model.on_destroy = [this, meddle, footprint = script.model.footprint] {
+      if (pick(100) == 0) lost_ += SumOf({.device_bytes = footprint.device_bytes / 8, .host_bytes = 1, .device = footprint.device});
+      meddle();
+    };
     loader_.Set(Name(m), std::move(script));
   }
   for (int step = 0; step < 20000; ++step) {

@@ -29,8 +29,10 @@ class StressTest : public testing::Test {
     for (int m = 0; m < kModels; ++m) {
       fakes::FakeLoader::Script script;
       const FileId file{1, static_cast<std::uint64_t>(m / 2), 0, 0};  // two models share one
-      script.model.footprint = {0, 20, {{file, 0, 30}}};
-      script.peak = Footprint{0, 25, script.model.footprint.extents};
+      script.model.footprint = {10, 20, {{file, 0, 30}}, 0, static_cast<DeviceNumber>(m % 2)};
+      script.peak = script.model.footprint;
+      script.peak->host_bytes = 25;
+      if (m == 0) script.model.on_destroy = [this] { lost_ += ++destroyed_ % 64 == 0 ? 1 : 0; };
       loader_.Set(Name(m), std::move(script));
     }
   }
@@ -44,9 +46,12 @@ class StressTest : public testing::Test {
             .timer = timer_,
             .clock = clock_,
             .metrics = metrics_,
-            .background_executor = &background_};
+            .background_executor = &background_,
+            .devices = {"fake:0", "fake:1"},
+            .lost_bytes = [this] { return Bytes{{lost_.load()}, 0, 0}; }};
   }
 
+  std::atomic<std::uint64_t> lost_ = 0, destroyed_ = 0;
   fakes::FakeLoader loader_;
   SteadyClock clock_;
   Metrics metrics_{{}};
@@ -58,7 +63,7 @@ class StressTest : public testing::Test {
 TEST_F(StressTest, EveryRequestIsAnsweredOnceAndEveryHandleIsGood) {
   const unsigned seed = std::random_device{}();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  ModelManager manager(deps(), {.capacity = {0, 90, 90},
+  ModelManager manager(deps(), {.capacity = {{1000, 25}, 90, 90},
                                 .failure_backoff = milliseconds(1),
                                 .max_failure_backoff = milliseconds(2),
                                 .idle_unload = milliseconds(1)});
@@ -100,7 +105,7 @@ TEST_F(StressTest, EveryRequestIsAnsweredOnceAndEveryHandleIsGood) {
             manager.Samples();
             break;
           case 8:
-            manager.Reconfigure({.capacity = {0, 40 + random() % 80, 60 + random() % 60},
+            manager.Reconfigure({.capacity = {{1000, 25}, 40 + random() % 80, 60 + random() % 60},
                                  .failure_backoff = milliseconds(1),
                                  .max_failure_backoff = milliseconds(2)},
                                 nullptr);
@@ -147,7 +152,7 @@ TEST_F(StressTest, EveryRequestIsAnsweredOnceAndEveryHandleIsGood) {
 }
 
 TEST_F(StressTest, ManyThreadsForOneColdModelLoadItOnce) {
-  ModelManager manager(deps(), {.capacity = {0, 90, 90}});
+  ModelManager manager(deps(), {.capacity = {{1000, 25}, 90, 90}});
   std::latch start(kThreads);
   std::latch done(kThreads * 13);
   std::atomic<int> hold = 0;
@@ -186,7 +191,7 @@ TEST_F(StressTest, AHitNeverWaitsForALoadOrAnEvictionOfAnother) {
     destroyed.wait();
   };
   loader_.Set("heavy", heavy);
-  ModelManager manager(deps(), {.capacity = {0, 200, 90}});
+  ModelManager manager(deps(), {.capacity = {{1000, 25}, 200, 90}});
   std::latch resident(2);
   manager.Load({"m0", 1}, {}, kNoDeadline, [&](auto) { resident.count_down(); });
   manager.Load({"heavy", 1}, {}, kNoDeadline, [&](auto) { resident.count_down(); });

@@ -90,6 +90,30 @@ TEST_F(DeviceTest, WeightsAreOnTheDeviceAndNowhereElse) {
   EXPECT_EQ(Used(), 0u);
 }
 
+TEST_F(DeviceTest, AFootprintSaysWhichDeviceItIsOn) {
+  Linear(8, 8, 1).save((dir_ / "model.pt").string());
+  for (const char* name : {"fake:0", "fake:1"}) {
+    const DeviceNumber number = (*devices_->Find(name))->number();
+    EXPECT_EQ(devices_->list().at(number).name, name);
+    EXPECT_EQ(devices_->list().at(number).memory_bytes, std::uint64_t{16} << 20);
+    EXPECT_EQ(loader_->Estimate(Spec(dir_ / "model.pt", name))->peak.device, number);
+    EXPECT_EQ(Load(Spec(dir_ / "model.pt", name))->footprint().device, number);
+  }
+}
+
+TEST(Devices, CountWhatTheyCouldNotFreeEachByItself) {
+  Devices devices({.count = 2, .memory_bytes = 1000, .failing_frees = 1});
+  const std::shared_ptr<Device> second = *devices.Find("fake:1");
+  { const auto memory = *second->Allocate(600); }
+  std::vector<std::uint64_t> lost(devices.list().size());
+  lost.at(second->number()) = 600;
+  EXPECT_EQ(devices.LostBytes(), lost);
+  EXPECT_EQ(second->Allocate(500).status().code(), absl::StatusCode::kResourceExhausted) << "it is gone";
+  { const auto memory = *second->Allocate(400); }
+  EXPECT_TRUE(second->Allocate(400).ok()) << "the next free is a good one";
+  EXPECT_EQ(devices.LostBytes(), lost);
+}
+
 TEST_F(DeviceTest, TiedWeightsAndViewsAreOneStorageThere) {
   torch::jit::Module module = Define("Tied");
   const at::Tensor base = at::randn({64, 64});

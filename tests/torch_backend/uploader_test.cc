@@ -31,7 +31,7 @@ bool Holds(const at::DataPtr& memory, const std::vector<std::byte>& bytes) {
 }
 
 TEST(Uploader, BringsEveryByteToItsPlace) {
-  FakeDevice device("fake:0", kRoomy, 0);
+  FakeDevice device("fake:0", {.memory_bytes = kRoomy});
   Uploader uploader(device, {});
   std::vector<std::vector<std::byte>> sources;
   std::vector<std::shared_ptr<const at::DataPtr>> uploaded;
@@ -47,7 +47,7 @@ TEST(Uploader, BringsEveryByteToItsPlace) {
 }
 
 TEST(Uploader, NeedsItsSourceNoLongerThanUploadTakes) {
-  FakeDevice device("fake:0", kRoomy, 0);
+  FakeDevice device("fake:0", {.memory_bytes = kRoomy});
   Uploader uploader(device, {});
   const std::vector<std::byte> expected = Bytes(2 * kPiece);
   std::vector<std::byte> source = expected;
@@ -60,7 +60,7 @@ TEST(Uploader, NeedsItsSourceNoLongerThanUploadTakes) {
 // Notes what it is asked for, and copies at once.
 class NotingDevice final : public Device {
  public:
-  NotingDevice() : Device("noting", at::kCPU, /*is_host=*/false) {}
+  NotingDevice() : Device("noting", at::kCPU, /*is_host=*/false, 0) {}
   absl::StatusOr<at::DataPtr> Allocate(std::size_t bytes) override {
     return c10::GetAllocator(c10::DeviceType::CPU)->allocate(bytes);
   }
@@ -115,7 +115,7 @@ TEST(Uploader, SmallTensorsTakeNoMoreStagingThanTheyNeed) {
 }
 
 TEST(Uploader, RefusesWhatTheDeviceHasNoMemoryFor) {
-  FakeDevice device("fake:3", 1000, 0);
+  FakeDevice device("fake:3", {.memory_bytes = 1000});
   Uploader uploader(device, {});
   const auto first = uploader.Upload(Bytes(600));
   ASSERT_TRUE(first.ok());
@@ -127,7 +127,7 @@ TEST(Uploader, RefusesWhatTheDeviceHasNoMemoryFor) {
 }
 
 TEST(Uploader, StopsBetweenPieces) {
-  FakeDevice device("fake:0", kRoomy, 0);
+  FakeDevice device("fake:0", {.memory_bytes = kRoomy});
   std::stop_source stop;
   stop.request_stop();
   Uploader uploader(device, stop.get_token());
@@ -135,7 +135,7 @@ TEST(Uploader, StopsBetweenPieces) {
 }
 
 TEST(Uploader, WhatIsAbandonedOnItsWayGoesBackToTheDevice) {
-  FakeDevice device("fake:0", kRoomy, 0);
+  FakeDevice device("fake:0", {.memory_bytes = kRoomy});
   {
     Uploader uploader(device, {});
     ASSERT_TRUE(uploader.Upload(Bytes(3 * kPiece)).ok());  // dropped while three copies have still to happen
@@ -145,7 +145,7 @@ TEST(Uploader, WhatIsAbandonedOnItsWayGoesBackToTheDevice) {
 }
 
 TEST(Uploader, SharedMemoryIsFreedWithTheLastThatUsesIt) {
-  FakeDevice device("fake:0", kRoomy, 0);
+  FakeDevice device("fake:0", {.memory_bytes = kRoomy});
   at::DataPtr first, second;
   {
     Uploader uploader(device, {});
