@@ -160,7 +160,8 @@ ModelStat ToStat(const hearth::v1::Model& from) {
     }
   }
   model.load = {from.load().weight_bytes(), from.load().copied_bytes(), from.load().mapped_bytes(),
-                from.load().cached_bytes(), from.load().kept_program(), from.load().shared_bytes()};
+                from.load().cached_bytes(), from.load().kept_program(), from.load().shared_bytes(),
+                from.load().from()};
   model.requests_succeeded = from.requests_succeeded();
   model.requests_failed = from.requests_failed();
   model.mean_request_seconds = from.mean_request_seconds();
@@ -192,6 +193,7 @@ CacheEventStat ToStat(const hearth::v1::Event& from) {
   event.bytes = ToStat(from.bytes());
   event.load_seconds = from.load_seconds();
   event.waiters = from.waiters();
+  event.tier = from.tier();
   event.error = from.error();
   event.code = from.code();
   event.reason = from.reason();

@@ -123,13 +123,14 @@ struct LoadStat {
   std::uint64_t cached_bytes = 0;  // of those, in the page cache when the load began
   bool kept_program = false;       // an earlier load had parsed the program
   std::uint64_t shared_bytes = 0;  // of the mapped bytes, mapped already by other models
+  std::string from = {};           // where the load found the model: cold, mapped, host; empty: nobody says
 };
 
-// A model that is loaded, loading, unloading or failed.
+// A model that is loaded, loading, unloading or failed, or what is left of one that made room on its device.
 struct ModelStat {
   std::string name;
   std::int64_t version = 0;
-  std::string state;         // queued, loading, ready, draining, unloading, failed
+  std::string state;         // queued, loading, ready, draining, unloading, failed; or what is left of it: mapped, host
   std::int64_t in_use = 0;   // requests that hold it right now
   bool pinned = false;       // never evicted
   std::uint64_t device_bytes = 0, host_bytes = 0, mapped_bytes = 0;
@@ -172,11 +173,12 @@ struct CacheEventStat {
   double age_seconds = 0;  // when it was sent
   std::string model;
   std::int64_t version = 0;
-  std::string kind;  // queued, loading, ready, failed, evicted, unloaded, refused
+  std::string kind;  // queued, loading, ready, failed, evicted, unloaded, refused, fell
   std::string text;  // what follows the kind in a sentence
   BytesStat bytes;
   double load_seconds = 0;
   std::uint64_t waiters = 0;
+  std::string tier;  // ready: where the load found it. fell: where it is now
   std::string error, code;
   std::string reason;
   double resident_seconds = 0, idle_seconds = 0, away_seconds = 0;

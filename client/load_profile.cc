@@ -90,6 +90,8 @@ std::string WeightsLine(const LoadStat& load) {
                 " of what is mapped was in the page cache");
   }
   if (load.shared_bytes > 0) line += Cat("; ", FormatBytes(load.shared_bytes), " shared with other models");
+  if (load.from == "mapped") line += "; its files were open from an earlier load";
+  if (load.from == "host") line += "; its files were open and in memory from an earlier load";
   if (load.kept_program) line += "; the program was kept from an earlier load";
   return line;
 }
@@ -136,16 +138,18 @@ std::string RenderWaterfall(const LoadProfile& profile, bool colors) {
 Json ToJson(const LoadProfile& profile) {
   Json phases = Json::array();
   for (const PhaseStat& phase : profile.phases) phases.push_back(PhaseJson(phase));
-  return {{"model", profile.model},
-          {"total_ms", profile.total_milliseconds()},
-          {"weight_bytes", profile.load.weight_bytes},
-          {"copied_bytes", profile.load.copied_bytes},
-          {"mapped_bytes", profile.load.mapped_bytes},
-          {"cached_bytes", profile.load.cached_bytes},
-          {"shared_bytes", profile.load.shared_bytes},
-          {"kept_program", profile.load.kept_program},
-          {"bottleneck", Bottleneck(profile)},
-          {"phases", std::move(phases)}};
+  Json json = {{"model", profile.model},
+               {"total_ms", profile.total_milliseconds()},
+               {"weight_bytes", profile.load.weight_bytes},
+               {"copied_bytes", profile.load.copied_bytes},
+               {"mapped_bytes", profile.load.mapped_bytes},
+               {"cached_bytes", profile.load.cached_bytes},
+               {"shared_bytes", profile.load.shared_bytes},
+               {"kept_program", profile.load.kept_program},
+               {"bottleneck", Bottleneck(profile)},
+               {"phases", std::move(phases)}};
+  if (!profile.load.from.empty()) json["from"] = profile.load.from;  // of a model that is served
+  return json;
 }
 
 std::string ToTrace(const LoadProfile& profile) {

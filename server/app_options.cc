@@ -68,7 +68,8 @@ ModelManager::Options ManagerOptions(const ServerConfig::Cache& cache, const Mem
           .mapped_window = MappedWindow(cache, capacity),
           .refuse_hopeless = cache.refuse_hopeless,
           .idle_unload = cache.idle_unload,
-          .load_timeout = cache.load_timeout};
+          .load_timeout = cache.load_timeout,
+          .rests = static_cast<std::size_t>(cache.rests)};
 }
 
 InferService::Options InferOptions(const ServerConfig& c) {

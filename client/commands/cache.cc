@@ -24,6 +24,7 @@ double Rounded(double value) { return std::round(value * 1000) / 1000; }
 
 Tone ToneOfState(const std::string& state) {
   if (state == "ready") return Tone::kGood;
+  if (state == "host" || state == "mapped") return Tone::kPlain;
   return state == "failed" ? Tone::kBad : Tone::kBusy;
 }
 
@@ -64,6 +65,7 @@ nlohmann::ordered_json ToJson(const ModelStat& model) {
           {"loaded_at", TimeJson(model.loaded_at)},
           {"load_milliseconds", Rounded(model.load_milliseconds())},
           {"load_phases", phases},
+          {"loaded_from", model.load.from},
           {"error", model.error}};
 }
 

@@ -51,6 +51,7 @@ nlohmann::ordered_json EventJson(const CacheEventStat& event) {
     json["load_seconds"] = event.load_seconds;
     json["waiters"] = event.waiters;
   }
+  if (!event.tier.empty()) json["tier"] = event.tier;
   if (event.away_seconds > 0) json["away_seconds"] = event.away_seconds;
   if (!event.code.empty()) {
     json["error"] = event.error;

@@ -11,6 +11,7 @@ ServerConfig TakeOver(const ServerConfig& running, const ServerConfig& next) {
   result.models = next.models;
   result.cache.budget = next.cache.budget;
   result.cache.mapped_window = next.cache.mapped_window;
+  result.cache.rests = next.cache.rests;
   result.cache.eviction = next.cache.eviction;
   result.cache.demand_half_life = next.cache.demand_half_life;
   result.cache.min_residency = next.cache.min_residency;

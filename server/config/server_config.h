@@ -47,6 +47,7 @@ struct ServerConfig {
     Budget budget;
     BytesOrPercent mapped_window = BytesOrPercent::Percent(25);  // of budget.mapped; 0: refuse such models
     std::uint64_t kept_programs = std::uint64_t{64} << 20;  // host bytes set aside; 0: keep none
+    int rests = 64;  // 0: nothing is left of models that leave a device
     bool drop_page_cache = false;
     Eviction eviction = Eviction::kGdsf;
     Duration demand_half_life = std::chrono::hours(1);

@@ -53,7 +53,9 @@ void FillExplanation(const Explanation& explanation, const DeviceNames& devices,
                      hearth::v1::ExplainResponse& wire) {
   wire.set_model(explanation.id.name);
   wire.set_version(explanation.id.version);
-  wire.set_state(std::string(ToString(explanation.row ? explanation.row->state : ModelState::kAbsent)));
+  const bool left = !explanation.row && explanation.tier != Tier::kCold;
+  wire.set_state(std::string(left ? ToString(explanation.tier)
+                                  : ToString(explanation.row ? explanation.row->state : ModelState::kAbsent)));
   wire.set_sentence(explanation.sentence);
   wire.set_pinned_by_configuration(explanation.pins.configured);
   wire.set_pinned_on_request(explanation.pins.asked);

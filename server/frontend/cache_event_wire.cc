@@ -50,6 +50,9 @@ void FillEvent(const CacheEvent& event, TimePoint now, const DeviceNames& device
   if (event.bytes != Bytes{}) FillBytes(event.bytes, devices, *wire.mutable_bytes());
   wire.set_load_seconds(ToSeconds(event.took));
   wire.set_waiters(event.waiters);
+  if (event.kind == CacheEventKind::kReady || event.kind == CacheEventKind::kFell) {
+    wire.set_tier(std::string(ToString(event.tier)));
+  }
   if (event.away) wire.set_away_seconds(ToSeconds(*event.away));
   if (!event.error.ok()) {
     wire.set_error(std::string(FromAbsl(event.error.message())));

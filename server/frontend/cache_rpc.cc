@@ -71,6 +71,7 @@ void FillLoad(const LoadReport& report, hearth::v1::LoadSummary& wire) {
   wire.set_cached_bytes(report.cached_bytes);
   wire.set_kept_program(report.kept_program);
   wire.set_shared_bytes(report.shared_bytes);
+  wire.set_from(std::string(ToString(report.from)));
 }
 
 void FillModel(const ModelCache::Row& row, const DeviceNames& devices, const Clock& clock, hearth::v1::Model& wire) {
@@ -111,17 +112,39 @@ void FillModel(const ModelCache::Row& row, const DeviceNames& devices, const Clo
   if (!row.error.ok()) wire.set_error(std::string(FromAbsl(row.error.message())));
 }
 
+void FillRest(const RestRow& row, const DeviceNames& devices, const Clock& clock, hearth::v1::Model& wire) {
+  wire.set_name(row.id.name);
+  wire.set_version(row.id.version);
+  wire.set_state(std::string(ToString(row.tier)));
+  FillBytes(row.bytes, devices, *wire.mutable_bytes());
+  FillTime(ToWall(row.last_used, clock), *wire.mutable_last_used());
+}
+
 void Stat(StatCall call, const CacheRpcDeps& deps) {
   FillServer(deps, *call.response().mutable_server());
   const DeviceNames& devices = deps.repository.devices();
   FillBudgets(deps.repository.usage(), devices, call.response());
   const std::string& only = call.request().model();
-  for (const ModelCache::Row& row : deps.repository.Resident()) {
-    if (!only.empty() && row.id.name != only) continue;
+  // Both are by id. A model that is on its way up again has a row of either kind: what happens to it says more.
+  const std::vector<RestRow> rests = deps.repository.Rests();
+  auto rest = rests.begin();
+  const auto add = [&](const ModelId& id, const auto& fill) {
+    if (!only.empty() && id.name != only) return;
     hearth::v1::Model* model = call.response().add_models();
-    FillModel(row, devices, deps.clock, *model);
-    FillTotals(deps.metrics.Model(row.id.name, row.id.version).totals(), *model);
+    fill(*model);
+    FillTotals(deps.metrics.Model(id.name, id.version).totals(), *model);
+  };
+  const auto add_rests_before = [&](const ModelId* end) {
+    for (; rest != rests.end() && (end == nullptr || rest->id < *end); ++rest) {
+      add(rest->id, [&](hearth::v1::Model& wire) { FillRest(*rest, devices, deps.clock, wire); });
+    }
+  };
+  for (const ModelCache::Row& row : deps.repository.Resident()) {
+    add_rests_before(&row.id);
+    if (rest != rests.end() && rest->id == row.id) ++rest;
+    add(row.id, [&](hearth::v1::Model& wire) { FillModel(row, devices, deps.clock, wire); });
   }
+  add_rests_before(nullptr);
   std::move(call).Finish(absl::OkStatus());
 }
 

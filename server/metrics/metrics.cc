@@ -246,6 +246,7 @@ struct Metrics::Impl {
   Counters& loads;
   prometheus::Histogram& load_seconds;
   Histograms& phase_seconds;
+  Counters& rises;
   prometheus::Histogram& resident_seconds;
   prometheus::Histogram& idle_seconds;
   prometheus::Histogram& away_seconds;
@@ -290,6 +291,8 @@ Metrics::Impl::Impl(const Options& options)
               .Add({}, LoadBuckets())),
       phase_seconds(HistogramFamily(registry, "hearth_load_phase_seconds",
                                     "Duration of each phase of successful loads.")),
+      rises(CounterFamily(registry, "hearth_rises_total",
+                          "Successful loads, by where they found the model: cold, mapped or host.")),
       resident_seconds(HistogramFamily(registry, "hearth_eviction_resident_seconds",
                                        "How long models had been loaded that made room for others.")
                            .Add({}, StayBuckets())),
@@ -324,6 +327,7 @@ Metrics::Impl::Impl(const Options& options)
     load_queue_seconds[static_cast<std::size_t>(priority)] =
         &queued.Add({{"priority", std::string(ToString(priority))}}, LoadBuckets());
   }
+  for (const std::string_view from : {"cold", "mapped", "host"}) rises.Add({{"from", std::string(from)}});
   Counters& dropped =
       CounterFamily(registry, "hearth_loads_dropped_total", "Loads that ended before they began, by reason.");
   for (const LoadDrop drop : kLoadDrops) {
@@ -370,11 +374,12 @@ ModelMetrics& Metrics::Model(std::string_view model, std::int64_t version) {
 void Metrics::RequestRefused(absl::StatusCode code) { impl_->refused[code].Increment(); }
 
 void Metrics::LoadFinished(std::string_view model, absl::StatusCode result, Duration total,
-                           const std::vector<LoadPhaseTime>& phases) {
+                           const std::vector<LoadPhaseTime>& phases, std::string_view from) {
   impl_->loads.Add({{"model", std::string(model)}, {"code", std::string(CodeName(result))}})
       .Increment();
   if (result != absl::StatusCode::kOk) return;
   impl_->load_seconds.Observe(ToSeconds(total));
+  impl_->rises.Add({{"from", std::string(from)}}).Increment();
   for (const LoadPhaseTime& phase : phases) {
     impl_->phase_seconds.Add({{"phase", std::string(phase.phase)}}, LoadBuckets())
         .Observe(ToSeconds(phase.wall));

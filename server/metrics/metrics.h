@@ -100,13 +100,13 @@ class Metrics {
   // Requests refused before a model was known (unknown name, bad version).
   void RequestRefused(absl::StatusCode code);
 
-  // A load ended. `phases`: name and duration of each that happened.
+  // A load ended. `phases`: name and duration of each that happened. `from`: the tier that it began on.
   struct LoadPhaseTime {
     std::string_view phase;
     Duration wall;
   };
   void LoadFinished(std::string_view model, absl::StatusCode result, Duration total,
-                    const std::vector<LoadPhaseTime>& phases);
+                    const std::vector<LoadPhaseTime>& phases, std::string_view from = "cold");
   // A thread came for a load that had been queued for `waited`.
   void LoadTaken(LoadPriority priority, Duration waited);
   // Somebody began to wait for a load in the background that had not begun.

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "server/base/clock.h"
+#include "server/model/tier.h"
 
 namespace hearth {
 
@@ -66,6 +67,7 @@ struct LoadReport {
   std::uint64_t shared_bytes = 0;  // of those, mapped already by other models
   std::uint64_t locked_bytes = 0;  // of those, locked in memory
   bool kept_program = false;       // an earlier load had parsed the program
+  Tier from = Tier::kCold;         // where the load found the model; the cache says so
 
   PhaseCost& operator[](LoadPhase phase) { return phases[static_cast<std::size_t>(phase)]; }
   const PhaseCost& operator[](LoadPhase phase) const { return phases[static_cast<std::size_t>(phase)]; }

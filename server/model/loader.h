@@ -2,19 +2,15 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <stop_token>
 
 #include "server/base/status.h"
 #include "server/model/model.h"
 #include "server/model/model_spec.h"
+#include "server/model/rest.h"
 
 namespace hearth {
-
-// A model's files, opened and checked: what an estimate is made of, and a load may go on from.
-class OpenedFiles {
- public:
-  virtual ~OpenedFiles() = default;
-};
 
 // What a load will need, read from headers alone. Both are upper bounds, for as long as `opened` is kept:
 // they count on bytes that other models have mapped.
@@ -34,10 +30,14 @@ class Loader {
   // NOT_FOUND, PERMISSION_DENIED: the file. INVALID_ARGUMENT: its content. The text says what to do.
   virtual absl::StatusOr<LoadEstimate> Estimate(const ModelSpec& spec) const = 0;
 
+  // The same for a model of which `rest` is left, opening nothing: by looking only whether its files are as they were.
+  // None: they are not, or a loader of another format has left it.
+  virtual std::optional<LoadEstimate> EstimateRest(const ModelSpec&, const Rest&) const { return std::nullopt; }
+
   // All or nothing: on error nothing stays behind. Returns CANCELLED soon after `stop` is requested.
   // The model it returns has its pages populated and its warm-up done.
   //
-  // `opened`: what this loader's Estimate() of the same spec has opened, which need not be done again unless the files
+  // `opened`: of this loader's estimate of the same spec, made anew or of a rest: not opened again unless the files
   // changed since; what it cost is in the model's report. Null: none was made.
   virtual absl::StatusOr<std::unique_ptr<Model>> Load(const ModelSpec& spec, const OpenedFiles* opened,
                                                       std::stop_token stop) const = 0;

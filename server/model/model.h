@@ -6,6 +6,7 @@
 #include "server/base/status.h"
 #include "server/model/footprint.h"
 #include "server/model/load_report.h"
+#include "server/model/rest.h"
 #include "server/model/signature.h"
 #include "server/tensor/tensor.h"
 
@@ -34,6 +35,9 @@ class Model {
   virtual const Signature& signature() const = 0;
   virtual const Footprint& footprint() const = 0;    // measured, not estimated
   virtual const LoadReport& load_report() const = 0;
+
+  // What may be kept when it leaves. Null: nothing, since its weights are used where they are mapped.
+  virtual std::shared_ptr<const Rest> rest() const { return nullptr; }
 
   // A copy of what the module writes to, as it was when the model was loaded. Weights stay shared.
   virtual absl::StatusOr<std::unique_ptr<Session>> NewSession() const = 0;

@@ -18,6 +18,7 @@
 #include "server/metrics/metrics.h"
 #include "server/model/model.h"
 #include "server/residency/demand.h"
+#include "server/residency/kept_rest.h"
 #include "server/residency/memory_budget.h"
 #include "server/residency/model_state.h"
 #include "server/residency/pin_count.h"
@@ -80,6 +81,7 @@ struct alignas(64) CacheEntry {
   std::uint64_t hits_counted = 0;           // ready, draining: of `hits`, in the slot's demand
   std::uint64_t revision = 0;               // ready, draining, failed: ModelSpec::revision; 0: not known
   Duration idle_unload{};                   // ready: evicted when not asked for so long; 0: never for that
+  bool leaves_nothing = false;              // leaving: what is left of it is not to be kept
   std::vector<std::shared_ptr<Completion>> on_gone;  // told when absent, or its load was stopped
 };
 
@@ -106,6 +108,7 @@ struct ModelSlot {
   Duration reload{};               // what its loads took, half of it the last one's
   Duration fastest_load{};         // of all; 0: none has been measured
   TimePoint evicted_at{};          // made room for another; since its latest load, if at all
+  KeptRest rest;                   // of its latest life
 
   bool pinned() const { return configured_pin || asked_pin; }
 };

@@ -62,8 +62,22 @@ std::string DescribeEviction(const CacheEvent& event, const DeviceNames& devices
                 Stay(event));
 }
 
+std::string DescribeFell(const CacheEvent& event, const DeviceNames& devices) {
+  switch (event.tier) {
+    case Tier::kHost:
+      return StrCat("to host: its files stay in memory, with ", Describe(event.bytes, devices));
+    case Tier::kMapped:
+      return "to mapped: its files stay open";
+    case Tier::kCold:
+      break;
+  }
+  return "to cold: its files are closed";
+}
+
 std::string DescribeReady(const CacheEvent& event, const DeviceNames& devices) {
-  std::string text = StrCat("after ", RoughDuration(event.took), ", with ", Describe(event.bytes, devices));
+  std::string text = StrCat("after ", RoughDuration(event.took));
+  if (event.tier != Tier::kCold) text += StrCat(" from ", ToString(event.tier));
+  text += StrCat(", with ", Describe(event.bytes, devices));
   if (event.waiters > 0) text += StrCat(", for ", Count(event.waiters, "waiter", "waiters"));
   if (event.away) text += StrCat("; it had been evicted for ", RoughDuration(*event.away));
   return text;
@@ -85,6 +99,8 @@ std::string Describe(const CacheEvent& event, const DeviceNames& devices) {
       return DescribeEviction(event, devices);
     case CacheEventKind::kUnloaded:
       return StrCat(Why(event.reason), "; ", Stay(event), ", ", Count(event.hits, "hit", "hits"));
+    case CacheEventKind::kFell:
+      return DescribeFell(event, devices);
     case CacheEventKind::kRefused:
       return StrCat("because its load failed a moment ago: ", ErrorText(event.error));
   }

@@ -12,6 +12,7 @@
 #include "server/base/status.h"
 #include "server/metrics/metrics.h"
 #include "server/model/signature.h"
+#include "server/model/tier.h"
 #include "server/residency/dimensions.h"
 
 namespace hearth {
@@ -25,12 +26,13 @@ enum class CacheEventKind : std::uint8_t {
               // went because Evict said so
   kUnloaded,  // left for any other reason
   kRefused,   // asked for while the failure of its load is remembered
+  kFell,      // what is left of one that was evicted is on another tier now
 };
 
 // The word in `hearth events` and on the wire.
 constexpr std::string_view ToString(CacheEventKind kind) {
-  constexpr std::array<std::string_view, 7> kNames = {"queued",  "loading",  "ready",  "failed",
-                                                      "evicted", "unloaded", "refused"};
+  constexpr std::array<std::string_view, 8> kNames = {"queued",  "loading",  "ready",   "failed",
+                                                      "evicted", "unloaded", "refused", "fell"};
   return kNames[static_cast<std::size_t>(kind)];
 }
 
@@ -54,7 +56,7 @@ struct CacheEvent {
   TimePoint at{};              // for ages
 
   bool request = false;     // queued: for a request, and not ahead of any
-  Bytes bytes{};            // loading: reserved. ready, unloaded: charged. evicted: that came back
+  Bytes bytes{};            // loading: reserved. ready, unloaded, fell: charged. evicted: that came back
   Duration took{};          // ready, failed: since a load thread took it
   std::size_t waiters = 0;  // ready, failed: who waited for it
   std::optional<Duration> away{};  // ready: since it had made room for others
@@ -63,6 +65,7 @@ struct CacheEvent {
   Duration resident{}, idle{};                        // evicted, unloaded: until then
   std::uint64_t hits = 0;                             // evicted, unloaded: while it was here
   std::optional<EvictionCause> cause{};               // evicted to make room
+  Tier tier = Tier::kCold;                            // ready: where its load found it. fell: where it is now
 };
 
 // What follows the kind's word in a sentence, without times of the day: "for resnet-50:1: 412 MiB of mapped memory

@@ -62,6 +62,9 @@ bool EventLog::Remember(const EventPtr& event) {
       ++history.evictions;
       history.last_eviction = event;
       break;
+    case CacheEventKind::kFell:
+      if (history.last == nullptr) history.last = event;
+      return true;  // how it left says more
     case CacheEventKind::kQueued:
     case CacheEventKind::kLoading:
     case CacheEventKind::kUnloaded:

@@ -33,7 +33,7 @@ class EventLog {
 
   // What is remembered of a model when the journal has moved on. Null: it never happened.
   struct History {
-    EventPtr last, last_eviction, last_failure;
+    EventPtr last, last_eviction, last_failure;  // the last but for falls: how it left says more
     std::uint64_t refused = 0;  // requests, since its latest load ended
     std::uint64_t evictions = 0;
   };

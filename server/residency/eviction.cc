@@ -17,6 +17,7 @@ struct Rated {
   std::size_t index;
   double loss;
   double freed;  // of what is short, as a share of the capacity; more than is short does not count
+  bool model;   // and no rest
   bool young;
   bool enough;  // alone
 
@@ -35,7 +36,7 @@ double Relief(std::uint64_t used, std::uint64_t left, std::uint64_t capacity) {
 // `ledger` holds everything, the need included, which comes to `before`, and is left as it was.
 Rated Rate(const EvictionCandidate& candidate, std::size_t index, const EvictionPolicy& policy, TimePoint now,
            Ledger& ledger, const Bytes& before, const Bytes& capacity) {
-  Rated rated{index, policy.Loss(candidate, now), 0, candidate.young, false};
+  Rated rated{index, policy.Loss(candidate, now), 0, candidate.rest_of == nullptr, candidate.young, false};
   if (!policy.adds_up()) return rated;
   ledger.Remove(*candidate.footprint, HoldPhase::kResident);
   const Bytes after = ledger.used();
@@ -64,7 +65,8 @@ std::optional<std::vector<std::size_t>> Choose(const std::vector<EvictionCandida
     order.push_back(Rate(candidates[i], i, policy, now, settled, used, capacity));
   }
   std::sort(order.begin(), order.end(), [&](const Rated& a, const Rated& b) {
-    return std::tuple(a.young, a.order(by_bytes), a.index) < std::tuple(b.young, b.order(by_bytes), b.index);
+    return std::tuple(a.model, a.young, a.order(by_bytes), a.index) <
+           std::tuple(b.model, b.young, b.order(by_bytes), b.index);
   });
 
   std::vector<Rated> chosen;
@@ -76,11 +78,13 @@ std::optional<std::vector<std::size_t>> Choose(const std::vector<EvictionCandida
   if (!(settled.used() <= capacity)) return std::nullopt;
 
   if (by_bytes) {
-    std::stable_sort(chosen.begin(), chosen.end(),
-                     [](const Rated& a, const Rated& b) { return std::tie(a.young, a.loss) < std::tie(b.young, b.loss); });
+    std::stable_sort(chosen.begin(), chosen.end(), [](const Rated& a, const Rated& b) {
+      return std::tie(a.model, a.young, a.loss) < std::tie(b.model, b.young, b.loss);
+    });
   }
   std::vector<std::size_t> needed;
   double loss = 0;
+  bool model = false;
   bool young = false;
   for (auto it = chosen.rbegin(); it != chosen.rend(); ++it) {
     const Footprint& footprint = *candidates[it->index].footprint;
@@ -89,15 +93,16 @@ std::optional<std::vector<std::size_t>> Choose(const std::vector<EvictionCandida
     settled.Remove(footprint, HoldPhase::kResident);
     needed.push_back(it->index);
     loss += it->loss;
+    model |= it->model;
     young |= it->young;
   }
   std::reverse(needed.begin(), needed.end());
   if (!by_bytes || needed.size() < 2) return needed;
 
   for (const Rated& rated : order) {
-    if (!rated.enough || std::tie(rated.young, rated.loss) >= std::tie(young, loss)) continue;
+    if (!rated.enough || std::tie(rated.model, rated.young, rated.loss) >= std::tie(model, young, loss)) continue;
     needed = {rated.index};
-    std::tie(young, loss) = std::tie(rated.young, rated.loss);
+    std::tie(model, young, loss) = std::tie(rated.model, rated.young, rated.loss);
   }
   return needed;
 }

@@ -15,12 +15,14 @@
 namespace hearth {
 
 struct CacheEntry;
+struct ModelSlot;
 
-// A model that could go: ready, not pinned, not hard-pinned. A snapshot; by the time it is acted
-// upon a request may have come for it (ModelCache::TakeVictims then refuses).
+// A model that could go: ready, not pinned, not hard-pinned; or the pages of a rest. A snapshot; by the time it is
+// acted upon a request may have come for it (ModelCache::TakeVictims then refuses).
 struct EvictionCandidate {
-  CacheEntry* entry = nullptr;
-  std::uint64_t generation = 0;  // which life of `entry` this is
+  CacheEntry* entry = nullptr;   // null: a rest
+  ModelSlot* rest_of = nullptr;  // null: a model
+  std::uint64_t generation = 0;  // which life of `entry` this is, or which rest
   ModelId id;
   std::shared_ptr<const Footprint> footprint;
   TimePoint ready_at{};
@@ -73,8 +75,8 @@ class GdsfPolicy final : public EvictionPolicy {
 // Indices of the candidates that have to go so that `need` fits into `capacity` beside `settled`, the candidates being
 // part of it. Empty: it fits already. None: not even all of them would do.
 //
-// They are taken by increasing loss, for each byte that really comes back where it is short if losses add up, young
-// ones last; until they cover the need. Then those that the others make unnecessary are spared, the greatest loss
+// They are taken by increasing loss, for each byte that really comes back where it is short if losses add up, rests
+// before all models and young ones last; until they cover the need. Then those that the others make unnecessary are spared, the greatest loss
 // first. Where losses add up, one that covers the need alone goes in their place if that loses less.
 //
 // What goes is judged by what would really come back: bytes shared with a model that stays do not. Too much on a device

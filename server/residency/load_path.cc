@@ -19,12 +19,12 @@ constexpr std::chrono::milliseconds kRetryHint{1000};
 // Reading that is slower than this is no reading. It may take a load its timeout longer.
 constexpr double kSlowest = 16.0 * 1024 * 1024;  // bytes a second
 
-Duration Reading(const Footprint& footprint) {
+}  // namespace
+
+Duration ModelManager::Reading(const Footprint& footprint) {
   const auto bytes = static_cast<double>(footprint.device_bytes + footprint.host_bytes + footprint.mapped_bytes());
   return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(bytes / kSlowest));
 }
-
-}  // namespace
 
 Executor& ModelManager::ExecutorOf(LoadPriority priority) const {
   const bool own = priority == LoadPriority::kBackground && deps_.background_executor != nullptr;
@@ -71,14 +71,16 @@ void ModelManager::LoadOne(LoadPtr load) {
     if (WasPromoted(*load)) return Resume(std::move(load));
   }
 
+  const Tier from = load->from_rest ? std::max(Tier::kMapped, cache_.TierOf(load->entry.slot.id)) : Tier::kCold;
   absl::StatusOr<std::unique_ptr<Model>> model =
       load->loader->Load(*load->spec, load->estimate.opened.get(), load->stop);
   if (!model.ok()) return Fail(*load, model.status(), !absl::IsCancelled(model.status()));
-  const LoadReport report = (*model)->load_report();
+  LoadReport report = (*model)->load_report();
+  report.from = from;
 
   absl::StatusOr<ModelCache::Published> published =
       cache_.Publish(load->entry, *model, load->spec->revision,
-                     load->spec->options.idle_unload.value_or(settings().idle_unload));
+                     load->spec->options.idle_unload.value_or(settings().idle_unload), from);
   if (!published.ok()) {
     model->reset();  // before its bytes are given back
     return Fail(*load, published.status(), !absl::IsCancelled(published.status()));
@@ -91,12 +93,25 @@ bool ModelManager::WasPromoted(const PendingLoad& load) const {
   return load.priority == LoadPriority::kBackground && cache_.priority(load.entry) == LoadPriority::kNormal;
 }
 
-// Everything that can be known to be wrong is found here, before anybody is evicted.
-absl::Status ModelManager::Estimate(PendingLoad& load) const {
+// Everything that can be known to be wrong is found here, before anybody is evicted. What is left of the model is taken
+// as it is, if it is what there is to load.
+absl::Status ModelManager::Estimate(PendingLoad& load) {
   HEARTH_ASSIGN_OR_RETURN(ModelSpec spec, deps_.find_spec(load.entry.slot.id));
   load.revision = spec.revision;
   HEARTH_ASSIGN_OR_RETURN(load.loader, deps_.find_loader(spec.format));
-  HEARTH_ASSIGN_OR_RETURN(load.estimate, load.loader->Estimate(spec));
+  if (const ModelCache::RestView rest = cache_.RestOf(load.entry); rest.files != nullptr) {
+    std::optional<LoadEstimate> estimate;
+    if (rest.revision == spec.revision) estimate = load.loader->EstimateRest(spec, *rest.files);
+    load.from_rest = estimate.has_value();
+    if (load.from_rest) {
+      load.estimate = *std::move(estimate);
+    } else if (std::optional<ModelCache::Fallen> stale = cache_.DropRest(load.entry)) {
+      Free(*std::move(stale));
+    }
+  }
+  if (!load.from_rest) {
+    HEARTH_ASSIGN_OR_RETURN(load.estimate, load.loader->Estimate(spec));
+  }
   load.spec = std::move(spec);
   UseWindow(load);
   return absl::OkStatus();
@@ -172,11 +187,11 @@ absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
     }
     std::vector<EvictionCandidate> candidates;
     for (const std::size_t i : *chosen) candidates.push_back(view->candidates[i]);
-    std::optional<std::vector<ModelCache::Victim>> victims =
-        cache_.TakeVictims(entry, need, candidates);
-    if (!victims) continue;  // one of them was asked for meanwhile: it stays, and another is picked
+    std::optional<ModelCache::Taken> taken = cache_.TakeVictims(entry, need, candidates);
+    if (!taken) continue;  // one of them was asked for meanwhile: it stays, and another is picked
     TellEvictions(id, need, {view->candidates, *chosen, view->settled, policy, now});
-    for (ModelCache::Victim& victim : *victims) {
+    for (ModelCache::Fallen& fallen : taken->fallen) Free(std::move(fallen));
+    for (ModelCache::Victim& victim : taken->victims) {
       const ModelId& old = victim.entry->slot.id;
       log::Info("model evicted", {{"model", old.name},
                                   {"version", old.version},
@@ -197,11 +212,12 @@ void ModelManager::TellEvictions(const ModelId& for_whom, const Footprint& need,
   }
   std::vector<double> losses;
   for (const EvictionCandidate& candidate : choice.candidates) {
-    losses.push_back(choice.policy.Loss(candidate, choice.now));
+    if (candidate.rest_of == nullptr) losses.push_back(choice.policy.Loss(candidate, choice.now));
   }
   for (std::size_t i = 0; i < choice.chosen.size(); ++i) {
     const EvictionCandidate& victim = choice.candidates[choice.chosen[i]];
-    const double loss = losses[choice.chosen[i]];
+    if (victim.rest_of != nullptr) continue;  // no model leaves with it
+    const double loss = choice.policy.Loss(victim, choice.now);
     const auto colder = std::count_if(losses.begin(), losses.end(), [loss](double l) { return l < loss; });
     const Duration resident = choice.now - victim.ready_at;
     const Duration idle = choice.now - victim.last_used;
@@ -256,7 +272,9 @@ void ModelManager::ShrinkToBudget() {
     const Bytes lacking = Beyond(view.settled.used(), capacity);
     std::vector<EvictionCandidate> candidates;
     for (const std::size_t i : chosen) candidates.push_back(view.candidates[i]);
-    for (ModelCache::Victim& victim : cache_.TakeIdle(candidates)) {
+    ModelCache::Taken taken = cache_.TakeIdle(candidates);
+    for (ModelCache::Fallen& fallen : taken.fallen) Free(std::move(fallen));
+    for (ModelCache::Victim& victim : taken.victims) {
       const ModelId& id = victim.entry->slot.id;
       log::Info("model evicted", {{"model", id.name}, {"version", id.version}, {"for", "a smaller budget"}});
       TellLeft(*victim.entry);
@@ -406,7 +424,7 @@ void ModelManager::Ready(PendingLoad& load, const LoadReport& report,
       phases.push_back({ToString(static_cast<LoadPhase>(i)), report.phases[i].wall});
     }
   }
-  deps_.metrics.LoadFinished(id.name, absl::StatusCode::kOk, total, phases);
+  deps_.metrics.LoadFinished(id.name, absl::StatusCode::kOk, total, phases, ToString(report.from));
   if (published.away) deps_.metrics.CameBack(*published.away);
   const auto asked = [](const ModelCache::Delivery& delivery) { return delivery.waiter.request; };
   // Or they have all given up meanwhile.
@@ -426,10 +444,12 @@ void ModelManager::Ready(PendingLoad& load, const LoadReport& report,
                .bytes = published.charged,
                .took = total,
                .waiters = published.deliveries.size(),
-               .away = published.away});
+               .away = published.away,
+               .tier = report.from});
   const auto phase_ms = [&report](LoadPhase phase) { return ToMilliseconds(report[phase].wall); };
   log::Info("model ready", {{"model", id.name},
                             {"version", id.version},
+                            {"from", ToString(report.from)},
                             {"weights", FormatBytes(report.weight_bytes)},
                             {"copied", FormatBytes(report.copied_bytes)},
                             {"cached", FormatBytes(report.cached_bytes)},
@@ -451,6 +471,7 @@ void ModelManager::Ready(PendingLoad& load, const LoadReport& report,
     std::move(delivery.waiter.done)(std::move(delivery.handle), delivery.waiter.result);
   }
   if (published.replaced) Free(*std::move(published.replaced));
+  if (published.rest) Free(*std::move(published.rest));
   SetIdleAlarm();
   RoomChanged();  // less may be held than was reserved
 }

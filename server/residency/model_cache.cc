@@ -35,16 +35,20 @@ ModelCache::~ModelCache() {
     for (const auto& entry : slot->entries) {
       HEARTH_CHECK(entry->state == ModelState::kAbsent || entry->state == ModelState::kFailed);
     }
+    HEARTH_CHECK(!slot->rest.warming && !slot->rest.reservation);
   }
 }
 
-void ModelCache::Reconfigure(Options options, MemoryBudget::Capacity capacity) {
+std::vector<ModelCache::Fallen> ModelCache::Reconfigure(Options options, MemoryBudget::Capacity capacity) {
   MutexLock lock(mu_);
   options_ = options;
-  if (capacity == budget_.usage().configured) return;
+  std::vector<Fallen> fallen;
+  LetSurplusGo(fallen);
+  if (capacity == budget_.usage().configured) return fallen;
   VoidClaims();
   budget_.SetCapacity(capacity);
   CheckLocked();
+  return fallen;
 }
 
 Bytes ModelCache::Lose(const Bytes& total) {
@@ -289,11 +293,10 @@ ModelCache::Victim ModelCache::TakeOut(CacheEntry& entry) {
   CountHits(entry);
   entry.report = {};
   entry.loaded_at = {};
-  entry.revision = 0;
   CacheEntry* expected = &entry;
   entry.slot.current.compare_exchange_strong(expected, nullptr, std::memory_order_release,
                                              std::memory_order_relaxed);
-  return {&entry, std::move(entry.model)};
+  return {&entry, std::move(entry.model), std::exchange(entry.revision, 0)};
 }
 
 // kReady -> kUnloading, or kDraining while somebody holds it.
@@ -341,10 +344,13 @@ void ModelCache::Leave(ModelSlot& slot, EvictionReason reason,
     }
   }
   for (const auto& entry : slot.entries) {
+    if (IsLeaving(entry->state)) entry->leaves_nothing = true;
     if (completion && (IsLeaving(entry->state) || IsComing(entry->state))) {
       entry->on_gone.push_back(completion);
     }
   }
+  if (std::optional<Fallen> fallen = LetRestGo(slot, completion)) leaving.fallen.push_back(*std::move(fallen));
+  if (completion && slot.rest.reservation) slot.rest.on_gone.push_back(completion);
 }
 
 ModelCache::Leaving ModelCache::BeginUnload(const ModelId& id, EvictionReason reason,
@@ -357,28 +363,34 @@ ModelCache::Leaving ModelCache::BeginUnload(const ModelId& id, EvictionReason re
   return leaving;
 }
 
-absl::StatusOr<std::optional<ModelCache::Victim>> ModelCache::BeginEvict(
-    const ModelId& id, const std::shared_ptr<Completion>& completion) {
+absl::StatusOr<ModelCache::Taken> ModelCache::BeginEvict(const ModelId& id,
+                                                         const std::shared_ptr<Completion>& completion) {
   const auto refused = [&id](std::string_view why) {
     return absl::FailedPreconditionError(StrCat("model '", id.name, "' version ", id.version, " ", why));
   };
   MutexLock lock(mu_);
   ModelSlot* slot = index_.Find(id);
-  if (slot == nullptr) return std::nullopt;
+  Taken taken;
+  if (slot == nullptr) return taken;
   CacheEntry* current = slot->current.load(std::memory_order_relaxed);
   if (current == nullptr) {
     const bool coming = slot->incoming != nullptr && IsComing(slot->incoming->state);
     if (coming) return refused("is being loaded; evict it when it is ready, or unload it");
-    return std::nullopt;
+    if (std::optional<Fallen> fallen = LetRestGo(*slot, completion)) {
+      if (slot->rest.reservation) slot->rest.on_gone.push_back(completion);
+      taken.fallen.push_back(*std::move(fallen));
+    }
+    CheckLocked();
+    return taken;
   }
   if (slot->pinned()) return refused("is pinned; unpin it first, or unload it");
   if (!current->pins.TryClose()) return refused("is in use; ask again when it is idle, or unload it");
   current->leaving = EvictionReason::kEvict;
   current->reservation.BeginUnloading();
-  Victim victim = TakeOut(*current);
+  taken.victims.push_back(TakeOut(*current));
   current->on_gone.push_back(completion);
   CheckLocked();
-  return victim;
+  return taken;
 }
 
 ModelCache::Leaving ModelCache::Shutdown() {
@@ -390,15 +402,6 @@ ModelCache::Leaving ModelCache::Shutdown() {
   }
   CheckLocked();
   return leaving;
-}
-
-std::vector<std::shared_ptr<Completion>> ModelCache::Forget(CacheEntry& entry) {
-  MutexLock lock(mu_);
-  entry.reservation.Release();
-  Transition(entry, ModelState::kAbsent);
-  std::vector<std::shared_ptr<Completion>> gone = std::exchange(entry.on_gone, {});
-  CheckLocked();
-  return gone;
 }
 
 }  // namespace hearth

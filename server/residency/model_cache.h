@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <stop_token>
@@ -44,11 +45,28 @@ class ModelCache {
     Duration demand_half_life = std::chrono::hours(1);
     Duration min_residency{};        // younger ones are the last to be evicted
     bool refuse_hopeless = true;     // requests whose deadline no load of theirs has ever kept
+    std::size_t rests = 0;           // kept at most
   };
   // A model on its way out, kUnloading. Destroy `model` outside every lock, then call Forget().
   struct Victim {
     CacheEntry* entry = nullptr;
     std::unique_ptr<Model> model;
+    std::uint64_t revision = 0;  // CacheEntry::revision
+  };
+  // What a rest had above the tier where it is now. Destroy it outside every lock, as a model; then call ForgetPages()
+  // if it is `charged`.
+  struct Fallen {
+    ModelSlot* slot = nullptr;
+    Tier from = Tier::kHost, to = Tier::kCold;  // the same: nobody need be told
+    std::shared_ptr<const Rest> files{};  // of one that is cold now
+    std::unique_ptr<const Rest::Pages> pages{};
+    bool charged = false;
+    std::optional<std::stop_source> stop{};  // a thread brings its pages in: request_stop(), and it gives them back
+    std::shared_ptr<Completion> completion{};
+  };
+  struct Taken {
+    std::vector<Victim> victims;
+    std::vector<Fallen> fallen{};
   };
   // Called by whichever thread drops a handle, outside the lock.
   struct Hooks {
@@ -60,8 +78,8 @@ class ModelCache {
   ~ModelCache();  // CHECKs that nothing is pinned, loading or leaving
 
   // From now on; what failed keeps its back-off. With another capacity, a load whose bytes were on their way has to look
-  // for room again.
-  void Reconfigure(Options options, MemoryBudget::Capacity capacity) ABSL_LOCKS_EXCLUDED(mu_);
+  // for room again. Returns the rests that are too many.
+  std::vector<Fallen> Reconfigure(Options options, MemoryBudget::Capacity capacity) ABSL_LOCKS_EXCLUDED(mu_);
   // `total` could not be freed since the start, and is out of the capacity from now on. What of it was not known; if
   // anything was, loads look for room again as above. Before what it belonged to is given back, by Forget() or Fail().
   Bytes Lose(const Bytes& total) ABSL_LOCKS_EXCLUDED(mu_);
@@ -167,13 +185,12 @@ class ModelCache {
   std::optional<EvictionView> ViewForEviction(const CacheEntry& entry) ABSL_LOCKS_EXCLUDED(mu_);
   // All the chosen ones -> kUnloading, and their bytes claimed for `entry`. None, and nothing
   // changed, if one of them is wanted again or the bytes would not do any more: look again.
-  std::optional<std::vector<Victim>> TakeVictims(CacheEntry& entry, const Footprint& need,
-                                                 const std::vector<EvictionCandidate>& chosen)
-      ABSL_LOCKS_EXCLUDED(mu_);
+  std::optional<Taken> TakeVictims(CacheEntry& entry, const Footprint& need,
+                                   const std::vector<EvictionCandidate>& chosen) ABSL_LOCKS_EXCLUDED(mu_);
   // Everybody who could leave for a budget that became smaller.
   EvictionView ViewOfIdle() ABSL_LOCKS_EXCLUDED(mu_);
   // Those of them that are still idle -> kUnloading.
-  std::vector<Victim> TakeIdle(const std::vector<EvictionCandidate>& chosen) ABSL_LOCKS_EXCLUDED(mu_);
+  Taken TakeIdle(const std::vector<EvictionCandidate>& chosen) ABSL_LOCKS_EXCLUDED(mu_);
   // The generation that `entry` reloads makes room: unpinned -> kUnloading (returned), else
   // kDraining. Nothing if `entry` is no reload or it is leaving already.
   std::optional<Victim> RetireForReload(CacheEntry& entry) ABSL_LOCKS_EXCLUDED(mu_);
@@ -190,15 +207,16 @@ class ModelCache {
   struct Published {
     std::vector<Delivery> deliveries;
     std::optional<Victim> replaced{};  // the generation before, if nobody used it
+    std::optional<Fallen> rest{};      // what was left of it, and is of no more use
     Bytes charged{};                   // what was measured
     std::optional<Duration> away{};    // since it made room for another model
   };
   // kLoading -> kReady, charged what was measured, its weights a window if that is what was reserved.
   // Every waiter's pin is taken before anybody can evict the model. An error leaves the model with the caller, who destroys it and calls Fail():
   // CANCELLED, it was told to stop; RESOURCE_EXHAUSTED, more was measured than fits.
-  // `idle_unload`: see CacheEntry.
+  // `idle_unload`: see CacheEntry. `from`: where the load found it.
   absl::StatusOr<Published> Publish(CacheEntry& entry, std::unique_ptr<Model>& model, std::uint64_t revision,
-                                    Duration idle_unload = {}) ABSL_LOCKS_EXCLUDED(mu_);
+                                    Duration idle_unload = {}, Tier from = Tier::kCold) ABSL_LOCKS_EXCLUDED(mu_);
 
   struct Failed {
     absl::Status error;  // for the waiters: with a hint when to ask again
@@ -224,18 +242,18 @@ class ModelCache {
 
   struct Leaving {
     std::vector<Victim> victims;
+    std::vector<Fallen> fallen;             // what was left of it
     std::vector<Waiter> waiters;            // of loads that were stopped
     std::vector<std::stop_source> stops;    // request_stop() these
     std::vector<std::shared_ptr<Completion>> gone;
   };
-  // What is ready -> kDraining | kUnloading, what is coming is stopped, what failed is forgotten.
+  // What is ready -> kDraining | kUnloading, what is coming is stopped, what failed is forgotten, and nothing is left.
   // `completion` is let go when the bytes of all of it are back.
   Leaving BeginUnload(const ModelId& id, EvictionReason reason,
                       std::shared_ptr<Completion> completion) ABSL_LOCKS_EXCLUDED(mu_);
-  // kReady -> kUnloading where nobody holds or pins it; nothing, if it is not resident. `completion` is let go
-  // when its bytes are back. FAILED_PRECONDITION: it is in use, pinned or being loaded.
-  absl::StatusOr<std::optional<Victim>> BeginEvict(const ModelId& id,
-                                                   const std::shared_ptr<Completion>& completion)
+  // kReady -> kUnloading where nobody holds or pins it; of one that is not resident what is left goes; nothing, if
+  // nothing is. `completion` is let go when its bytes are back. FAILED_PRECONDITION: it is in use, pinned or being loaded.
+  absl::StatusOr<Taken> BeginEvict(const ModelId& id, const std::shared_ptr<Completion>& completion)
       ABSL_LOCKS_EXCLUDED(mu_);
   // BeginUnload of everything; Find() refuses from now on.
   Leaving Shutdown() ABSL_LOCKS_EXCLUDED(mu_);
@@ -252,8 +270,51 @@ class ModelCache {
   // When TakeIdle() is next to be called. None: nobody leaves for that.
   std::optional<TimePoint> next_idle() const ABSL_LOCKS_EXCLUDED(mu_);
 
-  // kUnloading -> kAbsent: the model has been destroyed, and its bytes are free from now on.
-  std::vector<std::shared_ptr<Completion>> Forget(CacheEntry& entry) ABSL_LOCKS_EXCLUDED(mu_);
+  // kUnloading -> kAbsent: the model has been destroyed, and its bytes are free from now on. `rest`: to be kept, unless
+  // it left for a reason that leaves nothing, or is back already.
+  struct Forgotten {
+    std::vector<std::shared_ptr<Completion>> gone;
+    bool kept = false;           // of the rest
+    std::vector<Fallen> fallen;  // too many; also the rest that was not kept
+  };
+  Forgotten Forget(CacheEntry& entry, std::shared_ptr<const Rest> rest = nullptr, std::uint64_t revision = 0)
+      ABSL_LOCKS_EXCLUDED(mu_);
+
+  // --- What is left of models (kept_rest.h) ---------------------------------------------------------
+
+  // For a load.
+  struct RestView {
+    std::shared_ptr<const Rest> files;  // null: nothing is left
+    std::uint64_t revision = 0;
+  };
+  RestView RestOf(const CacheEntry& entry) const ABSL_LOCKS_EXCLUDED(mu_);
+  Tier TierOf(const ModelId& id) const ABSL_LOCKS_EXCLUDED(mu_);
+  // Its files are not what they were.
+  std::optional<Fallen> DropRest(CacheEntry& entry) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // For bringing in the pages of a rest: `own` is what it would be as a candidate, `others` are those that are there,
+  // part of `settled`. None: it is gone, on its way up, or in memory already.
+  struct WarmingView {
+    EvictionCandidate own;
+    std::vector<EvictionCandidate> others;
+    Ledger settled;
+  };
+  std::optional<WarmingView> ViewForWarming(const ModelId& id) ABSL_LOCKS_EXCLUDED(mu_);
+  struct Warming {
+    ModelSlot* slot = nullptr;
+    std::shared_ptr<const Rest> files;
+    std::stop_token stop;
+  };
+  // Charged from here on, if there is room and it is still the one that was looked at.
+  std::optional<Warming> BeginWarming(const EvictionCandidate& own) ABSL_LOCKS_EXCLUDED(mu_);
+  // `pages`: null if they could not be brought in. What was returned is to be destroyed: the pages are not wanted, or
+  // none came.
+  std::optional<Fallen> EndWarming(Warming warming, std::unique_ptr<const Rest::Pages> pages) ABSL_LOCKS_EXCLUDED(mu_);
+  // Those that went have been destroyed, and their bytes are free from now on.
+  std::vector<std::shared_ptr<Completion>> ForgetPages(ModelSlot& slot) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // By id.
+  std::vector<RestRow> Rests() const ABSL_LOCKS_EXCLUDED(mu_);
 
   // While somebody wants room, dropping a last handle calls Hooks::unpinned.
   void WantRoom(bool wanted) { room_wanted_.fetch_add(wanted ? 1 : -1); }
@@ -286,6 +347,14 @@ class ModelCache {
              Leaving& leaving) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::vector<EvictionCandidate> Candidates() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   static bool IsStill(const EvictionCandidate& candidate);
+  // All rests that give way; also that of the model there is to be room for: what it needs itself does not come back.
+  void AddRests(std::vector<EvictionCandidate>& candidates) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  EvictionCandidate RestCandidate(ModelSlot& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // host | warming -> mapped; its reservation is unloading. | anything -> cold.
+  Fallen LetPagesGo(ModelSlot& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::optional<Fallen> LetRestGo(ModelSlot& slot, std::shared_ptr<Completion> completion = nullptr)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void LetSurplusGo(std::vector<Fallen>& fallen) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   Leaver MakeLeaver(Waiters::Taken taken) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Touched(CacheEntry& entry);
   std::optional<Duration> IdleLimit(const CacheEntry& entry) const;
@@ -298,6 +367,7 @@ class ModelCache {
   void CheckLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);  // in debug builds
   void CheckTable() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void CheckEntry(const CacheEntry& entry) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void CheckRest(const ModelSlot& slot) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   MemoryBudget& budget_;
   const Clock& clock_;
@@ -310,6 +380,8 @@ class ModelCache {
   Waiters waiters_ ABSL_GUARDED_BY(mu_);
   IdleQueue idle_ ABSL_GUARDED_BY(mu_);  // kReady, not pinned, and with a limit
   std::deque<CacheEntry*> queue_ ABSL_GUARDED_BY(mu_);  // kQueued and not taken, oldest first
+  std::map<std::uint64_t, ModelSlot*> rests_ ABSL_GUARDED_BY(mu_);  // with files, by number
+  std::uint64_t rest_numbers_ ABSL_GUARDED_BY(mu_) = 0;
   std::uint64_t generations_ ABSL_GUARDED_BY(mu_) = 0;
   bool shutting_down_ ABSL_GUARDED_BY(mu_) = false;
 };

@@ -80,7 +80,7 @@ bool ModelCache::TryBeginLoad(CacheEntry& entry, const Footprint& need) {
   return true;
 }
 
-// Ready, not pinned, not hard-pinned.
+// Models: ready, not pinned, not hard-pinned.
 std::vector<EvictionCandidate> ModelCache::Candidates() {
   std::vector<EvictionCandidate> candidates;
   const TimePoint now = clock_.Now();
@@ -106,64 +106,86 @@ std::optional<ModelCache::EvictionView> ModelCache::ViewForEviction(const CacheE
   MutexLock lock(mu_);
   if (entry.claim) return std::nullopt;
   EvictionView view{Candidates(), budget_.Settled(), entry.priority == LoadPriority::kNormal};
-  if (view.displaces) return view;
+  if (view.displaces) {
+    AddRests(view.candidates);
+    return view;
+  }
   const TimePoint now = clock_.Now();
   const Duration half_life = options_.demand_half_life;
   const double own_demand = entry.slot.demand.At(now, half_life);
   std::erase_if(view.candidates, [&](const EvictionCandidate& candidate) {
     return !MayBeDisplaced(candidate, own_demand, now, half_life);
   });
+  AddRests(view.candidates);
   return view;
 }
 
 ModelCache::EvictionView ModelCache::ViewOfIdle() {
   MutexLock lock(mu_);
-  return {Candidates(), budget_.Settled()};
+  EvictionView view{Candidates(), budget_.Settled()};
+  AddRests(view.candidates);
+  return view;
 }
 
 bool ModelCache::IsStill(const EvictionCandidate& candidate) {
+  if (const ModelSlot* slot = candidate.rest_of) {
+    return slot->rest.number == candidate.generation && slot->rest.gives_way();
+  }
   const CacheEntry& entry = *candidate.entry;
   return entry.generation == candidate.generation && entry.state == ModelState::kReady && !entry.slot.pinned();
 }
 
-std::vector<ModelCache::Victim> ModelCache::TakeIdle(const std::vector<EvictionCandidate>& chosen) {
+ModelCache::Taken ModelCache::TakeIdle(const std::vector<EvictionCandidate>& chosen) {
   MutexLock lock(mu_);
-  std::vector<Victim> victims;
+  Taken taken;
   for (const EvictionCandidate& candidate : chosen) {
+    if (!IsStill(candidate)) continue;
+    if (candidate.rest_of != nullptr) {
+      taken.fallen.push_back(LetPagesGo(*candidate.rest_of));
+      continue;
+    }
     CacheEntry& entry = *candidate.entry;
-    if (!IsStill(candidate) || !entry.pins.TryClose()) continue;
+    if (!entry.pins.TryClose()) continue;
     entry.leaving = EvictionReason::kCapacity;
     entry.slot.evicted_at = clock_.Now();
     entry.reservation.BeginUnloading();
-    victims.push_back(TakeOut(entry));
+    taken.victims.push_back(TakeOut(entry));
   }
   CheckLocked();
-  return victims;
+  return taken;
 }
 
-std::optional<std::vector<ModelCache::Victim>> ModelCache::TakeVictims(
-    CacheEntry& entry, const Footprint& need, const std::vector<EvictionCandidate>& chosen) {
+std::optional<ModelCache::Taken> ModelCache::TakeVictims(CacheEntry& entry, const Footprint& need,
+                                                         const std::vector<EvictionCandidate>& chosen) {
   MutexLock lock(mu_);
   std::vector<CacheEntry*> closed;
+  std::vector<ModelSlot*> rests;
   std::vector<MemoryBudget::Reservation*> reservations;
   for (const EvictionCandidate& candidate : chosen) {
+    if (!IsStill(candidate)) break;
+    if (candidate.rest_of != nullptr) {
+      rests.push_back(candidate.rest_of);
+      reservations.push_back(&candidate.rest_of->rest.reservation);
+      continue;
+    }
     CacheEntry& victim = *candidate.entry;
     const bool used = victim.last_used.load(std::memory_order_relaxed) != candidate.last_used.time_since_epoch().count();
-    if (!IsStill(candidate) || (used && entry.priority == LoadPriority::kBackground) || !victim.pins.TryClose()) break;
+    if ((used && entry.priority == LoadPriority::kBackground) || !victim.pins.TryClose()) break;
     closed.push_back(&victim);
     reservations.push_back(&victim.reservation);
   }
-  if (closed.size() == chosen.size()) {
+  if (reservations.size() == chosen.size()) {
     if (std::optional<MemoryBudget::Claim> claim = budget_.TryClaim(need, reservations)) {
       entry.claim = std::move(*claim);
-      std::vector<Victim> victims;
+      Taken taken;
       for (CacheEntry* victim : closed) {
         victim->leaving = EvictionReason::kCapacity;
         victim->slot.evicted_at = clock_.Now();
-        victims.push_back(TakeOut(*victim));
+        taken.victims.push_back(TakeOut(*victim));
       }
+      for (ModelSlot* slot : rests) taken.fallen.push_back(LetPagesGo(*slot));
       CheckLocked();
-      return victims;
+      return taken;
     }
   }
   // A request that came in between has missed, and is now waiting for the lock to look again.
@@ -195,7 +217,7 @@ bool ModelCache::GiveUp(CacheEntry& entry) {
 
 absl::StatusOr<ModelCache::Published> ModelCache::Publish(CacheEntry& entry,
                                                           std::unique_ptr<Model>& model,
-                                                          std::uint64_t revision, Duration idle_unload) {
+                                                          std::uint64_t revision, Duration idle_unload, Tier from) {
   MutexLock lock(mu_);
   if (entry.stopping) return absl::CancelledError(StrCat(Title(entry.slot.id), " was stopped"));
   // What it was let in with holds for what was measured, too.
@@ -212,7 +234,10 @@ absl::StatusOr<ModelCache::Published> ModelCache::Publish(CacheEntry& entry,
   if (CacheEntry* before = slot.current.load(std::memory_order_relaxed)) {
     published.replaced = Retire(*before, EvictionReason::kReload);
   }
+  published.rest = LetRestGo(slot);
+  if (published.rest) published.rest->from = published.rest->to;  // it has risen
   entry.report = model->load_report();
+  entry.report.from = from;
   entry.loaded_at = clock_.WallNow();
   entry.revision = revision;
   entry.idle_unload = idle_unload;

@@ -69,6 +69,7 @@ void ModelCache::CheckTable() const {
   Ledger ledger;
   std::size_t waiting = 0;
   std::size_t queued = 0;
+  std::size_t rests = 0;
   for (const auto& slot : index_.slots()) {
     const CacheEntry* ready = nullptr;
     const CacheEntry* incoming = nullptr;
@@ -89,9 +90,14 @@ void ModelCache::CheckTable() const {
     }
     HEARTH_CHECK(slot->current.load(std::memory_order_relaxed) == ready);
     HEARTH_CHECK(slot->incoming == incoming);
+    CheckRest(*slot);
+    const KeptRest& rest = slot->rest;
+    if (rest.reservation) ledger.Add(*rest.reservation.footprint(), rest.reservation.phase());
+    rests += rest.files != nullptr ? 1 : 0;
   }
   HEARTH_CHECK(waiting == waiters_.count());
   HEARTH_CHECK(queued == queue_.size());
+  HEARTH_CHECK(rests == rests_.size() && rests <= options_.rests);
   const MemoryBudget::Usage usage = budget_.usage();
   HEARTH_CHECK(usage.resident == ledger.held(HoldPhase::kResident));
   HEARTH_CHECK(usage.loading == ledger.held(HoldPhase::kLoading));
@@ -129,9 +135,25 @@ void ModelCache::CheckEntry(const CacheEntry& entry) const {
     HEARTH_CHECK(idle_.contains(entry) || leaves);
   }
   if (state != kReady) HEARTH_CHECK(!leaves);
+  if (!IsLeaving(state)) HEARTH_CHECK(!entry.leaves_nothing);
   HEARTH_CHECK(entry.error.ok() == (state != kFailed));
   const bool in_queue = std::find(queue_.begin(), queue_.end(), &entry) != queue_.end();
   HEARTH_CHECK(in_queue == (state == kQueued && !entry.taken));
+}
+
+// The table in kept_rest.h.
+void ModelCache::CheckRest(const ModelSlot& slot) const {
+  const KeptRest& rest = slot.rest;
+  if (rest.files != nullptr) {
+    HEARTH_CHECK(slot.current.load(std::memory_order_relaxed) == nullptr);
+    const auto found = rests_.find(rest.number);
+    HEARTH_CHECK(found != rests_.end() && found->second == &slot);
+  }
+  if (rest.reservation) HEARTH_CHECK(rest.reservation.phase() != HoldPhase::kLoading);
+  if (rest.gives_way()) HEARTH_CHECK(rest.files != nullptr && rest.warming == (rest.pages == nullptr));
+  if (rest.pages != nullptr) HEARTH_CHECK(rest.gives_way());
+  if (rest.warming) HEARTH_CHECK(static_cast<bool>(rest.reservation));
+  if (!rest.reservation) HEARTH_CHECK(rest.on_gone.empty());
 }
 
 }  // namespace hearth

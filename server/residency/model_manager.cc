@@ -26,7 +26,8 @@ ModelCache::Options CacheOptions(const ModelManager::Options& options) {
           .max_failure_backoff = options.max_failure_backoff,
           .demand_half_life = options.demand_half_life,
           .min_residency = options.min_residency,
-          .refuse_hopeless = options.refuse_hopeless};
+          .refuse_hopeless = options.refuse_hopeless,
+          .rests = options.rests};
 }
 
 }  // namespace
@@ -64,7 +65,9 @@ ModelManager::Settings ModelManager::settings() const {
 }
 
 Bytes ModelManager::Reconfigure(Options options, const EvictionPolicy* eviction) {
-  cache_.Reconfigure(CacheOptions(options), options.capacity);
+  for (ModelCache::Fallen& fallen : cache_.Reconfigure(CacheOptions(options), options.capacity)) {
+    PostFree(std::move(fallen));
+  }
   {
     MutexLock lock(mu_);
     settings_ = SettingsOf(options, eviction);
@@ -145,14 +148,14 @@ void ModelManager::Evict(const ModelId& id, EvictCallback done) {
   const auto answer = std::make_shared<absl::StatusOr<bool>>(true);
   auto gone = std::make_shared<Completion>(
       [answer, done = std::move(done)]() mutable { std::move(done)(*std::move(answer)); });
-  absl::StatusOr<std::optional<ModelCache::Victim>> victim = cache_.BeginEvict(id, gone);
-  if (!victim.ok()) {
-    *answer = victim.status();
-  } else if (!victim->has_value()) {
-    *answer = false;
-  } else {
-    PostFree(**std::move(victim));
+  absl::StatusOr<ModelCache::Taken> taken = cache_.BeginEvict(id, gone);
+  if (!taken.ok()) {
+    *answer = taken.status();
+    return;
   }
+  *answer = !taken->victims.empty() || !taken->fallen.empty();
+  for (ModelCache::Victim& victim : taken->victims) PostFree(std::move(victim));
+  for (ModelCache::Fallen& fallen : taken->fallen) PostFree(std::move(fallen));
 }
 
 Waiters::Ticket ModelManager::Find(const ModelId& id, ModelCache::FindOptions options,
@@ -280,6 +283,7 @@ void ModelManager::Carry(ModelCache::Leaving leaving, const absl::Status& why) {
   for (std::stop_source& stop : leaving.stops) stop.request_stop();
   for (Waiter& waiter : leaving.waiters) std::move(waiter.done)(why, waiter.result);
   for (ModelCache::Victim& victim : leaving.victims) PostFree(std::move(victim));
+  for (ModelCache::Fallen& fallen : leaving.fallen) PostFree(std::move(fallen));
   if (!leaving.stops.empty()) RoomChanged();  // should they be parked
 }
 
@@ -305,6 +309,7 @@ void ModelManager::Free(ModelCache::Victim victim) {
   const EvictionReason reason = victim.entry->leaving;
   const ModelId& id = victim.entry->slot.id;
   if (reason != EvictionReason::kCapacity) TellLeft(*victim.entry);  // else whoever chose it has told why
+  std::shared_ptr<const Rest> rest = victim.model->rest();
   victim.model.reset();
   NoteLost();
   deps_.metrics.Evicted(reason);
@@ -312,7 +317,13 @@ void ModelManager::Free(ModelCache::Victim victim) {
     log::Info(reason == EvictionReason::kIdle ? "model evicted" : "model unloaded",
               {{"model", id.name}, {"version", id.version}, {"reason", ToString(reason)}});
   }
-  const auto gone = cache_.Forget(*victim.entry);
+  ModelCache::Forgotten forgotten = cache_.Forget(*victim.entry, std::move(rest), victim.revision);
+  for (ModelCache::Fallen& fallen : forgotten.fallen) Free(std::move(fallen));
+  if (forgotten.kept && reason == EvictionReason::kIdle) {
+    TellFell(id, Tier::kMapped, {});  // nobody asks for it, so it takes no memory
+  } else if (forgotten.kept) {
+    PostWarm(id);
+  }
   RoomChanged();
 }
 
@@ -355,11 +366,25 @@ std::vector<Metrics::Sample> ModelManager::Samples() const {
   };
   const MemoryBudget::Usage usage = budget_.usage();
   by_dimension("hearth_budget_bytes", "Bytes that models may hold.", usage.capacity);
-  by_dimension("hearth_resident_bytes", "Bytes held by loaded models.", usage.resident);
+  by_dimension("hearth_resident_bytes", "Bytes held by loaded models, and by rests in the tier host.", usage.resident);
   by_dimension("hearth_loading_bytes", "Bytes reserved for loads under way.", usage.loading);
   by_dimension("hearth_unloading_bytes", "Bytes of models that are being freed.", usage.unloading);
   by_dimension("hearth_budget_lost_bytes", "Bytes that could not be freed, and are no part of the budget any more.",
                usage.lost);
+
+  Bytes held;
+  std::array<double, kTierCount> rests{};
+  for (const RestRow& row : cache_.Rests()) {
+    held = held + row.bytes;
+    ++rests[static_cast<std::size_t>(row.tier)];
+  }
+  by_dimension("hearth_rest_bytes", "Of the resident bytes, those of rests in the tier host.", held);
+  for (const Tier tier : {Tier::kMapped, Tier::kHost}) {
+    samples.push_back({"hearth_rests",
+                       "Models that left their device and whose files are kept open, by tier.",
+                       {{"tier", std::string(ToString(tier))}},
+                       rests[static_cast<std::size_t>(tier)]});
+  }
 
   double resident = 0, loading = 0, waiters = 0, pins = 0;
   std::array<double, 2> queued{};  // by priority

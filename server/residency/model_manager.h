@@ -35,6 +35,9 @@ namespace hearth {
 // answers those who wait, and asks the cache before each step. A cold request's way is one
 // function, LoadOne, that reads from top to bottom.
 //
+// A model on a device that makes room falls tier by tier (model/tier.h): its files stay open and, where the host's memory
+// has room that no model uses, in memory. Its next load begins there. That room is the first to be given back.
+//
 // Nobody is hurt by an eviction: a model that is in use or hard-pinned is no candidate, nothing is
 // evicted for a load that is known to be bad or that would not fit all the same, never more goes
 // than is needed, and the bytes that come back are kept for the load they were freed for. Who was not asked for in
@@ -70,6 +73,7 @@ class ModelManager {
     bool refuse_hopeless = true;  // ModelCache::Options
     Duration idle_unload{};       // of models that do not say themselves; 0: never
     Duration load_timeout{};      // after which a step of a load hangs, see below; 0: never
+    std::size_t rests = 0;        // models that left a device whose files are kept open; 0: none
   };
   struct Deps {
     std::function<absl::StatusOr<ModelSpec>(const ModelId&)> find_spec;
@@ -160,8 +164,9 @@ class ModelManager {
   ModelCache::Pins Unpin(const ModelId& id);
   ModelCache::Pins pins(const ModelId& id) const { return cache_.pins(id); }
 
-  // Lets a model go that is idle and not pinned, as if its bytes were wanted: the next request loads it again.
-  // `done` is told when they are back; false: it was not resident. FAILED_PRECONDITION: in use, pinned, or on its way.
+  // Lets a model go that is idle and not pinned, as if its bytes were wanted: the next request loads it again. Of one
+  // that has left already, what is left of it goes.
+  // `done` is told when they are back; false: there was nothing. FAILED_PRECONDITION: in use, pinned, or on its way.
   using EvictCallback = absl::AnyInvocable<void(absl::StatusOr<bool>) &&>;
   void Evict(const ModelId& id, EvictCallback done);
 
@@ -178,6 +183,9 @@ class ModelManager {
               EvictionReason reason = EvictionReason::kUnload);
 
   std::vector<ModelCache::Row> Snapshot() const { return cache_.Snapshot(); }
+  // What is left of models that are none of those rows, or on their way up again.
+  std::vector<RestRow> Rests() const { return cache_.Rests(); }
+  Tier TierOf(const ModelId& id) const { return cache_.TierOf(id); }
   MemoryBudget::Usage usage() const { return budget_.usage(); }
   const DeviceNames& devices() const { return budget_.devices(); }
   // What happened, and why. Hits are not in it.
@@ -212,6 +220,7 @@ class ModelManager {
     std::optional<ModelSpec> spec{};
     const Loader* loader = nullptr;
     LoadEstimate estimate{};
+    bool from_rest = false;  // `estimate` is of what was left of it
     bool wants_room = false;
     bool has_room = false;
     std::uint64_t room_changes = 0;  // when it last looked for room
@@ -234,7 +243,7 @@ class ModelManager {
   void LoadNext(LoadPriority priority, TaskGroup::How how);
   void LoadOne(LoadPtr load);
   bool WasPromoted(const PendingLoad& load) const;
-  absl::Status Estimate(PendingLoad& load) const;
+  absl::Status Estimate(PendingLoad& load);
   void UseWindow(PendingLoad& load) const;
   absl::StatusOr<Room> MakeRoom(PendingLoad& load);
   void TellEvictions(const ModelId& for_whom, const Footprint& need, const Choice& choice);
@@ -247,6 +256,15 @@ class ModelManager {
   void Fail(PendingLoad& load, const absl::Status& error, bool remember);
   void Ready(PendingLoad& load, const LoadReport& report, ModelCache::Published published);
   void Hangs(const LoadWatch::Hang& hang);
+  static Duration Reading(const Footprint& footprint);  // so much longer may it take
+
+  // rest_path.cc: what is left of models that made room.
+  void PostWarm(const ModelId& id);
+  void Warm(const ModelId& id);
+  std::optional<ModelCache::Warming> RoomForRest(const ModelId& id);
+  void Free(ModelCache::Fallen fallen);
+  void PostFree(ModelCache::Fallen fallen);
+  void TellFell(const ModelId& id, Tier tier, const Bytes& bytes);
 
   // After memory was freed, and before its bytes are given back: those that were not freed leave the budget.
   void NoteLost();

@@ -90,6 +90,7 @@ absl::StatusOr<Explanation> CacheService::Explain(const std::string& model,
   HEARTH_ASSIGN_OR_RETURN(ModelId id, Find(model, version));
   Explanation explanation{.id = id,
                           .row = RowOf(id),
+                          .tier = deps_.manager.TierOf(id),
                           .pins = deps_.manager.pins(id),
                           .unloaded = deps_.catalog.IsUnloaded(model),
                           .history = deps_.manager.events().Of(id),

@@ -24,6 +24,7 @@ std::string Resident(const Explanation& e, const DeviceNames& devices) {
   if (e.history.last != nullptr && e.history.last->kind == CacheEventKind::kReady) {
     text += StrCat(" for ", RoughDuration(e.at - e.history.last->at));
   }
+  if (row.load_report.from != Tier::kCold) text += StrCat(", loaded from ", ToString(row.load_report.from));
   text += row.pins > 0 ? StrCat(", in use by ", row.pins, row.pins == 1 ? " request" : " requests")
                        : StrCat(", idle for ", RoughDuration(e.at - row.last_used));
   text += Pinned(e.pins);
@@ -55,6 +56,12 @@ std::string Failed(const Explanation& e, const DeviceNames& devices) {
   return text;
 }
 
+// So that its next load need not open, check or read them.
+std::string Left(Tier tier) {
+  if (tier == Tier::kHost) return "; its files stay open and in memory (host)";
+  return tier == Tier::kMapped ? "; its files stay open (mapped)" : "";
+}
+
 std::string Absent(const Explanation& e, const DeviceNames& devices) {
   std::string text = "not resident";
   if (e.history.last == nullptr) {
@@ -62,6 +69,7 @@ std::string Absent(const Explanation& e, const DeviceNames& devices) {
   } else {
     text += StrCat(": ", Told(*e.history.last, e.at, devices));
   }
+  text += Left(e.tier);
   if (e.unloaded) text += "; requests are refused until it is loaded explicitly";
   return text + Pinned(e.pins);
 }

@@ -13,6 +13,7 @@ namespace hearth {
 struct Explanation {
   ModelId id;
   std::optional<ModelCache::Row> row;  // its newest generation; none: it is not in the cache
+  Tier tier = Tier::kCold;             // what is left of it
   ModelCache::Pins pins;
   bool unloaded = false;               // by RepositoryModelUnload: requests are refused
   EventLog::History history;

@@ -97,6 +97,10 @@ void RepositoryPoller::Look(State& state, Duration interval) {
   deps.rescanned();
   Report(before, IdsOf(deps.catalog));
   for (const ModelCache::Row& row : deps.manager.Snapshot()) Follow(state, row);
+  // Others are left until they are asked for, and loaded anew if they have changed.
+  for (const RestRow& row : deps.manager.Rests()) {
+    if (absl::IsNotFound(deps.catalog.Spec(row.id).status())) deps.manager.Unload(row.id, [] {});
+  }
 }
 
 void RepositoryPoller::Follow(State& state, const ModelCache::Row& row) {

@@ -256,6 +256,9 @@ void RepositoryService::Unload(const std::string& model,
   for (const ModelCache::Row& row : deps_.manager.Snapshot()) {
     if (row.id.name == model) ids.insert(row.id);
   }
+  for (const RestRow& row : deps_.manager.Rests()) {
+    if (row.id.name == model) ids.insert(row.id);
+  }
   if (const auto known = deps_.catalog.Resolve(model, std::nullopt);
       ids.empty() && absl::IsNotFound(known.status())) {
     return std::move(done)(known.status());

@@ -93,6 +93,7 @@ class RepositoryService {
   void Unload(const std::string& model, absl::AnyInvocable<void(absl::Status) &&> done);
 
   std::vector<ModelCache::Row> Resident() const { return deps_.manager.Snapshot(); }
+  std::vector<RestRow> Rests() const { return deps_.manager.Rests(); }
   MemoryBudget::Usage usage() const { return deps_.manager.usage(); }
   const DeviceNames& devices() const { return deps_.manager.devices(); }
 

@@ -30,6 +30,7 @@ struct AotiSource {
   std::vector<SourceFile> files;  // of weights
   std::vector<SourceFile> own = {};  // the same before any of them was shared
   bool sealed = false;            // or to be: copies of those files in memory, and no extents of them
+  std::shared_ptr<const Rest> rest = nullptr;  // for a device: the same before any of it was shared
 
   // With its weights where others have mapped the same. What is sealed is shared with nobody.
   void Share(MappedFiles& mapped, MappedFiles::Own how) {
@@ -50,10 +51,28 @@ struct AotiSource {
   }
 };
 
-struct OpenedAoti final : OpenedFiles {
-  std::optional<AotiSource> source, shared;  // the latter because the estimate counts on what others have mapped of it
-  LoadReport report;  // of opening them
+class OpenedAoti final : public Rest {
+ public:
+  explicit OpenedAoti(AotiSource opened) : source(std::move(opened)) { footprint_.extents = source.extents(); }
+
+  const Footprint& footprint() const override { return footprint_; }
+  absl::StatusOr<std::unique_ptr<const Pages>> Hold(std::stop_token stop) const override {
+    return HoldPages(source.files, stop);
+  }
+
+  const AotiSource source;
+  std::optional<AotiSource> shared;  // for the estimate counts on what others have mapped of it
+  LoadReport report;                 // of opening them
+
+ private:
+  Footprint footprint_;
 };
+
+// Whether `opened` is what there is still.
+bool IsAsOpened(const ModelSpec& spec, const AotiSource& opened) {
+  const auto package = AotiPackage::Open(spec.file);
+  return package.ok() && package->ids() == opened.package.ids() && AsOpened(opened.files);
+}
 
 // `seal`: weights are copied, with residency: sealed. Not for an estimate.
 absl::StatusOr<AotiSource> OpenSource(const ModelSpec& spec, const Device& device, MappedFiles& mapped, bool seal,
@@ -91,32 +110,21 @@ class AotiLoader final : public Loader {
 
   absl::StatusOr<LoadEstimate> Estimate(const ModelSpec& spec) const override {
     HEARTH_ASSIGN_OR_RETURN(const std::shared_ptr<Device> device, devices_->Find(spec.options.device));
-    auto opened = std::make_shared<OpenedAoti>();
-    opened->report.began = std::chrono::steady_clock::now();
+    LoadReport report{.began = std::chrono::steady_clock::now()};
+    std::optional<AotiSource> source;
     {
-      const PhaseTimer timer(opened->report, LoadPhase::kOpen);
+      const PhaseTimer timer(report, LoadPhase::kOpen);
       const auto begun = BeginReading(spec, options_.populate, *files_);
-      HEARTH_ASSIGN_OR_RETURN(opened->source, OpenSource(spec, *device, *files_, /*seal=*/false));
+      HEARTH_ASSIGN_OR_RETURN(source, OpenSource(spec, *device, *files_, /*seal=*/false));
     }
-    opened->shared = opened->source;
-    opened->shared->Share(*files_, MappedFiles::Own::kKeep);
-    const AotiSource& source = *opened->shared;
-    Footprint steady;
-    // Weights inside of the library are copied out of it; how many they are, only the library knows.
-    steady.host_bytes = kContainerBytes + source.package.library().size + source.weights.copied_bytes() +
-                        source.sealed_bytes();
-    Footprint peak = steady;
-    peak.extents = source.extents();
-    if (device->is_host()) {
-      steady.extents = peak.extents;
-    } else {
-      steady.device_bytes = source.weights.mapped_bytes() + source.weights.copied_bytes() +
-                            source.package.library().size;
-      steady.device = device->number();
-      peak.device_bytes = steady.device_bytes;
-      peak.device = steady.device;
-    }
-    return LoadEstimate{std::move(peak), std::move(steady), std::move(opened)};
+    return EstimateOf(*std::move(source), std::move(report), *device);
+  }
+
+  std::optional<LoadEstimate> EstimateRest(const ModelSpec& spec, const Rest& rest) const override {
+    const auto* left = dynamic_cast<const OpenedAoti*>(&rest);
+    const auto device = devices_->Find(spec.options.device);
+    if (left == nullptr || !device.ok() || !IsAsOpened(spec, left->source)) return std::nullopt;
+    return EstimateOf(left->source, {.began = std::chrono::steady_clock::now()}, **device);
   }
 
   absl::StatusOr<std::unique_ptr<Model>> Load(const ModelSpec& spec, const OpenedFiles* opened_before,
@@ -164,6 +172,7 @@ class AotiLoader final : public Loader {
     footprint.host_bytes += host_bytes.held();
     model->set_footprint(std::move(footprint));
     model->set_report(report);
+    model->set_rest(std::move(source.rest));
     if (check != nullptr) {
       verifier_->Begin(*check);
       model->set_check(std::move(check));
@@ -172,6 +181,30 @@ class AotiLoader final : public Loader {
   }
 
  private:
+  LoadEstimate EstimateOf(AotiSource opened, LoadReport report, const Device& device) const {
+    auto files = std::make_shared<OpenedAoti>(std::move(opened));
+    files->report = std::move(report);
+    files->shared = files->source;
+    files->shared->Share(*files_, MappedFiles::Own::kKeep);
+    const AotiSource& source = *files->shared;
+    Footprint steady;
+    // Weights inside of the library are copied out of it; how many they are, only the library knows.
+    steady.host_bytes = kContainerBytes + source.package.library().size + source.weights.copied_bytes() +
+                        source.sealed_bytes();
+    Footprint peak = steady;
+    peak.extents = source.extents();
+    if (device.is_host()) {
+      steady.extents = peak.extents;
+    } else {
+      steady.device_bytes = source.weights.mapped_bytes() + source.weights.copied_bytes() +
+                            source.package.library().size;
+      steady.device = device.number();
+      peak.device_bytes = steady.device_bytes;
+      peak.device = steady.device;
+    }
+    return LoadEstimate{std::move(peak), std::move(steady), std::move(files)};
+  }
+
   // Others may write to what is shared while it is verified: then it is done again with a mapping that nobody
   // has written to.
   absl::StatusOr<AotiSource> OpenAndVerify(const ModelSpec& spec, const OpenedAoti* before, const Device& device,
@@ -202,9 +235,7 @@ class AotiLoader final : public Loader {
     if (before != nullptr) report = before->report;
     if (before != nullptr && !sealed) {
       const PhaseTimer timer(report, LoadPhase::kOpen);
-      const auto package = AotiPackage::Open(spec.file);
-      const bool same = package.ok() && package->ids() == before->source->package.ids();
-      if (same && AsOpened(before->source->files)) source = before->source;
+      if (IsAsOpened(spec, before->source)) source = before->source;
     }
     if (!source) {
       PhaseTimer timer(report, sealed ? LoadPhase::kRead : LoadPhase::kOpen);
@@ -212,6 +243,8 @@ class AotiLoader final : public Loader {
       timer.AddBytes(source->sealed_bytes());
     }
     PhaseTimer timer(report, LoadPhase::kMap);
+    // Of what is sealed none is left: what happens to its files is not to matter.
+    if (!device.is_host() && !source->sealed) source->rest = std::make_shared<OpenedAoti>(*source);
     source->Share(*files_, MappedFiles::Own::kOffer);
     timer.AddBytes(source->sealed ? 0 : MappedBytes(source->files));
     return *std::move(source);

@@ -30,6 +30,7 @@ class AotiModel final : public Model {
   const Signature& signature() const override { return signature_.signature(); }
   const Footprint& footprint() const override { return footprint_; }
   const LoadReport& load_report() const override { return report_; }
+  std::shared_ptr<const Rest> rest() const override { return rest_; }
   absl::StatusOr<std::unique_ptr<Session>> NewSession() const override { return std::make_unique<Session>(); }
   absl::StatusOr<TensorList> Run(const TensorList& inputs, Session* session) const override;
 
@@ -40,6 +41,7 @@ class AotiModel final : public Model {
   void set_check(std::unique_ptr<BackgroundVerifier::Check> check) { check_ = std::move(check); }
   void set_footprint(Footprint footprint) { footprint_ = std::move(footprint); }
   void set_report(const LoadReport& report) { report_ = report; }
+  void set_rest(std::shared_ptr<const Rest> rest) { rest_ = std::move(rest); }
 
  private:
   absl::StatusOr<TensorList> RunChecked(const std::vector<const Tensor*>& inputs) const;
@@ -51,6 +53,7 @@ class AotiModel final : public Model {
   const std::unique_ptr<AotiContainer> container_;
   Footprint footprint_;
   LoadReport report_;
+  std::shared_ptr<const Rest> rest_;
   std::unique_ptr<const BackgroundVerifier::Check> check_;  // null: the weights are not being verified
 };
 

@@ -134,6 +134,18 @@ void SourceUse::Lock() {
   locked_ = true;
 }
 
+absl::StatusOr<std::unique_ptr<const Rest::Pages>> HoldPages(const std::vector<SourceFile>& files,
+                                                             const std::stop_token& stop) {
+  class Held final : public Rest::Pages {
+   public:
+    explicit Held(const std::vector<SourceFile>& of) : use(of) {}
+    const SourceUse use;
+  };
+  auto held = std::make_unique<const Held>(files);
+  HEARTH_RETURN_IF_ERROR(held->use.first_pages().Populate(stop));
+  return held;
+}
+
 PagesAhead::PagesAhead(const SourceUse& use, Which which, const std::stop_token& stop)
     : load_stopped_(stop, [this] { stop_.request_stop(); }) {
   if (which == Which::kNone || (which == Which::kCold && !use.cold())) return;

@@ -13,6 +13,7 @@
 #include "server/model/footprint.h"
 #include "server/model/load_report.h"
 #include "server/model/model_spec.h"
+#include "server/model/rest.h"
 #include "server/storage/mapped_file.h"
 #include "server/storage/mapped_files.h"
 #include "server/storage/weights.h"
@@ -82,6 +83,10 @@ class SourceUse {
   std::uint64_t shared_bytes_ = 0, cached_bytes_ = 0, first_bytes_ = 0;
   bool locked_ = false;
 };
+
+// The pages of a model that is not there: brought in, and used until what it returns is gone. As Rest::Hold.
+absl::StatusOr<std::unique_ptr<const Rest::Pages>> HoldPages(const std::vector<SourceFile>& files,
+                                                             const std::stop_token& stop);
 
 // While it lasts, a thread of its own brings in a use's pages, and its load goes on meanwhile. It lasts no longer than
 // the use, which may be moved. Confined to a thread.

@@ -63,9 +63,21 @@ std::string WarmUpKey(const ModelSpec& spec, const torch::jit::Module& module) {
   return key;
 }
 
-struct OpenedScript final : OpenedFiles {
-  std::optional<ScriptSource> source, shared;  // the latter because the estimate counts on what others have mapped of it
-  LoadReport report;  // of opening them
+class OpenedScript final : public Rest {
+ public:
+  explicit OpenedScript(ScriptSource opened) : source(std::move(opened)) { footprint_.extents = source.extents(); }
+
+  const Footprint& footprint() const override { return footprint_; }
+  absl::StatusOr<std::unique_ptr<const Pages>> Hold(std::stop_token stop) const override {
+    return HoldPages(source.files, stop);
+  }
+
+  const ScriptSource source;
+  std::optional<ScriptSource> shared;  // for the estimate counts on what others have mapped of it
+  LoadReport report;                   // of opening them
+
+ private:
+  Footprint footprint_;
 };
 
 class TorchScriptLoader final : public Loader {
@@ -81,22 +93,21 @@ class TorchScriptLoader final : public Loader {
 
   absl::StatusOr<LoadEstimate> Estimate(const ModelSpec& spec) const override {
     HEARTH_ASSIGN_OR_RETURN(const std::shared_ptr<Device> device, devices_->Find(spec.options.device));
-    auto opened = std::make_shared<OpenedScript>();
-    opened->report.began = std::chrono::steady_clock::now();
+    LoadReport report{.began = std::chrono::steady_clock::now()};
+    std::optional<ScriptSource> source;
     {
-      const PhaseTimer timer(opened->report, LoadPhase::kOpen);
+      const PhaseTimer timer(report, LoadPhase::kOpen);
       const auto begun = BeginReading(spec, options_.populate, *files_);
-      HEARTH_ASSIGN_OR_RETURN(opened->source, OpenScriptSource(spec, *files_, /*seal=*/false));
+      HEARTH_ASSIGN_OR_RETURN(source, OpenScriptSource(spec, *files_, /*seal=*/false));
     }
-    opened->shared = Shared(*opened->source, *files_, MappedFiles::Own::kKeep);
-    const ScriptSource& source = *opened->shared;
-    const std::uint64_t host = ProgramBytes(source.program.code_bytes) + source.copied_bytes();
-    LoadEstimate estimate{FootprintOf(source, *device, host), FootprintOf(source, *device, host), nullptr};
-    if (!device->is_host()) {  // mapped while it is copied to the device
-      estimate.peak.extents = source.extents();
-    }
-    estimate.opened = std::move(opened);
-    return estimate;
+    return EstimateOf(*std::move(source), std::move(report), *device);
+  }
+
+  std::optional<LoadEstimate> EstimateRest(const ModelSpec& spec, const Rest& rest) const override {
+    const auto* left = dynamic_cast<const OpenedScript*>(&rest);
+    const auto device = devices_->Find(spec.options.device);
+    if (left == nullptr || !device.ok() || !AsOpened(left->source.files)) return std::nullopt;
+    return EstimateOf(left->source, {.began = std::chrono::steady_clock::now()}, **device);
   }
 
   absl::StatusOr<std::unique_ptr<Model>> Load(const ModelSpec& spec, const OpenedFiles* opened_before,
@@ -106,7 +117,7 @@ class TorchScriptLoader final : public Loader {
     LoadReport report{.began = before != nullptr ? before->report.began : std::chrono::steady_clock::now()};
     HEARTH_ASSIGN_OR_RETURN(const std::shared_ptr<Device> device, devices_->Find(spec.options.device));
     HEARTH_ASSIGN_OR_RETURN(BoundSource opened, OpenAndBind(spec, before, *device, stop, report));
-    auto& [source, own, use, pages, program_found, bound] = opened;
+    auto& [source, own, use, pages, program_found, bound, rest] = opened;
     const std::uint64_t code_bytes = source.program.code_bytes;
     programs_.Keep(program_found, ProgramBytes(code_bytes));
     const std::string warm_up = WarmUpKey(spec, bound.module);
@@ -139,6 +150,7 @@ class TorchScriptLoader final : public Loader {
     (device->is_host() ? footprint.host_bytes : footprint.device_bytes) += model->session_bytes();
     model->set_footprint(std::move(footprint));
     model->set_report(report);
+    model->set_rest(std::move(rest));
     if (check != nullptr) {
       verifier_->Begin(*check);
       model->set_check(std::move(check));
@@ -154,7 +166,22 @@ class TorchScriptLoader final : public Loader {
     std::unique_ptr<PagesAhead> pages;
     ProgramCache::Found program;
     BoundModule bound;
+    std::shared_ptr<const Rest> rest;  // of a model on a device: the files as `own` has them
   };
+
+  LoadEstimate EstimateOf(ScriptSource opened, LoadReport report, const Device& device) const {
+    auto files = std::make_shared<OpenedScript>(std::move(opened));
+    files->report = std::move(report);
+    files->shared = Shared(files->source, *files_, MappedFiles::Own::kKeep);
+    const ScriptSource& source = *files->shared;
+    const std::uint64_t host = ProgramBytes(source.program.code_bytes) + source.copied_bytes();
+    LoadEstimate estimate{FootprintOf(source, device, host), FootprintOf(source, device, host), nullptr};
+    if (!device.is_host()) {  // mapped while it is copied to the device
+      estimate.peak.extents = source.extents();
+    }
+    estimate.opened = std::move(files);
+    return estimate;
+  }
 
   // Other models may write to what they share with this one while it is read and copied here: then all of
   // it is done again with a mapping that nobody has written to.
@@ -162,7 +189,7 @@ class TorchScriptLoader final : public Loader {
                                           const std::stop_token& stop, LoadReport& report) const {
     while (true) {
       report = LoadReport{.began = report.began};
-      HEARTH_ASSIGN_OR_RETURN(BoundSource made, Open(spec, std::exchange(before, nullptr), stop, report));
+      HEARTH_ASSIGN_OR_RETURN(BoundSource made, Open(spec, std::exchange(before, nullptr), device, stop, report));
       const Verdict verdict = Verify(spec, made.source, stop, report);
       if (made.source.written()) continue;
       if (verdict.damaged && !made.source.sealed) {
@@ -183,12 +210,12 @@ class TorchScriptLoader final : public Loader {
     }
   }
 
-  absl::StatusOr<BoundSource> Open(const ModelSpec& spec, const OpenedScript* before, const std::stop_token& stop,
-                                   LoadReport& report) const {
+  absl::StatusOr<BoundSource> Open(const ModelSpec& spec, const OpenedScript* before, const Device& device,
+                                   const std::stop_token& stop, LoadReport& report) const {
     std::optional<ScriptSource> source;
     const bool sealed = spec.options.residency == Residency::kSealed;
     if (before != nullptr) report = before->report;
-    if (before != nullptr && !sealed && AsOpened(before->source->files)) {
+    if (before != nullptr && !sealed && AsOpened(before->source.files)) {
       source = before->source;
     } else {
       PhaseTimer timer(report, sealed ? LoadPhase::kRead : LoadPhase::kOpen);
@@ -197,11 +224,13 @@ class TorchScriptLoader final : public Loader {
     }
     PhaseTimer timer(report, LoadPhase::kMap);
     std::vector<SourceFile> own = source->files;
+    std::shared_ptr<const Rest> rest;  // of what is sealed none: what happens to its files is not to matter
+    if (!device.is_host() && !sealed) rest = std::make_shared<OpenedScript>(*source);
     source = Shared(*std::move(source), *files_, MappedFiles::Own::kOffer);
     SourceUse use(source->files);
     use.Report(source->sealed, report);
     timer.AddBytes(report.mapped_bytes);
-    return BoundSource{*std::move(source), std::move(own), std::move(use), nullptr, {}, {}};
+    return BoundSource{*std::move(source), std::move(own), std::move(use), nullptr, {}, {}, std::move(rest)};
   }
 
   Verdict Verify(const ModelSpec& spec, const ScriptSource& source, const std::stop_token& stop,

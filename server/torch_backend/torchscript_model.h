@@ -45,12 +45,14 @@ class TorchScriptModel final : public Model {
   const Signature& signature() const override { return program_.signature; }
   const Footprint& footprint() const override { return footprint_; }
   const LoadReport& load_report() const override { return report_; }
+  std::shared_ptr<const Rest> rest() const override { return rest_; }
   absl::StatusOr<std::unique_ptr<Session>> NewSession() const override;
   absl::StatusOr<TensorList> Run(const TensorList& inputs, Session* session) const override;
 
   // Only while loading, before anybody else sees the model.
   void set_footprint(Footprint footprint) { footprint_ = std::move(footprint); }
   void set_report(const LoadReport& report) { report_ = report; }
+  void set_rest(std::shared_ptr<const Rest> rest) { rest_ = std::move(rest); }
   void LearnOutputs(const TensorList& outputs);  // data types that only a run can tell
   void set_outputs(std::vector<TensorInfo> outputs) { program_.signature.outputs = std::move(outputs); }
   void set_check(std::unique_ptr<BackgroundVerifier::Check> check) { check_ = std::move(check); }
@@ -99,6 +101,7 @@ class TorchScriptModel final : public Model {
   ProgramSignature program_;
   Footprint footprint_;
   LoadReport report_;
+  std::shared_ptr<const Rest> rest_;
   std::unique_ptr<const BackgroundVerifier::Check> check_;  // null: the weights are not being verified
 
   mutable Mutex mu_;

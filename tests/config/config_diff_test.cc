@@ -49,6 +49,7 @@ TEST(ConfigDiff, KnowsWhichKeysAreAppliedToARunningServer) {
   next.repository.poll = std::chrono::seconds(15);
   next.cache.budget = {{BytesOrPercent::Percent(1)}, BytesOrPercent::Percent(1), BytesOrPercent::Percent(1)};
   next.cache.mapped_window = BytesOrPercent::Percent(1);
+  next.cache.rests = 1;
   next.cache.eviction = ServerConfig::Cache::Eviction::kLru;
   next.cache.demand_half_life = std::chrono::hours(2);
   next.cache.min_residency = std::chrono::hours(2);

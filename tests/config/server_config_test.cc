@@ -49,6 +49,7 @@ cache:
   budget: {device: 1GiB, host: 33.3%, mapped: 1234567}
   mapped_window: 3MiB
   kept_programs: 8MiB
+  rests: 7
   drop_page_cache: true
   eviction: lru
   demand_half_life: 90s
@@ -117,6 +118,7 @@ TEST(ServerConfig, ReadsEveryKey) {
   EXPECT_EQ(config->cache.budget.mapped, BytesOrPercent::Bytes(1234567));
   EXPECT_EQ(config->cache.mapped_window.bytes, std::uint64_t{3} << 20);
   EXPECT_EQ(config->cache.kept_programs, std::uint64_t{8} << 20);
+  EXPECT_EQ(config->cache.rests, 7);
   EXPECT_EQ(config->cache.failure_backoff, 1s);
   EXPECT_EQ(config->cache.max_failure_backoff, 90s);
   EXPECT_EQ(config->cache.max_cold_wait, 1500ms);

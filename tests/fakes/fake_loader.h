@@ -13,6 +13,7 @@
 #include "server/base/mutex.h"
 #include "server/model/loader.h"
 #include "tests/fakes/fake_model.h"
+#include "tests/fakes/fake_rest.h"
 
 namespace hearth::fakes {
 
@@ -22,6 +23,8 @@ class FakeLoader final : public Loader {
   struct Script {
     FakeModel::Options model;         // `model.footprint` is what the loaded model measures
     std::optional<Footprint> peak;    // what Estimate() says; none: as measured
+    std::optional<FakeRest::Options> rest;  // what is left of its models; none: nothing
+    bool files_changed = false;             // so that EstimateRest() has none
     absl::Status estimate_error;
     absl::Status load_error;
     std::function<void()> on_estimate;                               // before Estimate() decides
@@ -58,6 +61,13 @@ class FakeLoader final : public Loader {
     return LoadEstimate{script.peak.value_or(script.model.footprint), script.model.footprint};
   }
 
+  std::optional<LoadEstimate> EstimateRest(const ModelSpec& spec, const Rest&) const override {
+    MutexLock lock(mu_);
+    const Script script = Find(spec.id.name);
+    if (script.files_changed) return std::nullopt;
+    return LoadEstimate{script.peak.value_or(script.model.footprint), script.model.footprint};
+  }
+
   using Loader::Load;
   absl::StatusOr<std::unique_ptr<Model>> Load(const ModelSpec& spec, const OpenedFiles*,
                                               std::stop_token stop) const override {
@@ -78,6 +88,7 @@ class FakeLoader final : public Loader {
       if (then) then();
       --*alive;
     };
+    if (script.rest) script.model.rest = std::make_shared<FakeRest>(*script.rest, rests_, pages_);
     return std::make_unique<FakeModel>(std::move(script.model));
   }
 
@@ -90,6 +101,8 @@ class FakeLoader final : public Loader {
     return Count(estimates_by_model_, model);
   }
   int alive() const { return *alive_; }  // models that exist
+  int rests() const { return *rests_; }  // also those of models that exist
+  int pages() const { return *pages_; }  // of rests, held
 
  private:
   using Counts = std::map<std::string, int>;
@@ -109,6 +122,7 @@ class FakeLoader final : public Loader {
   }
 
   std::shared_ptr<std::atomic<int>> alive_ = std::make_shared<std::atomic<int>>(0);
+  const FakeRest::Count rests_ = std::make_shared<std::atomic<int>>(0), pages_ = std::make_shared<std::atomic<int>>(0);
   mutable Mutex mu_;
   std::map<std::string, Script> scripts_ ABSL_GUARDED_BY(mu_);
   Faults load_faults_ ABSL_GUARDED_BY(mu_);

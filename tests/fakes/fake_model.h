@@ -17,6 +17,7 @@ class FakeModel final : public Model {
     Footprint footprint;
     LoadReport report;
     std::function<absl::StatusOr<TensorList>(const TensorList&, Session*)> run;  // none: echo
+    std::shared_ptr<const Rest> rest;
     std::function<void()> on_destroy;  // first thing in the destructor
   };
 
@@ -28,6 +29,7 @@ class FakeModel final : public Model {
   const Signature& signature() const override { return options_.signature; }
   const Footprint& footprint() const override { return options_.footprint; }
   const LoadReport& load_report() const override { return options_.report; }
+  std::shared_ptr<const Rest> rest() const override { return options_.rest; }
   absl::StatusOr<std::unique_ptr<Session>> NewSession() const override {
     return std::make_unique<Session>();
   }

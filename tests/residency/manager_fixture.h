@@ -59,6 +59,8 @@ class ManagerTest : public testing::Test {
     RunAll();
     manager_.reset();
     EXPECT_EQ(loader_.alive(), 0);
+    EXPECT_EQ(loader_.rests(), 0);
+    EXPECT_EQ(loader_.pages(), 0);
   }
 
   ModelManager& manager() {
@@ -68,7 +70,9 @@ class ManagerTest : public testing::Test {
               .find_spec =
                   [this](const ModelId& id) -> absl::StatusOr<ModelSpec> {
                 if (!spec_error_.ok()) return spec_error_;
-                return ModelSpec{id, "fake", id.name, spec_options_};
+                ModelSpec spec{id, "fake", id.name, spec_options_};
+                spec.revision = revision_;
+                return spec;
               },
               .find_loader = [this](std::string_view) -> absl::StatusOr<const Loader*> {
                 return &loader_;
@@ -155,6 +159,7 @@ class ManagerTest : public testing::Test {
   DeviceNames devices_;
   Bytes lost_;  // what frees have failed to give back
   absl::Status spec_error_;
+  std::uint64_t revision_ = 0;  // of every model
   ModelOptions spec_options_;  // of every model
   fakes::ManualClock clock_;
   fakes::ManualExecutor executor_;

@@ -33,6 +33,10 @@ class StressTest : public testing::Test {
       script.peak = script.model.footprint;
       script.peak->host_bytes = 25;
       if (m == 0) script.model.on_destroy = [this] { lost_ += ++destroyed_ % 64 == 0 ? 1 : 0; };
+      if (m % 2 == 1) {  // of whom two of three fit on the device
+        script.model.footprint.extents.clear();
+        script.rest = fakes::FakeRest::Options{{0, 0, {{file, 0, 30}}}, {}, {}};
+      }
       loader_.Set(Name(m), std::move(script));
     }
   }
@@ -66,7 +70,8 @@ TEST_F(StressTest, EveryRequestIsAnsweredOnceAndEveryHandleIsGood) {
   ModelManager manager(deps(), {.capacity = {{1000, 25}, 90, 90},
                                 .failure_backoff = milliseconds(1),
                                 .max_failure_backoff = milliseconds(2),
-                                .idle_unload = milliseconds(1)});
+                                .idle_unload = milliseconds(1),
+                                .rests = 2});
   std::atomic<int> asked = 0, answered = 0, unloads = 0, unloaded = 0, good = 0;
   std::vector<std::thread> threads;
   std::latch start(kThreads);
@@ -102,12 +107,14 @@ TEST_F(StressTest, EveryRequestIsAnsweredOnceAndEveryHandleIsGood) {
           case 3:
             manager.CheckInvariants();
             manager.Snapshot();
+            manager.Rests();
             manager.Samples();
             break;
           case 8:
             manager.Reconfigure({.capacity = {{1000, 25}, 40 + random() % 80, 60 + random() % 60},
                                  .failure_backoff = milliseconds(1),
-                                 .max_failure_backoff = milliseconds(2)},
+                                 .max_failure_backoff = milliseconds(2),
+                                 .rests = random() % 4},
                                 nullptr);
             break;
           default: {

@@ -9,6 +9,7 @@ using std::chrono::minutes;
 using std::chrono::seconds;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 class CacheServiceTest : public ServingTest {
@@ -31,6 +32,34 @@ class CacheServiceTest : public ServingTest {
 
   CacheService cache_{{*catalog_, *manager_, clock_, *versions_}};
 };
+
+// --- Tiers ---
+
+TEST_F(CacheServiceTest, WhyTellsWhatIsLeftOfAModelAndWhereOneThatIsBackCameFrom) {
+  AddModelOnDevice("m");
+  MakeResident("m");
+  EXPECT_THAT(Why("m"), Not(HasSubstr("loaded from")));
+  ASSERT_TRUE(Evict("m").ok());
+  EXPECT_THAT(Why("m"), AllOf(HasSubstr("not resident: evicted "), HasSubstr("; its files stay open and in memory (host)")));
+  MakeResident("m");
+  EXPECT_THAT(Why("m"), HasSubstr(", loaded from host"));
+  ASSERT_TRUE(Evict("m").ok());
+  ASSERT_TRUE(Evict("m")->was_resident) << "what was left of it goes";
+  EXPECT_THAT(Why("m"), Not(HasSubstr("its files")));
+}
+
+TEST_F(CacheServiceTest, AnUnloadOfAllVersionsLeavesNothingOfOneThatIsNotThereAnyMore) {
+  AddModelOnDevice("m");
+  MakeResident("m");
+  ASSERT_TRUE(Evict("m").ok());
+  AddModel("m", EchoModel(), "", 2);
+  std::filesystem::remove_all(root_ / "m" / "1");
+  ASSERT_TRUE(catalog_->Scan().ok());
+  ASSERT_EQ(manager_->TierOf({"m", 1}), Tier::kHost);
+  repository_->Unload("m", [](auto) {});
+  RunAll();
+  EXPECT_EQ(manager_->TierOf({"m", 1}), Tier::kCold);
+}
 
 // --- Prefetch ---
 

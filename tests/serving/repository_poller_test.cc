@@ -159,6 +159,20 @@ TEST_F(RepositoryPollerTest, WhatIsGoneIsUnloadedWhenItsRequestsAreDone) {
   EXPECT_FALSE(Row("m"));
 }
 
+TEST_F(RepositoryPollerTest, NothingIsLeftOfAModelThatIsGone) {
+  AddModelOnDevice("m");
+  Written(root_ / "m" / "1" / "model.pt", std::chrono::hours(1));
+  poller_->SetInterval(kInterval);
+  MakeResident("m");
+  manager_->Evict({"m", 1}, [](auto) {});
+  Look();
+  EXPECT_EQ(manager_->TierOf({"m", 1}), Tier::kHost);
+  fs::remove_all(root_ / "m");
+  Look();
+  EXPECT_EQ(manager_->TierOf({"m", 1}), Tier::kCold);
+  EXPECT_EQ(loader_.rests(), 0);
+}
+
 TEST_F(RepositoryPollerTest, ARepositoryThatCannotBeReadChangesNothing) {
   Put("m", 1, "one");
   ASSERT_TRUE(catalog_->Scan().ok());

@@ -42,7 +42,7 @@ class ServingTest : public testing::Test {
                          .timer = timer_,
                          .clock = clock_,
                          .metrics = metrics_},
-                     ModelManager::Options{.capacity = {1000, 1000, 1000}});
+                     ModelManager::Options{.capacity = {1000, 1000, 1000}, .rests = 4});
     versions_.emplace(VersionRoutes::Deps{*catalog_, *manager_});
     StartInfer({});
     repository_.emplace(RepositoryService::Deps{*catalog_, *manager_, clock_, *versions_});
@@ -76,6 +76,16 @@ class ServingTest : public testing::Test {
     EXPECT_TRUE(catalog_->Scan().ok());
   }
   void AddModel(const std::string& name) { AddModel(name, EchoModel()); }
+
+  // One that leaves something when it is evicted.
+  void AddModelOnDevice(const std::string& name) {
+    AddModel(name);
+    fakes::FakeLoader::Script script;
+    script.model = EchoModel();
+    script.model.footprint.device_bytes = 600;
+    script.rest = fakes::FakeRest::Options{{0, 0, {{{1, 1, 0, 0}, 0, 500}}}, {}, {}};
+    loader_.Set(name, std::move(script));
+  }
 
   // What the next load of it gives.
   void SetModel(const std::string& name, fakes::FakeModel::Options model) {

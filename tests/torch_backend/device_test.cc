@@ -55,6 +55,11 @@ class DeviceTest : public testing::Test {
     EXPECT_EQ(std::memcmp(answer.const_data_ptr(), expected.const_data_ptr(), answer.nbytes()), 0);
   }
 
+  static std::uint64_t SumOf(const Footprint& footprint) {
+    EXPECT_EQ(footprint.device_bytes + footprint.host_bytes, 0u);
+    return footprint.mapped_bytes();
+  }
+
   const TempDir dir_;
   const std::shared_ptr<Devices> devices_;
   const std::unique_ptr<Loader> loader_;
@@ -112,6 +117,47 @@ TEST(Devices, CountWhatTheyCouldNotFreeEachByItself) {
   { const auto memory = *second->Allocate(400); }
   EXPECT_TRUE(second->Allocate(400).ok()) << "the next free is a good one";
   EXPECT_EQ(devices.LostBytes(), lost);
+}
+
+TEST_F(DeviceTest, WhatIsLeftOfAModelIsLoadedAgainWithNothingOpenedOrRead) {
+  Linear(512, 512, 1).save((dir_ / "model.pt").string());
+  const ModelSpec spec = Spec(dir_ / "model.pt");
+  auto model = Load(spec);
+  const std::shared_ptr<const Rest> rest = model->rest();
+  ASSERT_NE(rest, nullptr);
+  model.reset();
+  EXPECT_EQ(Used(), 0u) << "nothing of it is on the device";
+  EXPECT_EQ(SumOf(rest->footprint()), fs::file_size(dir_ / "model.pt"));
+  const auto pages = rest->Hold({});
+  ASSERT_TRUE(pages.ok()) << pages.status();
+
+  const std::optional<LoadEstimate> estimate = loader_->EstimateRest(spec, *rest);
+  ASSERT_TRUE(estimate);
+  EXPECT_EQ(estimate->peak.extents, rest->footprint().extents) << "so that both are charged once";
+  auto again = loader_->Load(spec, estimate->opened.get(), {});
+  ASSERT_TRUE(again.ok()) << again.status();
+  const LoadReport& report = (*again)->load_report();
+  EXPECT_EQ(report[LoadPhase::kOpen].wall, Duration{});
+  EXPECT_EQ(report.shared_bytes, report.mapped_bytes) << "the pages that were held";
+  EXPECT_GT(report.mapped_bytes, 512u * 512u * sizeof(float));
+  ExpectTorchsAnswer(**again, dir_ / "model.pt", at::randn({3, 512}));
+}
+
+TEST_F(DeviceTest, NothingIsLoadedFromWhatIsLeftWhenItsFileIsAnother) {
+  Linear(64, 64, 1).save((dir_ / "model.pt").string());
+  const ModelSpec spec = Spec(dir_ / "model.pt");
+  const std::shared_ptr<const Rest> rest = Load(spec)->rest();
+  ASSERT_TRUE(loader_->EstimateRest(spec, *rest));
+  Linear(64, 64, 2).save((dir_ / "other.pt").string());
+  fs::rename(dir_ / "other.pt", dir_ / "model.pt");
+  EXPECT_FALSE(loader_->EstimateRest(spec, *rest));
+}
+
+TEST_F(DeviceTest, NothingIsLeftOfModelsOnTheHostAndOfSealedOnes) {
+  EXPECT_EQ(Load(Spec(Data("linear.pt"), "cpu"))->rest(), nullptr);
+  ModelSpec sealed = Spec(Data("linear.pt"));
+  sealed.options.residency = Residency::kSealed;
+  EXPECT_EQ(Load(sealed)->rest(), nullptr);
 }
 
 TEST_F(DeviceTest, TiedWeightsAndViewsAreOneStorageThere) {
