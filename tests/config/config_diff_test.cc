@@ -64,7 +64,7 @@ TEST(ConfigDiff, KnowsWhichKeysAreAppliedToARunningServer) {
   next.shutdown = {std::chrono::seconds(1), std::chrono::seconds(1)};
   next.models.push_back({.name = "vad"});
   for (const ConfigChange& change : DiffConfigs({}, next)) EXPECT_FALSE(change.needs_restart) << change.key;
-  EXPECT_EQ(DiffConfigs({}, next).size(), 23u);
+  EXPECT_EQ(DiffConfigs({}, next).size(), 24u);
 
   ServerConfig restart;
   restart.repository.roots = {"/other"};
