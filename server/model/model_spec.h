@@ -58,6 +58,7 @@ struct ModelOptions {
   std::vector<TensorInfo> outputs;
   std::vector<WarmUpSample> warm_up;
   std::optional<Duration> idle_unload = std::nullopt;  // none: as the configuration says; 0: never
+  std::optional<Duration> min_residency = std::nullopt;  // likewise
   VersionPolicy versions;
   std::map<std::string, std::int64_t> labels;  // versions by names that clients may use
   bool resource_preserving = false;  // the version that answered leaves before a higher one is loaded

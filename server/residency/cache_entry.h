@@ -81,6 +81,7 @@ struct alignas(64) CacheEntry {
   std::uint64_t hits_counted = 0;           // ready, draining: of `hits`, in the slot's demand
   std::uint64_t revision = 0;               // ready, draining, failed: ModelSpec::revision; 0: not known
   Duration idle_unload{};                   // ready: evicted when not asked for so long; 0: never for that
+  std::optional<Duration> min_residency;    // ready: its own, instead of ModelCache::Options'
   bool leaves_nothing = false;              // leaving: what is left of it is not to be kept
   std::vector<std::shared_ptr<Completion>> on_gone;  // told when absent, or its load was stopped
 };

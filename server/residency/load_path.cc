@@ -80,7 +80,9 @@ void ModelManager::LoadOne(LoadPtr load) {
 
   absl::StatusOr<ModelCache::Published> published =
       cache_.Publish(load->entry, *model, load->spec->revision,
-                     load->spec->options.idle_unload.value_or(settings().idle_unload), from);
+                     {load->spec->options.idle_unload.value_or(settings().idle_unload),
+                      load->spec->options.min_residency},
+                     from);
   if (!published.ok()) {
     model->reset();  // before its bytes are given back
     return Fail(*load, published.status(), !absl::IsCancelled(published.status()));

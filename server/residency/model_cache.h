@@ -211,12 +211,17 @@ class ModelCache {
     Bytes charged{};                   // what was measured
     std::optional<Duration> away{};    // since it made room for another model
   };
+  // Of CacheEntry, what the model is loaded with.
+  struct Stay {
+    Duration idle_unload{};
+    std::optional<Duration> min_residency{};
+  };
   // kLoading -> kReady, charged what was measured, its weights a window if that is what was reserved.
   // Every waiter's pin is taken before anybody can evict the model. An error leaves the model with the caller, who destroys it and calls Fail():
   // CANCELLED, it was told to stop; RESOURCE_EXHAUSTED, more was measured than fits.
-  // `idle_unload`: see CacheEntry. `from`: where the load found it.
+  // `from`: where the load found it.
   absl::StatusOr<Published> Publish(CacheEntry& entry, std::unique_ptr<Model>& model, std::uint64_t revision,
-                                    Duration idle_unload = {}, Tier from = Tier::kCold) ABSL_LOCKS_EXCLUDED(mu_);
+                                    const Stay& stay, Tier from = Tier::kCold) ABSL_LOCKS_EXCLUDED(mu_);
 
   struct Failed {
     absl::Status error;  // for the waiters: with a hint when to ask again

@@ -97,7 +97,7 @@ std::vector<EvictionCandidate> ModelCache::Candidates() {
                           .hits = current->hits_counted,
                           .demand = slot->demand.At(now, options_.demand_half_life),
                           .reload = slot->reload,
-                          .young = now - current->ready_at < options_.min_residency});
+                          .young = now - current->ready_at < current->min_residency.value_or(options_.min_residency)});
   }
   return candidates;
 }
@@ -217,7 +217,7 @@ bool ModelCache::GiveUp(CacheEntry& entry) {
 
 absl::StatusOr<ModelCache::Published> ModelCache::Publish(CacheEntry& entry,
                                                           std::unique_ptr<Model>& model,
-                                                          std::uint64_t revision, Duration idle_unload, Tier from) {
+                                                          std::uint64_t revision, const Stay& stay, Tier from) {
   MutexLock lock(mu_);
   if (entry.stopping) return absl::CancelledError(StrCat(Title(entry.slot.id), " was stopped"));
   // What it was let in with holds for what was measured, too.
@@ -240,7 +240,8 @@ absl::StatusOr<ModelCache::Published> ModelCache::Publish(CacheEntry& entry,
   entry.report.from = from;
   entry.loaded_at = clock_.WallNow();
   entry.revision = revision;
-  entry.idle_unload = idle_unload;
+  entry.idle_unload = stay.idle_unload;
+  entry.min_residency = stay.min_residency;
   entry.model = std::move(model);
   entry.reload = false;
   entry.hits.store(0, std::memory_order_relaxed);

@@ -180,6 +180,7 @@ void ReadLabels(const YamlNode& node, std::map<std::string, std::int64_t>& label
 
 void ReadLifetime(YamlMap& map, ModelOptions& options) {
   if (Duration idle{}; map["idle_unload"].Read(idle)) options.idle_unload = idle;
+  if (Duration least{}; map["min_residency"].Read(least)) options.min_residency = least;
   ReadVersions(map["versions"], options.versions);
   ReadLabels(map["labels"], options.labels);
   map["resource_preserving"].Read(options.resource_preserving);

@@ -14,6 +14,7 @@
 //       inputs:
 //         x: {datatype: FP32, shape: [1, 16], data: random}   # zeros, random, or a number
 //   idle_unload: 10m            # evicted when nobody asked for it so long; 0s: never
+//   min_residency: 1m           # younger than that it is among the last to make room
 //   versions: {latest: 2}       # which ones are served: all, {latest: N} or {specific: [1, 3]}
 //   labels: {stable: 1}         # names for versions
 //   resource_preserving: false  # a higher version is loaded only when the one that answered has left

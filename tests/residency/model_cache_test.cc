@@ -41,7 +41,7 @@ class ModelCacheTest : public testing::Test {
     fakes::FakeModel::Options options;
     options.footprint = kBytes;
     std::unique_ptr<Model> model = std::make_unique<fakes::FakeModel>(std::move(options));
-    return *cache_.Publish(entry, model, /*revision=*/1);
+    return *cache_.Publish(entry, model, /*revision=*/1, {});
   }
   void Unload() {
     auto leaving = cache_.BeginUnload(kVad, EvictionReason::kUnload, nullptr);

@@ -371,6 +371,18 @@ TEST_F(RoomTest, AModelThatHasJustComeStaysWhileOthersCanGo) {
   EXPECT_THAT(ResidentModels(), ElementsAre("new", "young"));
 }
 
+TEST_F(RoomTest, AModelMayHaveAPromiseOfItsOwn) {
+  options_.min_residency = std::chrono::hours(1);
+  spec_options_.min_residency = std::chrono::seconds(10);
+  Resident("short", 45);
+  spec_options_.min_residency.reset();
+  Resident("long", 45);
+  Pass(std::chrono::seconds(20));
+  manager().TryAcquire(Id("short"));
+  Resident("new", 50);
+  EXPECT_THAT(ResidentModels(), ElementsAre("long", "new")) << "though it was used last";
+}
+
 TEST_F(RoomTest, ARequestThatArrivesWhileItsModelIsUnloadingLoadsItAgain) {
   auto script = Sized(80);
   Cold again;

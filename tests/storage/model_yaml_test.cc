@@ -51,6 +51,7 @@ instances: 3
 residency: sealed
 integrity: on-load
 idle_unload: 10m
+min_residency: 90s
 versions: {specific: [1, 3]}
 labels: {stable: 1, canary-2: 3}
 resource_preserving: true
@@ -75,6 +76,7 @@ warm_up:
   EXPECT_EQ(options->residency, Residency::kSealed);
   EXPECT_EQ(options->integrity, Integrity::kOnLoad);
   EXPECT_EQ(options->idle_unload, std::chrono::minutes(10));
+  EXPECT_EQ(options->min_residency, std::chrono::seconds(90));
   EXPECT_THAT(options->versions.specific, ElementsAre(1, 3));
   EXPECT_THAT(options->labels, ElementsAre(Pair("canary-2", 3), Pair("stable", 1)));
   EXPECT_TRUE(options->resource_preserving);
