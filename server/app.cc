@@ -136,6 +136,7 @@ struct App::Parts {
   std::unique_ptr<ThreadTimer> timer;
   std::unique_ptr<ThreadPool> load_pool;
   std::unique_ptr<ThreadPool> background_pool;
+  std::unique_ptr<ThreadPool> unload_pool;
   std::unique_ptr<ThreadPool> compute_pool;
   std::unique_ptr<ThreadPool> config_pool;  // one thread: reloads and looks at the repository
   std::unique_ptr<ModelManager> manager;
@@ -254,6 +255,7 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
                             RunThisThreadInBackground();
                             configure_thread();
                           }, /*replacements=*/static_cast<std::size_t>(c.loading.background_threads)});
+  unload_pool = std::make_unique<ThreadPool>(ThreadPool::Options{"unload", 1, {}, /*replacements=*/8});
   compute_pool = std::make_unique<ThreadPool>(ThreadPool::Options{
       "compute", static_cast<std::size_t>(ComputeThreads(c.compute)), configure_thread});
   config_pool = std::make_unique<ThreadPool>(ThreadPool::Options{"config", 1, {}});
@@ -271,6 +273,7 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
           .metrics = *metrics,
           .eviction = &PolicyOf(c.cache),
           .background_executor = background_pool.get(),
+          .unload_executor = unload_pool.get(),
           .pulse = &heartbeats.Add("cache"),
           .devices = NamesOf(devices->list()),
           .lost_bytes = [this] { return LostBytes(*devices); }},
@@ -284,7 +287,7 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
       *catalog, *manager, clock, *versions, [this] { preloader->RenewPins(); }, &heartbeats});
   cache = std::make_unique<CacheService>(CacheService::Deps{*catalog, *manager, clock, *versions});
   preloader = std::make_unique<Preloader>(
-      Preloader::Deps{*catalog, *manager, *timer, clock},
+      Preloader::Deps{*catalog, *manager, *timer, clock, config_pool.get()},
       PreloaderOptions(c.cache), [this] { ReadinessMayHaveChanged(); });
   poller = std::make_unique<RepositoryPoller>(RepositoryPoller::Deps{
       *catalog, *manager, *timer, clock, *config_pool, [this] {

@@ -26,7 +26,7 @@ class Completion;
 //   host      yes     resident      yes
 //
 // (1) or unloading, while pages go: with whoever destroys them, or with a thread that brought them in and has been told
-// to stop. Then none are brought in anew.
+// to stop. Then none are brought in anew. Where such a thread is stuck (ModelCache::Strand): loading, whatever stands here.
 //
 // Thread-compatible; guarded by ModelCache::mu_.
 struct KeptRest {

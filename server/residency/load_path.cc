@@ -78,6 +78,7 @@ void ModelManager::LoadOne(LoadPtr load) {
   LoadReport report = (*model)->load_report();
   report.from = from;
 
+  NoteLost();  // of what it uploaded in vain
   absl::StatusOr<ModelCache::Published> published =
       cache_.Publish(load->entry, *model, load->spec->revision,
                      {load->spec->options.idle_unload.value_or(settings().idle_unload),
@@ -142,7 +143,8 @@ void ModelManager::UseWindow(PendingLoad& load) const {
                 {"window", FormatBytes(window)}});
 }
 
-// Reserves the load's peak, evicting and destroying on this thread what has to go.
+// Reserves the load's peak, evicting what has to go. That is destroyed elsewhere: a destructor that is stuck must not hold
+// up the load as well.
 absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
   const Footprint& need = load.estimate.peak;
   CacheEntry& entry = load.entry;
@@ -162,7 +164,7 @@ absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
       continue;
     }
     if (std::optional<ModelCache::Victim> old = cache_.RetireForReload(entry)) {
-      Free(*std::move(old));
+      PostFree(*std::move(old));
       continue;
     }
     std::optional<ModelCache::EvictionView> view = cache_.ViewForEviction(entry);
@@ -192,7 +194,7 @@ absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
     std::optional<ModelCache::Taken> taken = cache_.TakeVictims(entry, need, candidates);
     if (!taken) continue;  // one of them was asked for meanwhile: it stays, and another is picked
     TellEvictions(id, need, {view->candidates, *chosen, view->settled, policy, now});
-    for (ModelCache::Fallen& fallen : taken->fallen) Free(std::move(fallen));
+    for (ModelCache::Fallen& fallen : taken->fallen) PostFree(std::move(fallen));
     for (ModelCache::Victim& victim : taken->victims) {
       const ModelId& old = victim.entry->slot.id;
       log::Info("model evicted", {{"model", old.name},
@@ -200,7 +202,7 @@ absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
                                   {"for", ToString(id)},
                                   {"needed", FormatBytes(need.host_bytes + need.device_bytes +
                                                          need.mapped_bytes())}});
-      Free(std::move(victim));
+      PostFree(std::move(victim));
     }
   }
 }
@@ -250,8 +252,7 @@ void ModelManager::BeginShrinking() {
   if (!std::exchange(shrinking_, true)) cache_.WantRoom(true);
 }
 
-// Evicts, destroying on this thread, what a smaller budget has no room for. Somebody who is in use calls again when
-// he falls idle.
+// Evicts what a smaller budget has no room for. Somebody who is in use calls again when he falls idle.
 void ModelManager::ShrinkToBudget() {
   while (true) {
     std::uint64_t reconfigured = 0;
@@ -275,7 +276,7 @@ void ModelManager::ShrinkToBudget() {
     std::vector<EvictionCandidate> candidates;
     for (const std::size_t i : chosen) candidates.push_back(view.candidates[i]);
     ModelCache::Taken taken = cache_.TakeIdle(candidates);
-    for (ModelCache::Fallen& fallen : taken.fallen) Free(std::move(fallen));
+    for (ModelCache::Fallen& fallen : taken.fallen) PostFree(std::move(fallen));
     for (ModelCache::Victim& victim : taken.victims) {
       const ModelId& id = victim.entry->slot.id;
       log::Info("model evicted", {{"model", id.name}, {"version", id.version}, {"for", "a smaller budget"}});
@@ -284,7 +285,7 @@ void ModelManager::ShrinkToBudget() {
         MutexLock lock(ghosts_mu_);
         ghosts_.Evicted(id, SumOf(*victim.entry->reservation.footprint()), lacking);
       }
-      Free(std::move(victim));
+      PostFree(std::move(victim));
     }
   }
 }
@@ -401,13 +402,17 @@ void ModelManager::Hangs(const LoadWatch::Hang& hang) {
                                                        {"version", id.version},
                                                        {"since", since},
                                                        {"thread_replaced", hang.replaced}});
-  if (!is_load) return;
+  if (!is_load) {
+    cache_.Strand(id);
+    return RoomChanged();  // whoever waits for those bytes
+  }
   const absl::Status why = absl::UnavailableError(
       StrCat("the load of model '", id.name, "' version ", id.version, " hangs: it has not come to its end in ", since,
              " (cache.load_timeout); until it does the model is refused. Look at the disk or the device it is on"));
   std::optional<ModelCache::Abandoned> abandoned = cache_.Abandon(id, hang.work.generation, why);
   if (!abandoned) return;  // it has, meanwhile
   abandoned->stop.request_stop();
+  RoomChanged();  // should it be parked
   events_.Add({.kind = CacheEventKind::kFailed,
                .id = id,
                .took = hang.since,

@@ -191,6 +191,15 @@ void MemoryBudget::Reservation::BeginUnloading() {
   budget_->ledger_.Add(*footprint_, phase_);
 }
 
+void MemoryBudget::Reservation::Strand() {
+  HEARTH_CHECK(budget_ != nullptr && phase_ != HoldPhase::kLoading);
+  MutexLock lock(budget_->mu_);
+  HEARTH_CHECK(budget_->claims_.empty());
+  budget_->ledger_.Remove(*footprint_, phase_);
+  phase_ = HoldPhase::kLoading;
+  budget_->ledger_.Add(*footprint_, phase_);
+}
+
 void MemoryBudget::Reservation::Release() {
   if (budget_ == nullptr) return;
   {

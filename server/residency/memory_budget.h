@@ -70,6 +70,9 @@ class MemoryBudget {
     [[nodiscard]] bool Settle(const Footprint& measured);
     // resident -> unloading.
     void BeginUnloading();
+    // resident or unloading -> loading: whoever is to free the bytes is stuck, so nobody may count on them before they
+    // are released. REQUIRES: no claims; they may have been promised these.
+    void Strand();
     void Release();
 
    private:

@@ -243,6 +243,10 @@ class ModelCache {
   std::optional<Abandoned> Abandon(const ModelId& id, std::uint64_t generation, const absl::Status& why)
       ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Whoever frees what is leaving of the model, or brings in pages of what is left of it, is stuck: loads that were
+  // promised those bytes have to look for room again.
+  void Strand(const ModelId& id) ABSL_LOCKS_EXCLUDED(mu_);
+
   // --- Leaving -----------------------------------------------------------------------------------
 
   struct Leaving {
@@ -330,6 +334,8 @@ class ModelCache {
   using Row = CacheRow;
   // By id, oldest generation first. Touches nothing.
   std::vector<Row> Snapshot() const ABSL_LOCKS_EXCLUDED(mu_);
+  // Of which a thread brings in or frees pages.
+  std::vector<ModelId> RestsUnderWay() const ABSL_LOCKS_EXCLUDED(mu_);
   bool shutting_down() const ABSL_LOCKS_EXCLUDED(mu_);
 
   // Aborts unless the table in model_state.h holds and the ledger says what the table says. Debug

@@ -275,9 +275,26 @@ std::optional<ModelCache::Abandoned> ModelCache::Abandon(const ModelId& id, std:
   if (entry == nullptr || entry->generation != generation || !IsComing(entry->state)) return std::nullopt;
   entry->stopping = true;
   entry->hangs = why;
+  entry->claim.Release();
   Abandoned abandoned{entry->stop, waiters_.TakeAll(entry)};
   CheckLocked();
   return abandoned;
+}
+
+void ModelCache::Strand(const ModelId& id) {
+  MutexLock lock(mu_);
+  ModelSlot* slot = index_.Find(id);
+  if (slot == nullptr) return;
+  VoidClaims();
+  for (const auto& entry : slot->entries) {
+    if (entry->state == ModelState::kUnloading && entry->reservation.phase() == HoldPhase::kUnloading) {
+      entry->reservation.Strand();
+    }
+  }
+  KeptRest& rest = slot->rest;
+  const bool under_way = rest.reservation && (rest.warming || !rest.gives_way());
+  if (under_way && rest.reservation.phase() != HoldPhase::kLoading) rest.reservation.Strand();
+  CheckLocked();
 }
 
 ModelCache::Failed ModelCache::Fail(CacheEntry& entry, const absl::Status& error, bool remember,

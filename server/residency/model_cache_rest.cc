@@ -162,6 +162,16 @@ std::vector<std::shared_ptr<Completion>> ModelCache::ForgetPages(ModelSlot& slot
   return gone;
 }
 
+std::vector<ModelId> ModelCache::RestsUnderWay() const {
+  std::vector<ModelId> ids;
+  MutexLock lock(mu_);
+  for (const auto& slot : index_.slots()) {
+    const KeptRest& rest = slot->rest;
+    if (rest.reservation && (rest.warming || !rest.gives_way())) ids.push_back(slot->id);
+  }
+  return ids;
+}
+
 std::vector<RestRow> ModelCache::Rests() const {
   std::vector<RestRow> rows;
   {

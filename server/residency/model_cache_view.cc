@@ -115,9 +115,11 @@ void ModelCache::CheckEntry(const CacheEntry& entry) const {
   const bool charged = static_cast<bool>(entry.reservation);
   HEARTH_CHECK(charged == (state == kLoading || has_model || state == kUnloading));
   if (charged) {
-    HEARTH_CHECK(entry.reservation.phase() == (state == kLoading     ? HoldPhase::kLoading
-                                               : state == kUnloading ? HoldPhase::kUnloading
-                                                                     : HoldPhase::kResident));
+    const HoldPhase phase = entry.reservation.phase();
+    const bool stranded = state == kUnloading && phase == HoldPhase::kLoading;
+    HEARTH_CHECK(stranded || phase == (state == kLoading     ? HoldPhase::kLoading
+                                       : state == kUnloading ? HoldPhase::kUnloading
+                                                             : HoldPhase::kResident));
   }
   HEARTH_CHECK(entry.pins.closed() == (state != kReady));
   if (!has_model) HEARTH_CHECK(entry.pins.count() == 0);
@@ -149,7 +151,6 @@ void ModelCache::CheckRest(const ModelSlot& slot) const {
     const auto found = rests_.find(rest.number);
     HEARTH_CHECK(found != rests_.end() && found->second == &slot);
   }
-  if (rest.reservation) HEARTH_CHECK(rest.reservation.phase() != HoldPhase::kLoading);
   if (rest.gives_way()) HEARTH_CHECK(rest.files != nullptr && rest.warming == (rest.pages == nullptr));
   if (rest.pages != nullptr) HEARTH_CHECK(rest.gives_way());
   if (rest.warming) HEARTH_CHECK(static_cast<bool>(rest.reservation));

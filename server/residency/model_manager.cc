@@ -288,9 +288,9 @@ void ModelManager::Carry(ModelCache::Leaving leaving, const absl::Status& why) {
 }
 
 void ModelManager::PostFree(ModelCache::Victim victim) {
-  tasks_.Post(deps_.load_executor, [this, victim = std::move(victim)](TaskGroup::How) mutable {
+  tasks_.Post(unload_executor(), [this, victim = std::move(victim)](TaskGroup::How) mutable {
     const LoadWatch::Scope scope =
-        watch_.Begin({victim.entry->slot.id, 0, &deps_.load_executor}, settings().load_timeout);
+        watch_.Begin({victim.entry->slot.id, 0, &unload_executor()}, settings().load_timeout);
     Free(std::move(victim));  // also when dropped: the bytes have to come back
   });
 }
@@ -351,6 +351,9 @@ std::vector<ModelId> ModelManager::Remaining() const {
   for (const ModelCache::Row& row : cache_.Snapshot()) {
     if (row.state == ModelState::kFailed) continue;
     if (remaining.empty() || remaining.back() != row.id) remaining.push_back(row.id);
+  }
+  for (ModelId& id : cache_.RestsUnderWay()) {
+    if (std::find(remaining.begin(), remaining.end(), id) == remaining.end()) remaining.push_back(std::move(id));
   }
   return remaining;
 }

@@ -84,6 +84,7 @@ class ModelManager {
     Metrics& metrics;
     const EvictionPolicy* eviction = nullptr;  // null: GdsfPolicy
     Executor* background_executor = nullptr;   // null: load_executor
+    Executor* unload_executor = nullptr;       // for what may be stuck while it frees; null: load_executor
     Heartbeats::Pulse* pulse = nullptr;        // beats while the timer rings and no lock is held for ever
     DeviceNames devices = {};                  // what people call those that footprints speak of
     // Memory that could not be freed, since the start: asked for after a model was destroyed. Null: there is none ever.
@@ -274,6 +275,9 @@ class ModelManager {
   void TellQueued(const ModelId& id, bool request);
   void TellLeft(const CacheEntry& entry);
   Executor& ExecutorOf(LoadPriority priority) const;
+  Executor& unload_executor() const {
+    return deps_.unload_executor != nullptr ? *deps_.unload_executor : deps_.load_executor;
+  }
   // Posted for every model that is queued, and again where its priority changes: so there are never fewer to come
   // than there are loads of that priority, and one that finds none does nothing.
   void PostLoadNext(ModelCache::Turn turn);

@@ -25,6 +25,8 @@ namespace hearth {
 //   unloading   -  (1)  until it is gone    closed, 0   -
 //   failed      -       -                   closed, 0   -
 //
+// A destructor that is stuck (ModelCache::Strand) leaves its bytes charged as loading, which nobody counts on.
+//
 // (1) with whoever destroys it: destroying may block, so it never happens under the cache's lock.
 //
 // ModelCache::CheckInvariants() is this table as code; tests/residency/model_state_test.cc walks

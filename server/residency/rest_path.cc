@@ -16,12 +16,12 @@ void ModelManager::PostWarm(const ModelId& id) {
 }
 
 void ModelManager::Warm(const ModelId& id) {
+  LoadWatch::Scope watched = watch_.Begin({id, 0, &ExecutorOf(LoadPriority::kBackground)}, settings().load_timeout);
   std::optional<ModelCache::Warming> warming = RoomForRest(id);
   if (!warming) {
     if (cache_.TierOf(id) == Tier::kMapped) TellFell(id, Tier::kMapped, {});
     return;
   }
-  LoadWatch::Scope watched = watch_.Begin({id, 0, &ExecutorOf(LoadPriority::kBackground)}, settings().load_timeout);
   watched.Allow(Reading(warming->files->footprint()));
   const Bytes bytes = SumOf(warming->files->footprint());
   absl::StatusOr<std::unique_ptr<const Rest::Pages>> pages = warming->files->Hold(warming->stop);
@@ -50,7 +50,7 @@ std::optional<ModelCache::Warming> ModelManager::RoomForRest(const ModelId& id) 
   if (!chosen) return std::nullopt;
   std::vector<EvictionCandidate> lesser;
   for (const std::size_t i : *chosen) lesser.push_back(view->others[i]);
-  for (ModelCache::Fallen& fallen : cache_.TakeIdle(lesser).fallen) Free(std::move(fallen));
+  for (ModelCache::Fallen& fallen : cache_.TakeIdle(lesser).fallen) Free(std::move(fallen));  // so that it fits
   return cache_.BeginWarming(view->own);
 }
 
@@ -65,8 +65,8 @@ void ModelManager::Free(ModelCache::Fallen fallen) {
 }
 
 void ModelManager::PostFree(ModelCache::Fallen fallen) {
-  tasks_.Post(deps_.load_executor, [this, fallen = std::move(fallen)](TaskGroup::How) mutable {
-    const LoadWatch::Scope watched = watch_.Begin({fallen.slot->id, 0, &deps_.load_executor}, settings().load_timeout);
+  tasks_.Post(unload_executor(), [this, fallen = std::move(fallen)](TaskGroup::How) mutable {
+    const LoadWatch::Scope watched = watch_.Begin({fallen.slot->id, 0, &unload_executor()}, settings().load_timeout);
     Free(std::move(fallen));  // also when dropped: the bytes have to come back
   });
 }

@@ -158,9 +158,13 @@ void Preloader::Loaded(const std::shared_ptr<State>& state, std::size_t generati
         const std::string model = entry.item.model;
         entry.retry = state->deps.timer.At(
             state->deps.clock.Now() + entry.backoff, [state, generation, index, model] {
-              (void)state->deps.catalog.Rescan(model);  // Start() reports what is still wrong
-              Pin(*state);
-              Start(state, generation, index);
+              auto retry = [state, generation, index, model] {
+                (void)state->deps.catalog.Rescan(model);  // Start() reports what is still wrong
+                Pin(*state);
+                Start(state, generation, index);
+              };
+              Executor* const executor = state->deps.executor;
+              executor != nullptr ? executor->Post(std::move(retry)) : retry();
             });
       }
     }

@@ -38,6 +38,7 @@ class Preloader {
     ModelManager& manager;
     Timer& timer;
     const Clock& clock;
+    Executor* executor = nullptr;  // where files are looked at again, for a disk may not answer; null: the timer's thread
   };
   struct Options {
     Duration backoff = std::chrono::seconds(5);      // doubles up to max_backoff

@@ -106,7 +106,7 @@ TEST_F(HangTest, ADestructorThatIsStuckHoldsUpNobody) {
     Passes(minutes(11));
     EXPECT_EQ(executor_.replaced(), 1);
     EXPECT_EQ(Hung("unload"), 1);
-    EXPECT_EQ(manager().usage().unloading.host_bytes, 40u) << "they are not free before they are";
+    EXPECT_EQ(used(), 40u) << "they are not free before they are";
     Exists("asr", 60);
     Cold asr = Acquire("asr");
     executor_.RunAll();
@@ -119,6 +119,51 @@ TEST_F(HangTest, ADestructorThatIsStuckHoldsUpNobody) {
   executor_.RunAll();
   EXPECT_EQ(executor_.replaced(), 0);
   EXPECT_EQ(Hung("unload"), 0);
+}
+
+TEST_F(HangTest, WhoWasPromisedTheBytesOfADestructorThatIsStuckLooksElsewhere) {
+  Resident("idle", 30);
+  fakes::FakeLoader::Script script = Sized(40);
+  bool looked = false;
+  script.model.on_destroy = [&] {
+    if (std::exchange(looked, true)) return;
+    Exists("big", 60);  // with what is on its way it fits
+    Cold big = Acquire("big");
+    executor_.RunAll();
+    EXPECT_FALSE(big.done());
+    EXPECT_TRUE(IsResident("idle"));
+    Passes(minutes(11));
+    executor_.RunAll();
+    EXPECT_TRUE(big.ok()) << big.status();
+    EXPECT_FALSE(IsResident("idle")) << "in its place";
+    EXPECT_EQ(manager().usage().used().host_bytes, 100u);
+  };
+  loader_.Set("stuck", script);
+  Load("stuck");
+  executor_.RunAll();
+  manager().Unload(Id("stuck"), [] {});
+  executor_.RunAll();
+  EXPECT_TRUE(looked);
+  EXPECT_EQ(used(), 60u);
+}
+
+TEST_F(HangTest, WhoeverMakesRoomIsNotHeldUpByTheVictimsDestructor) {
+  fakes::FakeLoader::Script script = Sized(60);
+  bool looked = false;
+  script.model.on_destroy = [&] {
+    if (std::exchange(looked, true)) return;
+    Passes(minutes(11));
+    EXPECT_EQ(Hung("unload"), 1);
+    EXPECT_EQ(Hung("load"), 0);
+  };
+  loader_.Set("stuck", script);
+  Load("stuck");
+  executor_.RunAll();
+  Exists("new", 60);
+  Cold cold = Acquire("new");
+  executor_.RunAll();
+  EXPECT_TRUE(looked);
+  EXPECT_TRUE(cold.ok()) << cold.status();
 }
 
 TEST_F(HangTest, WithoutATimeoutALoadMayTakeForEver) {
