@@ -143,8 +143,8 @@ void ModelManager::UseWindow(PendingLoad& load) const {
                 {"window", FormatBytes(window)}});
 }
 
-// Reserves the load's peak, evicting what has to go. That is destroyed elsewhere: a destructor that is stuck must not hold
-// up the load as well.
+// Reserves the load's peak, evicting and destroying on this thread what has to go. A destructor that is stuck holds up
+// this load, and nobody else: its bytes are watched by themselves.
 absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
   const Footprint& need = load.estimate.peak;
   CacheEntry& entry = load.entry;
@@ -164,7 +164,8 @@ absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
       continue;
     }
     if (std::optional<ModelCache::Victim> old = cache_.RetireForReload(entry)) {
-      PostFree(*std::move(old));
+      const LoadWatch::Scope watched = watch_.Begin({id, 0, nullptr}, settings().load_timeout);
+      Free(*std::move(old));
       continue;
     }
     std::optional<ModelCache::EvictionView> view = cache_.ViewForEviction(entry);
@@ -194,7 +195,7 @@ absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
     std::optional<ModelCache::Taken> taken = cache_.TakeVictims(entry, need, candidates);
     if (!taken) continue;  // one of them was asked for meanwhile: it stays, and another is picked
     TellEvictions(id, need, {view->candidates, *chosen, view->settled, policy, now});
-    for (ModelCache::Fallen& fallen : taken->fallen) PostFree(std::move(fallen));
+    for (ModelCache::Fallen& fallen : taken->fallen) Free(std::move(fallen));
     for (ModelCache::Victim& victim : taken->victims) {
       const ModelId& old = victim.entry->slot.id;
       log::Info("model evicted", {{"model", old.name},
@@ -202,7 +203,8 @@ absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
                                   {"for", ToString(id)},
                                   {"needed", FormatBytes(need.host_bytes + need.device_bytes +
                                                          need.mapped_bytes())}});
-      PostFree(std::move(victim));
+      const LoadWatch::Scope watched = watch_.Begin({old, 0, nullptr}, settings().load_timeout);
+      Free(std::move(victim));
     }
   }
 }

@@ -147,23 +147,35 @@ TEST_F(HangTest, WhoWasPromisedTheBytesOfADestructorThatIsStuckLooksElsewhere) {
   EXPECT_EQ(used(), 60u);
 }
 
-TEST_F(HangTest, WhoeverMakesRoomIsNotHeldUpByTheVictimsDestructor) {
+TEST_F(HangTest, ADestructorThatIsStuckHoldsUpTheLoadThatItMakesRoomForAndNobodyElse) {
+  Resident("idle", 30);
   fakes::FakeLoader::Script script = Sized(60);
   bool looked = false;
+  Exists("new", 60);
+  Cold first;
   script.model.on_destroy = [&] {
     if (std::exchange(looked, true)) return;
     Passes(minutes(11));
+    EXPECT_EQ(first.status().code(), kUnavailable);
     EXPECT_EQ(Hung("unload"), 1);
-    EXPECT_EQ(Hung("load"), 0);
+    EXPECT_EQ(executor_.replaced(), 1) << "it is one thread";
+    Exists("other", 40);
+    Cold other = Acquire("other");
+    executor_.RunAll();
+    EXPECT_TRUE(other.ok()) << other.status();
+    EXPECT_FALSE(IsResident("idle")) << "in its place";
   };
   loader_.Set("stuck", script);
   Load("stuck");
   executor_.RunAll();
-  Exists("new", 60);
-  Cold cold = Acquire("new");
+  manager().TryAcquire(Id("idle"));
+  first = Acquire("new");
   executor_.RunAll();
   EXPECT_TRUE(looked);
-  EXPECT_TRUE(cold.ok()) << cold.status();
+  EXPECT_EQ(executor_.replaced(), 0);
+  Cold again = Acquire("new");
+  executor_.RunAll();
+  EXPECT_TRUE(again.ok()) << again.status();
 }
 
 TEST_F(HangTest, WithoutATimeoutALoadMayTakeForEver) {
