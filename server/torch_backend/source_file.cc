@@ -13,6 +13,10 @@ namespace {
 
 constexpr std::uint64_t kPage = 4096;
 
+// While pages come, whoever else maps or allocates waits for the process's memory map. For more than this that costs a
+// load more than it gains beside a program's parsing.
+constexpr std::uint64_t kAheadAtMost = 32ULL << 20;
+
 // Sorted; those that meet, or are less than a page apart, as one.
 std::vector<ByteRange> Joined(std::vector<ByteRange> ranges) {
   std::sort(ranges.begin(), ranges.end(), [](const ByteRange& a, const ByteRange& b) { return a.begin < b.begin; });
@@ -150,6 +154,8 @@ PagesAhead::PagesAhead(const SourceUse& use, Which which, const std::stop_token&
     : load_stopped_(stop, [this] { stop_.request_stop(); }) {
   if (which == Which::kNone || (which == Which::kCold && !use.cold())) return;
   pages_ = use.first_pages();
+  is_left_ = which == Which::kAll && use.first_bytes() > kAheadAtMost;
+  if (is_left_) return;
   try {
     // What goes wrong with a file that is copied shows where that is done.
     thread_ = std::jthread([this] { status_ = Populate(); });

@@ -95,7 +95,7 @@ class PagesAhead {
   enum class Which {
     kNone,
     kCold,  // where some are not in the page cache, for somebody who copies them elsewhere
-    kAll,   // for Wait(): they are to stay
+    kAll,   // for Wait(), they are to stay; which brings them in itself where they are many
   };
   PagesAhead(const SourceUse& use, Which which, const std::stop_token& stop);
   ~PagesAhead() { stop_.request_stop(); }
@@ -112,7 +112,7 @@ class PagesAhead {
   std::stop_source stop_;
   std::stop_callback<std::function<void()>> load_stopped_;
   absl::Status status_;     // of the thread, to be read when it has ended
-  bool is_left_ = false;    // there was no thread to be had
+  bool is_left_ = false;    // to Wait(): they are many, or there was no thread to be had
   std::jthread thread_;
 };
 
