@@ -265,7 +265,7 @@ def ageing(build, reloads, samples=3000):
 
         def p50():
             ask(0)
-            return common.median(ask(0) for _ in range(samples)) * 1e6
+            return common.median(ask(0) * 1e6 for _ in range(samples))
 
         for step in range(200):
             ask(step % 2)
