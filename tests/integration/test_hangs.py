@@ -46,7 +46,7 @@ def folder(tmp_path, gate):
 @pytest.fixture
 def server(start, folder, gate):
     return start(folder, config={"torch_libraries": [os.environ["TEST_OPERATORS"]], "loading": {"threads": 1},
-                                 "cache": {"load_timeout": "300ms"}})
+                                 "cache": {"load_timeout": "2s"}})
 
 
 def hung(server, task):
