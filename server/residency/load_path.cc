@@ -349,10 +349,7 @@ void ModelManager::RoomChanged() {
 
 void ModelManager::Wake(TaskGroup::How how) {
   waking_.store(false);
-  if (how == TaskGroup::How::kRun) {
-    const LoadWatch::Scope watched = watch_.Begin({{}, 0, &deps_.load_executor}, settings().load_timeout);
-    ShrinkToBudget();
-  }
+  if (how == TaskGroup::How::kRun) ShrinkToBudget();
   std::map<std::uint64_t, LoadPtr> woken;
   {
     MutexLock lock(mu_);

@@ -292,8 +292,7 @@ void ModelCache::Strand(const ModelId& id) {
     }
   }
   KeptRest& rest = slot->rest;
-  const bool under_way = rest.reservation && (rest.warming || !rest.gives_way());
-  if (under_way && rest.reservation.phase() != HoldPhase::kLoading) rest.reservation.Strand();
+  if (rest.under_way() && rest.reservation.phase() != HoldPhase::kLoading) rest.reservation.Strand();
   CheckLocked();
 }
 

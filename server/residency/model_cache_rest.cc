@@ -166,8 +166,7 @@ std::vector<ModelId> ModelCache::RestsUnderWay() const {
   std::vector<ModelId> ids;
   MutexLock lock(mu_);
   for (const auto& slot : index_.slots()) {
-    const KeptRest& rest = slot->rest;
-    if (rest.reservation && (rest.warming || !rest.gives_way())) ids.push_back(slot->id);
+    if (slot->rest.under_way()) ids.push_back(slot->id);
   }
   return ids;
 }

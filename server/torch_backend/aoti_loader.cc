@@ -51,22 +51,7 @@ struct AotiSource {
   }
 };
 
-class OpenedAoti final : public Rest {
- public:
-  explicit OpenedAoti(AotiSource opened) : source(std::move(opened)) { footprint_.extents = source.extents(); }
-
-  const Footprint& footprint() const override { return footprint_; }
-  absl::StatusOr<std::unique_ptr<const Pages>> Hold(std::stop_token stop) const override {
-    return HoldPages(source.files, stop);
-  }
-
-  const AotiSource source;
-  std::optional<AotiSource> shared;  // for the estimate counts on what others have mapped of it
-  LoadReport report;                 // of opening them
-
- private:
-  Footprint footprint_;
-};
+using OpenedAoti = Opened<AotiSource>;
 
 // Whether `opened` is what there is still.
 bool IsAsOpened(const ModelSpec& spec, const AotiSource& opened) {

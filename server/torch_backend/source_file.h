@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <stop_token>
 #include <thread>
 #include <utility>
@@ -87,6 +88,25 @@ class SourceUse {
 // The pages of a model that is not there: brought in, and used until what it returns is gone. As Rest::Hold.
 absl::StatusOr<std::unique_ptr<const Rest::Pages>> HoldPages(const std::vector<SourceFile>& files,
                                                              const std::stop_token& stop);
+
+// What a load of a model has opened, and what may stay of it. `Source`: has `files` and extents().
+template <typename Source>
+class Opened final : public Rest {
+ public:
+  explicit Opened(Source opened) : source(std::move(opened)) { footprint_.extents = source.extents(); }
+
+  const Footprint& footprint() const override { return footprint_; }
+  absl::StatusOr<std::unique_ptr<const Pages>> Hold(std::stop_token stop) const override {
+    return HoldPages(source.files, stop);
+  }
+
+  const Source source;
+  std::optional<Source> shared;  // for the estimate counts on what others have mapped of it
+  LoadReport report;             // of opening them
+
+ private:
+  Footprint footprint_;
+};
 
 // While it lasts, a thread of its own brings in a use's pages, and its load goes on meanwhile. It lasts no longer than
 // the use, which may be moved. Confined to a thread.

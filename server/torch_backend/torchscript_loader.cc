@@ -63,22 +63,7 @@ std::string WarmUpKey(const ModelSpec& spec, const torch::jit::Module& module) {
   return key;
 }
 
-class OpenedScript final : public Rest {
- public:
-  explicit OpenedScript(ScriptSource opened) : source(std::move(opened)) { footprint_.extents = source.extents(); }
-
-  const Footprint& footprint() const override { return footprint_; }
-  absl::StatusOr<std::unique_ptr<const Pages>> Hold(std::stop_token stop) const override {
-    return HoldPages(source.files, stop);
-  }
-
-  const ScriptSource source;
-  std::optional<ScriptSource> shared;  // for the estimate counts on what others have mapped of it
-  LoadReport report;                   // of opening them
-
- private:
-  Footprint footprint_;
-};
+using OpenedScript = Opened<ScriptSource>;
 
 class TorchScriptLoader final : public Loader {
  public:

@@ -38,6 +38,14 @@ class TiersTest : public ManagerTest {
     Use(model);
     RunAll();
   }
+  // The same of one for which only the device can be short.
+  void UseMappingNothing(const std::string& model) {
+    fakes::FakeLoader::Script script = OnDevice(model);
+    script.peak = script.model.footprint;
+    loader_.Set(model, script);
+    Use(model);
+    RunAll();
+  }
   // A model on the CPU, with so much of a file mapped.
   void Mapped(const std::string& model, std::uint64_t bytes) {
     fakes::FakeLoader::Script script;
@@ -108,11 +116,7 @@ TEST_F(TiersTest, WhereTheHostHasNoRoomItStaysMappedAndRisesFromThere) {
   UseOnDevice("a");
   options_.capacity.mapped_bytes = 105;
   manager().Reconfigure(options_, policy_);
-  fakes::FakeLoader::Script other = OnDevice("b");
-  other.peak = other.model.footprint;
-  loader_.Set("b", other);
-  Use("b");
-  RunAll();
+  UseMappingNothing("b");
   EXPECT_TRUE(IsResident("cpu")) << "nobody who is ready leaves for a rest";
   EXPECT_EQ(TierOf("a"), Tier::kMapped);
   EXPECT_EQ(mapped(), 70u) << "which takes nothing";
@@ -129,11 +133,7 @@ TEST_F(TiersTest, PagesOfARestGiveWayBeforeAnyReadyModel) {
   Mapped("idle", 50);
   Use("idle");  // asked for longest ago
   UseOnDevice("a");
-  fakes::FakeLoader::Script other = OnDevice("b");
-  other.peak = other.model.footprint;
-  loader_.Set("b", other);
-  Use("b");
-  RunAll();
+  UseMappingNothing("b");
   ASSERT_EQ(TierOf("a"), Tier::kHost);
   ASSERT_EQ(mapped(), 90u);
 
@@ -160,11 +160,7 @@ TEST_F(TiersTest, ARestWhosePagesWouldNotHelpStays) {
 TEST_F(TiersTest, ItsOwnPagesAreNotTakenFromAModelThatRises) {
   options_.capacity.mapped_bytes = 40;
   UseOnDevice("a");
-  fakes::FakeLoader::Script other = OnDevice("b");
-  other.peak = other.model.footprint;
-  loader_.Set("b", other);
-  Use("b");
-  RunAll();
+  UseMappingNothing("b");
   ASSERT_EQ(TierOf("a"), Tier::kHost);
   Tier meanwhile = Tier::kCold;
   fakes::FakeLoader::Script again = OnDevice("a");
@@ -179,11 +175,7 @@ TEST_F(TiersTest, ItsOwnPagesAreNotTakenFromAModelThatRises) {
 TEST_F(TiersTest, PagesThatItsLoadHasNoUseForDoNotStandInItsWay) {
   options_.capacity.mapped_bytes = 60;
   UseOnDevice("a");
-  fakes::FakeLoader::Script other = OnDevice("b");
-  other.peak = other.model.footprint;
-  loader_.Set("b", other);
-  Use("b");
-  RunAll();
+  UseMappingNothing("b");
   ASSERT_EQ(TierOf("a"), Tier::kHost);
   fakes::FakeLoader::Script again = OnDevice("a");
   again.peak->extents = {File("elsewhere", 40)};  // others have mapped the same by now
@@ -202,11 +194,7 @@ TEST_F(TiersTest, RestsOfLittleDemandGiveWayToOnesOfMore) {
   for (int i = 0; i < 3; ++i) Use("often");
   ASSERT_EQ(TierOf("seldom"), Tier::kHost);
   ASSERT_EQ(TierOf("middling"), Tier::kHost);
-  fakes::FakeLoader::Script other = OnDevice("last");
-  other.peak = other.model.footprint;
-  loader_.Set("last", other);
-  Use("last");
-  RunAll();
+  UseMappingNothing("last");
   EXPECT_EQ(TierOf("often"), Tier::kHost);
   EXPECT_EQ(TierOf("middling"), Tier::kHost);
   EXPECT_EQ(TierOf("seldom"), Tier::kMapped);
@@ -220,18 +208,10 @@ TEST_F(TiersTest, ARestOfLittleDemandDisplacesNoOther) {
     UseOnDevice(model);
     for (int i = 0; i < 3; ++i) Use(model);
   }
-  fakes::FakeLoader::Script other = OnDevice("seldom");
-  other.peak = other.model.footprint;
-  loader_.Set("seldom", other);
-  Use("seldom");
-  RunAll();
+  UseMappingNothing("seldom");
   ASSERT_EQ(TierOf("often"), Tier::kHost);
   ASSERT_EQ(TierOf("middling"), Tier::kHost);
-  other = OnDevice("last");
-  other.peak = other.model.footprint;
-  loader_.Set("last", other);
-  Use("last");
-  RunAll();
+  UseMappingNothing("last");
   EXPECT_EQ(TierOf("often"), Tier::kHost);
   EXPECT_EQ(TierOf("middling"), Tier::kHost);
   EXPECT_EQ(TierOf("seldom"), Tier::kMapped);
@@ -258,11 +238,7 @@ TEST_P(TiersWhileWarmingTest, WhatIsBroughtInForARestIsLeftToALoadThatNeedsTheRo
   loader_.Set("a", script);
   manager().Load(Id("a"), {.reload = true}, kNoDeadline, [](auto) {});
   RunAll();
-  fakes::FakeLoader::Script other = OnDevice("b");
-  other.peak = other.model.footprint;
-  loader_.Set("b", other);
-  Use("b");
-  RunAll();
+  UseMappingNothing("b");
   EXPECT_TRUE(told);
   EXPECT_TRUE(comes.ok());
   EXPECT_EQ(TierOf("a"), Tier::kMapped);
@@ -366,11 +342,7 @@ TEST_F(TiersTest, ASmallerBudgetTakesPagesBeforeModels) {
   Mapped("idle", 40);
   Use("idle");
   UseOnDevice("a");
-  fakes::FakeLoader::Script other = OnDevice("b");
-  other.peak = other.model.footprint;
-  loader_.Set("b", other);
-  Use("b");
-  RunAll();
+  UseMappingNothing("b");
   ASSERT_EQ(mapped(), 80u);
   options_.capacity.mapped_bytes = 50;
   EXPECT_EQ(manager().Reconfigure(options_, policy_), Bytes{}) << "nobody has to be waited for";

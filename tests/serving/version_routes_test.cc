@@ -24,6 +24,13 @@ class VersionRoutesTest : public ServingTest {
     ASSERT_TRUE(catalog_->Scan().ok());
     versions_->Rescanned();
   }
+  // A version that is found and cannot be loaded.
+  void FindBad(const std::string& model, std::int64_t version) {
+    Write(model, version);
+    loader_.FailLoad(1, absl::InvalidArgumentError("no archive"));
+    Rescan();
+    load_.RunAll();
+  }
   void MakeVersionResident(const std::string& model, std::int64_t version) {
     bool ok = false;
     manager_->Load({model, version}, {}, kNoDeadline, [&](const auto& report) { ok = report.ok(); });
@@ -84,10 +91,7 @@ TEST_F(VersionRoutesTest, AModelThatIsNotResidentMovesAtOnceAndLoadsNothing) {
 TEST_F(VersionRoutesTest, TheVersionBeforeGoesOnWhenTheNewOneIsBroken) {
   AddVersion("m", 1);
   MakeVersionResident("m", 1);
-  Write("m", 2);
-  loader_.FailLoad(1, absl::InvalidArgumentError("no archive"));
-  Rescan();
-  load_.RunAll();
+  FindBad("m", 2);
   EXPECT_EQ(Served("m"), 1);
   clock_.Advance(seconds(10));  // the failure is not remembered any longer
   versions_->Rescanned();
@@ -98,10 +102,7 @@ TEST_F(VersionRoutesTest, TheVersionBeforeGoesOnWhenTheNewOneIsBroken) {
 TEST_F(VersionRoutesTest, OnceTheVersionBeforeHasLeftTheNewOneIsAskedFor) {
   AddVersion("m", 1);
   MakeVersionResident("m", 1);
-  Write("m", 2);
-  loader_.FailLoad(1, absl::InvalidArgumentError("no archive"));
-  Rescan();
-  load_.RunAll();
+  FindBad("m", 2);
   manager_->Evict({"m", 1}, [](const auto&) {});
   load_.RunAll();
   EXPECT_EQ(Answers("m"), 2);
@@ -167,20 +168,14 @@ TEST_F(VersionRoutesTest, WithResourcePreservingTheVersionBeforeLeavesFirstWhere
 TEST_F(VersionRoutesTest, ResourcePreservingTakesNothingDownForAVersionThatDoesNotLoad) {
   AddVersion("m", 1, "resource_preserving: true\n");
   MakeVersionResident("m", 1);
-  Write("m", 2);
-  loader_.FailLoad(1, absl::InvalidArgumentError("no archive"));
-  Rescan();
-  load_.RunAll();
+  FindBad("m", 2);
   EXPECT_EQ(Answers("m"), 1);
 }
 
 TEST_F(VersionRoutesTest, ABadVersionThatIsTakenAwayAgainIsForgotten) {
   AddVersion("m", 1);
   MakeVersionResident("m", 1);
-  Write("m", 2);
-  loader_.FailLoad(1, absl::InvalidArgumentError("no archive"));
-  Rescan();
-  load_.RunAll();
+  FindBad("m", 2);
   std::filesystem::remove_all(root_ / "m" / "2");
   Rescan();
   load_.RunAll();
