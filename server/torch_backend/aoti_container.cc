@@ -138,28 +138,24 @@ AotiContainer::~AotiContainer() {
 
 std::vector<std::pair<const at::Tensor*, AtenTensorHandle>> AotiContainer::CopiesOfBound() const {
   std::vector<std::pair<const at::Tensor*, AtenTensorHandle>> copies;
-  const AOTInductorConstantMapEntry* entries = nullptr;
-  std::size_t count = 0;
-  if (bound_.empty() || !Entries(entries, count).ok()) return copies;
-  std::unordered_map<std::string_view, const at::Tensor*> by_name;
+  std::unordered_map<std::string, AtenTensorHandle> read;
+  if (bound_.empty() || !ReadByCode(read).ok()) return copies;
   for (const AotiConstant& constant : constants_) {
-    if (const auto bound = bound_.find(constant.symbol); bound != bound_.end()) {
-      by_name.emplace(constant.name, &bound->second);
-    }
-  }
-  for (std::size_t i = 0; i < count; ++i) {
-    const auto bound = by_name.find(entries[i].name);
-    if (bound == by_name.end()) continue;
-    if (torch::aot_inductor::tensor_handle_to_tensor_pointer(entries[i].handle) == bound->second) continue;
-    copies.emplace_back(bound->second, entries[i].handle);
+    const auto bound = bound_.find(constant.symbol);
+    const auto at = read.find(constant.name);
+    if (bound == bound_.end() || at == read.end()) continue;
+    if (torch::aot_inductor::tensor_handle_to_tensor_pointer(at->second) == &bound->second) continue;
+    copies.emplace_back(&bound->second, at->second);
   }
   return copies;
 }
 
-absl::Status AotiContainer::Entries(const AOTInductorConstantMapEntry*& entries, std::size_t& count) const {
+// The function of which every release that hearth builds with has a declaration. What the opaque handle points to is
+// what model_container_runner.cpp, in LibTorch, has it point to.
+absl::Status AotiContainer::ReadByCode(std::unordered_map<std::string, AtenTensorHandle>& tensors) const {
   const Library library(*program_, ContainerOf::Get(*loader_->get_runner()));
-  HEARTH_AOTI_CALL(library, AOTInductorModelContainerExtractConstantsMapEntries, &entries, &count,
-                   /*use_inactive=*/false);
+  HEARTH_AOTI_CALL(library, AOTInductorModelContainerExtractConstantsMap,
+                   reinterpret_cast<AOTInductorConstantMapHandle>(&tensors), /*use_inactive=*/false);
   return absl::OkStatus();
 }
 

@@ -63,8 +63,8 @@ class AotiContainer {
   absl::Status Open(int runs);
   absl::Status ReadConstants();
   absl::Status HandOver();
-  // The library's list of what it reads, by the tensors' names; its own, until the next call.
-  absl::Status Entries(const AOTInductorConstantMapEntry*& entries, std::size_t& count) const;
+  // Adds what the library reads, by the tensors' names in the file.
+  absl::Status ReadByCode(std::unordered_map<std::string, AtenTensorHandle>& tensors) const;
   // Tensors of the library's own over bound ones.
   std::vector<std::pair<const at::Tensor*, AtenTensorHandle>> CopiesOfBound() const;
   absl::Status RefuseUnused(const Weights& weights) const;
