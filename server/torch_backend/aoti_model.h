@@ -48,7 +48,7 @@ class AotiModel final : public Model {
 
   const std::vector<SourceFile> files_;  // that weights are mapped from; none where they are on a device
   const SourceUse use_;
-  const std::shared_ptr<Device> device_;
+  const DeviceUse device_;
   AotiSignature signature_;
   const std::unique_ptr<AotiContainer> container_;
   Footprint footprint_;

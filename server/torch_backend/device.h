@@ -71,6 +71,10 @@ class Device {
   // Throws what LibTorch throws.
   Staging TakeStaging() ABSL_LOCKS_EXCLUDED(mu_);
 
+  // What LibTorch keeps of freed memory for its own next use goes back to the device: others may be short of it, and
+  // models of other sizes may have no use for such pieces, so that the process would hold more than its budget.
+  virtual void GiveBackUnused() noexcept {}
+
   // Of what was allocated, what could not be freed again: gone until the process ends.
   std::uint64_t lost_bytes() const { return lost_->load(); }
 
@@ -91,6 +95,21 @@ class Device {
   const LostBytes lost_ = std::make_shared<std::atomic<std::uint64_t>>(0);
   Mutex mu_;
   std::vector<at::DataPtr> staging_ ABSL_GUARDED_BY(mu_);  // not in use
+};
+
+// A model's hold on its device. Declared before what lies there, it is destroyed after it: what the model had, the
+// device has back then.
+class DeviceUse {
+ public:
+  explicit DeviceUse(std::shared_ptr<Device> device) : device_(std::move(device)) {}
+  ~DeviceUse() { device_->GiveBackUnused(); }
+  DeviceUse(const DeviceUse&) = delete;
+  DeviceUse& operator=(const DeviceUse&) = delete;
+  Device& operator*() const { return *device_; }
+  Device* operator->() const { return device_.get(); }
+
+ private:
+  const std::shared_ptr<Device> device_;
 };
 
 }  // namespace hearth

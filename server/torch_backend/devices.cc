@@ -100,6 +100,13 @@ class Accelerator final : public Device {
     });
   }
   std::unique_ptr<CopyStream> OpenStream() override { return std::make_unique<AcceleratorStream>(torch()); }
+  void GiveBackUnused() noexcept override {
+    try {
+      at::getDeviceAllocator(torch().type())->emptyCache();
+    } catch (const std::exception& e) {
+      log::Error("an accelerator's unused memory could not be given back", {{"device", name()}, {"reason", e.what()}});
+    }
+  }
 
  private:
   at::DataPtr AllocateStaging(std::size_t bytes) override {

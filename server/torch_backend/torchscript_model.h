@@ -96,7 +96,7 @@ class TorchScriptModel final : public Model {
                       bool own_mapping) const ABSL_LOCKS_EXCLUDED(mu_);
 
   const std::shared_ptr<MappedFiles> files_;
-  const std::shared_ptr<Device> device_;
+  const DeviceUse device_;
   const std::string method_;
   ProgramSignature program_;
   Footprint footprint_;
