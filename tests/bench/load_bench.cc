@@ -1,11 +1,13 @@
 // Loads of files in a fresh process: what tests/bench/loading.py times. Prints one JSON object.
 //
+//   load_bench [--device cuda:0] ... where the weights go; from there and back are an answer's, too
 //   load_bench jit DIMS FILE         torch::jit::load, one thread
 //   load_bench hearth DIMS MODEL...  the daemon's own loader, one model after the other; all stay
 //   load_bench reload DIMS MODEL     loaded, dropped, its files populated by hand, loaded again
 //   load_bench read FILE THREADS buffered|direct   the limit: reads the file into memory that is there
 //
 // MODEL: PROGRAM[,WEIGHTS...]. DIMS: of the input, all ones, e.g. 1,4096.
+#include <ATen/DeviceAccelerator.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -153,17 +155,22 @@ void TimeRuns(SteadyTime::time_point start, const Run& run, Sample& sample) {
   sample.uncached_ms = MedianOf(run, EmptyProcessorCaches);
 }
 
-Sample LoadWithTorch(const std::string& file, const at::Tensor& input) {
+void Synchronize(const at::Device& device) {
+  if (!device.is_cpu()) at::accelerator::synchronizeDevice(device.index());
+}
+
+Sample LoadWithTorch(const std::string& file, const at::Device& device, const at::Tensor& input) {
   Sample sample;
   const long anon = StatusKb("RssAnon:"), faults = MajorFaults();
   const auto start = SteadyTime::now();
-  torch::jit::Module module = torch::jit::load(file);
+  torch::jit::Module module = torch::jit::load(file, device);
+  Synchronize(device);
   sample.bound_ms = sample.loaded_ms = MillisecondsSince(start);
   sample.anon_kb = StatusKb("RssAnon:") - anon;
   const c10::InferenceMode guard;
   at::Tensor answer;
   TimeRuns(start, [&] {
-    answer = module.forward({input}).toTensor().contiguous();
+    answer = module.forward({input.to(device)}).toTensor().contiguous().cpu();
     return std::pair(answer.const_data_ptr(), answer.nbytes());
   }, sample);
   sample.major_faults = MajorFaults() - faults;
@@ -171,10 +178,11 @@ Sample LoadWithTorch(const std::string& file, const at::Tensor& input) {
   return sample;
 }
 
-hearth::ModelSpec SpecOf(const std::string& model) {
+hearth::ModelSpec SpecOf(const std::string& model, const at::Device& device) {
   const std::vector<std::string> files = Split(model);
   hearth::ModelSpec spec{.id = {model, 1}, .format = "torchscript", .file = files[0], .options = {}};
   spec.weights.assign(files.begin() + 1, files.end());
+  spec.options.device = device.str();
   return spec;
 }
 
@@ -183,10 +191,11 @@ struct Loaded {
   Sample sample;
 };
 
-Loaded LoadWithHearth(const hearth::Loader& loader, const std::string& model, const at::Tensor& input) {
+Loaded LoadWithHearth(const hearth::Loader& loader, const std::string& model, const at::Device& device,
+                      const at::Tensor& input) {
   Loaded loaded;
   Sample& sample = loaded.sample;
-  const hearth::ModelSpec spec = SpecOf(model);
+  const hearth::ModelSpec spec = SpecOf(model, device);
   const long anon = StatusKb("RssAnon:"), faults = MajorFaults();
   const auto start = SteadyTime::now();
   loaded.model = OrDie(loader.Load(spec, {}));
@@ -259,7 +268,7 @@ double ReadRaw(const std::string& file, int threads, bool direct) {
 }
 
 int Usage() {
-  std::fprintf(stderr, "usage: load_bench jit|hearth|reload DIMS MODEL...\n"
+  std::fprintf(stderr, "usage: load_bench [--device DEVICE] jit|hearth|reload DIMS MODEL...\n"
                        "       load_bench read FILE THREADS buffered|direct\n");
   return 2;
 }
@@ -267,6 +276,12 @@ int Usage() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  at::Device device = at::kCPU;
+  if (argc > 2 && argv[1] == std::string("--device")) {
+    device = at::Device(argv[2]);
+    argv += 2;
+    argc -= 2;
+  }
   if (argc < 4) return Usage();
   const std::string how = argv[1];
   if (how == "read" && argc == 5) {
@@ -277,11 +292,12 @@ int main(int argc, char** argv) {
   hearth::RehearseLoad();
   hearth::ConfigureTorchThread(1);
   // LibTorch's own one-time start-up is nobody's load.
-  at::Tensor ready = at::ones({8, 8}).matmul(at::ones({8, 8}));
+  const at::Tensor eight = at::ones({8, 8}, device);
+  const at::Tensor ready = eight.matmul(eight).cpu();
   const at::Tensor input = at::ones(Dims(argv[2]));
   const std::vector<std::string> models(argv + 3, argv + argc);
   if (how == "jit") {
-    Print({LoadWithTorch(models[0], input)}, 0);
+    Print({LoadWithTorch(models[0], device, input)}, 0);
     return 0;
   }
   const auto loader = hearth::MakeTorchScriptLoader({.populate = true, .kept_program_bytes = 64 << 20});
@@ -289,15 +305,15 @@ int main(int argc, char** argv) {
     std::vector<Loaded> all;
     std::vector<Sample> samples;
     for (const std::string& model : models) {
-      all.push_back(LoadWithHearth(*loader, model, input));
+      all.push_back(LoadWithHearth(*loader, model, device, input));
       samples.push_back(all.back().sample);
     }
     Print(samples, 0);
     return 0;
   }
   if (how != "reload") return Usage();
-  const Sample first = LoadWithHearth(*loader, models[0], input).sample;
+  const Sample first = LoadWithHearth(*loader, models[0], device, input).sample;
   const double populate_ms = PopulateByHand(models[0]);
-  Print({first, LoadWithHearth(*loader, models[0], input).sample}, populate_ms);
+  Print({first, LoadWithHearth(*loader, models[0], device, input).sample}, populate_ms);
   return 0;
 }

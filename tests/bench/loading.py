@@ -8,6 +8,7 @@ Sections: warm and cold loads at three sizes; a second set of weights for a prog
 evicted; ten heads on one base.
 """
 
+import importlib.util
 import random
 import statistics
 import sys
@@ -22,15 +23,16 @@ HEADS = 10
 
 
 class Bench:
-    def __init__(self, build):
+    def __init__(self, build, device):
         self._bench = build / "tests" / "bench" / "load_bench"
+        self._device = device
 
     def native(self, *words):
-        return common.run_json(self._bench, *words)
+        return common.run_json(self._bench, "--device", self._device, *words)
 
     def peer(self, loader, size, file):
         return common.run_json(sys.executable, "-W", "ignore", common.ROOT / "tests/bench/loading_peers.py",
-                               loader, size, file)
+                               loader, size, file, self._device)
 
     def ways(self, name, files):
         """What loads this size: {way: (files it reads, a function that takes one sample)}."""
@@ -45,11 +47,15 @@ class Bench:
                 lambda: self.native("hearth", dims, f"{files.packed.split(',')[0]},{files.safetensors}")),
             "torch.jit.load": ([files.torchscript], lambda: self.native("jit", dims, files.torchscript)),
         }
-        for way, loader, file in (("torch.load", "torch_load", files.pickled),
-                                  ("torch.load, mmap", "torch_load_mmap", files.pickled),
-                                  ("safetensors", "safetensors_mmap", files.safetensors),
-                                  ("fastsafetensors", "fast_safetensors", files.safetensors),
-                                  ("Run:ai streamer", "runai_streamer", files.safetensors)):
+        for way, module, loader, file in (
+                ("torch.load", "torch", "torch_load", files.pickled),
+                ("torch.load, mmap", "torch", "torch_load_mmap", files.pickled),
+                ("safetensors", "safetensors", "safetensors_mmap", files.safetensors),
+                ("fastsafetensors", "fastsafetensors", "fast_safetensors", files.safetensors),
+                ("Run:ai streamer", "runai_model_streamer", "runai_streamer", files.safetensors)):
+            if importlib.util.find_spec(module) is None:
+                common.say(f"{way} is not installed, and left out")
+                continue
             ways[way] = ([file], lambda loader=loader, file=file: self.peer(loader, name, file))
         return ways
 
@@ -187,11 +193,12 @@ def main():
     parser = common.parser(__doc__.split("\n\n", maxsplit=1)[0], rounds=7)
     parser.add_argument("--sizes", default="8MB,400MB,2GB", help="some of them; default all")
     parser.add_argument("--sections", default="warm,cold,variant,reload,heads", help="some of them; default all")
+    parser.add_argument("--device", default="cpu", help="where the weights go, e.g. cuda:0; default cpu")
     arguments = parser.parse_args()
     sizes, sections = arguments.sizes.split(","), arguments.sections.split(",")
-    bench, rounds = Bench(arguments.build), arguments.rounds
+    bench, rounds = Bench(arguments.build, arguments.device), arguments.rounds
     random.seed(0)
-    result = {"rounds": rounds}
+    result = {"rounds": rounds, "device": arguments.device}
     for kind in ("warm", "cold"):
         if kind in sections:
             result[kind] = {name: loads(bench, name, rounds, kind == "cold") for name in sizes}

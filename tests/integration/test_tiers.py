@@ -23,13 +23,13 @@ WEIGHTS = 2 * 4 * SIZE
 
 
 class Blend(torch.nn.Module):
-    """All of its 8 MiB count, and no two of them give the same answer."""
+    """All of its weights, 8 MiB, count, and no two of them give the same answer."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, size=SIZE):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.scale = torch.nn.Parameter(torch.randn(SIZE, generator=generator), requires_grad=False)
-        self.shift = torch.nn.Parameter(torch.randn(SIZE, generator=generator), requires_grad=False)
+        self.scale = torch.nn.Parameter(torch.randn(size, generator=generator), requires_grad=False)
+        self.shift = torch.nn.Parameter(torch.randn(size, generator=generator), requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.tanh(x * self.scale) + self.shift
