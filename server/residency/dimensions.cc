@@ -106,15 +106,21 @@ std::string Describe(const Bytes& bytes, const DeviceNames& names) {
   return text.empty() ? "no memory" : text + " memory";
 }
 
-std::optional<std::string> Shortage(const Bytes& need, const Bytes& held, const Bytes& capacity,
-                                    const DeviceNames& names) {
+std::optional<std::string> Shortage(const Bytes& need, const Bytes& held, const Bytes& configured,
+                                    const DeviceNames& names, const Bytes& lost) {
+  const Bytes capacity = Beyond(configured, lost);
   for (const Dimension dimension : Dimensions(need.device_bytes.end())) {
     const std::uint64_t most = Of(capacity, dimension);
     const std::uint64_t left = most - std::min(Of(held, dimension), most);
     if (Of(need, dimension) <= left) continue;
-    return StrCat(FormatBytes(Of(need, dimension)), " of ", NameOf(dimension, names), " memory, and ",
-                  FormatBytes(left), " of the ", FormatBytes(most), " of cache.budget.", ToString(dimension.kind),
-                  " are left");
+    std::string text = StrCat(FormatBytes(Of(need, dimension)), " of ", NameOf(dimension, names), " memory, and ",
+                              FormatBytes(left), " of the ", FormatBytes(Of(configured, dimension)),
+                              " of cache.budget.", ToString(dimension.kind), " are left");
+    if (const std::uint64_t gone = Of(lost, dimension); gone > 0) {
+      const std::string_view who = dimension.kind == Dimension::kDevice ? "the device" : "hearthd";
+      text += StrCat(", of which ", FormatBytes(gone), " were lost when ", who, " could not free them, until hearthd is started again");
+    }
+    return text;
   }
   return std::nullopt;
 }

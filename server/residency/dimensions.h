@@ -105,9 +105,9 @@ std::string NameOf(Dimension dimension, const DeviceNames& names);
 // "3 MiB of host and 412 MiB of mapped memory"; "no memory".
 std::string Describe(const Bytes& bytes, const DeviceNames& names);
 
-// The first dimension in which `need` and `held` come to more than `capacity`, for people: "12 GiB of fake:1 memory,
-// and 3 GiB of the 8 GiB of cache.budget.device are left". None: it fits.
-std::optional<std::string> Shortage(const Bytes& need, const Bytes& held, const Bytes& capacity,
-                                    const DeviceNames& names);
+// The first dimension in which `need` and `held` come to more than `configured` without `lost`, for people: "12 GiB of
+// fake:1 memory, and 3 GiB of the 8 GiB of cache.budget.device are left". None: it fits.
+std::optional<std::string> Shortage(const Bytes& need, const Bytes& held, const Bytes& configured,
+                                    const DeviceNames& names, const Bytes& lost = {});
 
 }  // namespace hearth

@@ -38,10 +38,10 @@ LoadPriority ModelCache::priority(const CacheEntry& entry) const {
 }
 
 absl::Status ModelCache::CheckCanFit(const CacheEntry& entry, const Footprint& need) const {
-  const Bytes capacity = budget_.capacity();
+  const MemoryBudget::Usage usage = budget_.usage();
   Ledger alone;
   alone.Add(need, HoldPhase::kLoading);
-  if (const auto shortage = Shortage(alone.used(), {}, capacity, budget_.devices())) {
+  if (const auto shortage = Shortage(alone.used(), {}, usage.configured, budget_.devices(), usage.lost)) {
     return absl::FailedPreconditionError(StrCat(Title(entry.slot.id), " can never fit: it needs ",
                                                 *shortage, "; raise the budget to serve it"));
   }
@@ -58,7 +58,8 @@ absl::Status ModelCache::CheckCanFit(const CacheEntry& entry, const Footprint& n
   }
   const Bytes held = hard_pinned.used();
   hard_pinned.Add(need, HoldPhase::kLoading);
-  if (const auto shortage = Shortage(hard_pinned.used() - held, held, capacity, budget_.devices())) {
+  const Bytes more = hard_pinned.used() - held;
+  if (const auto shortage = Shortage(more, held, usage.configured, budget_.devices(), usage.lost)) {
     return absl::ResourceExhaustedError(
         StrCat(Title(entry.slot.id), " does not fit beside the pinned models: it needs ",
                *shortage, "; unpin or unload one, or raise the budget"));

@@ -72,6 +72,13 @@ TEST(Shortage, NamesTheDeviceThatIsShort) {
       << "too much is held on a device that it does not need";
 }
 
+TEST(Shortage, TellsHowMuchOfTheBudgetWasLost) {
+  EXPECT_EQ(*Shortage({{0, 4096}, 0, 0}, {}, {{0, 4096}, 0, 0}, kNames, {{0, 1024}, 0, 0}),
+            "4.00 KiB of fake:1 memory, and 3.00 KiB of the 4.00 KiB of cache.budget.device are left, of which 1.00 KiB "
+            "were lost when the device could not free them, until hearthd is started again");
+  EXPECT_EQ(Shortage({{0, 3072}, 0, 0}, {}, {{0, 4096}, 0, 0}, kNames, {{0, 1024}, 0, 0}), std::nullopt);
+}
+
 TEST(CapacityFor, LeavesOutWhatIsShortOnOtherDevices) {
   const Bytes capacity{{10, 20, 30}, 5, 6};
   const Bytes held{{11, 21, 1}, 50, 60};

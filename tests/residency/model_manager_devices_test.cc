@@ -154,7 +154,7 @@ TEST_F(DevicesTest, WhatCannotBeFreedLeavesTheBudgetOfItsDevice) {
   EXPECT_EQ(Sample("hearth_budget_lost_bytes", "fake:0"), 30);
   EXPECT_EQ(Sample("hearth_budget_lost_bytes", "fake:1"), 0);
   Exists("large", On(0, 71));
-  EXPECT_THAT(Ask("large").status(), Fails(kFailedPrecondition, "of the 70 B of cache.budget.device"));
+  EXPECT_THAT(Ask("large").status(), Fails(kFailedPrecondition, "70 B of the 100 B of cache.budget.device"));
   Resident("fits", On(0, 70));
   EXPECT_THAT(ResidentModels(), ElementsAre("fits", "other"));
 }
@@ -170,6 +170,47 @@ TEST_F(DevicesTest, AVictimThatIsNotFreedIsFollowedByOthers) {
   EXPECT_EQ(usage().capacity.device_bytes, (DeviceBytes{50, 40}));
   EXPECT_LE(usage().used(), usage().capacity);
   manager().CheckInvariants();
+}
+
+TEST_F(DevicesTest, WhoWaitsForRoomThatIsLostHearsAtOnceThatItCanNeverFit) {
+  ExistsAndLoses("leaky", On(0, 30), {{30}, 0, 0});
+  Cold leaky = Ask("leaky");
+  Exists("busy", On(0, 60));
+  Cold busy = Ask("busy");
+  Exists("new", On(0, 80));
+  Cold cold = Ask("new");
+  EXPECT_FALSE(cold.done());
+  manager().Unload(Id("leaky"), [] {});
+  leaky.Release();
+  executor_.RunAll();
+  EXPECT_THAT(cold.status(), Fails(kFailedPrecondition,
+                                   "80 B of fake:0 memory, and 70 B of the 100 B of cache.budget.device are left, of "
+                                   "which 30 B were lost when the device could not free them"));
+  EXPECT_EQ(Ask("new").status(), cold.status()) << "as who asks now";
+}
+
+TEST_F(DevicesTest, WhoWaitsForRoomThatItsOwnVictimLosesHearsAtOnceThatItCanNeverFit) {
+  ExistsAndLoses("leaky", On(0, 30), {{30}, 0, 0});
+  Ask("leaky").Release();
+  Exists("busy", On(0, 20));
+  Cold busy = Ask("busy");
+  Exists("new", On(0, 80));
+  Cold cold = Ask("new");
+  EXPECT_THAT(cold.status(), Fails(kFailedPrecondition, "of which 30 B were lost"));
+}
+
+TEST_F(DevicesTest, WhoWaitsForRoomBesidePinsThatMemoryIsLostToHearsSoAtOnce) {
+  manager().SetHardPins({Id("pinned")});
+  Resident("pinned", On(0, 40));
+  ExistsAndLoses("leaky", On(0, 30), {{20}, 0, 0});
+  Cold leaky = Ask("leaky");
+  Exists("new", On(0, 50));
+  Cold cold = Ask("new");
+  EXPECT_FALSE(cold.done());
+  manager().Unload(Id("leaky"), [] {});
+  leaky.Release();
+  executor_.RunAll();
+  EXPECT_THAT(cold.status(), Fails(kResourceExhausted, "of which 20 B were lost"));
 }
 
 TEST_F(DevicesTest, LostMemoryStaysLostWhenTheBudgetIsSetAnew) {
