@@ -148,6 +148,7 @@ ModelStat ToStat(const hearth::v1::Model& from) {
   model.host_bytes = from.bytes().host();
   model.mapped_bytes = from.bytes().mapped();
   model.window_bytes = from.bytes().window();
+  model.hung = from.hung();
   if (from.has_last_used()) model.last_used = ToWallTime(from.last_used());
   if (from.has_loaded_at()) model.loaded_at = ToWallTime(from.loaded_at());
   model.hits = from.hits();
@@ -383,7 +384,7 @@ absl::StatusOr<ServerStat> Client::Stat(const std::string& model) {
   CLIENT_RETURN_IF_ERROR(impl_->Call(*impl_->cache, &hearth::v1::Cache::Stub::Stat, request, &response));
   const hearth::v1::Server& server = response.server();
   ServerStat stat{server.name(), server.version(), server.uptime_seconds(), server.ready(),
-                  server.in_flight(), {}, {}, server.not_ready_reason()};
+                  server.in_flight(), {}, {}, server.not_ready_reason(), {}, server.not_loading_reason()};
   for (const auto& budget : response.budgets()) stat.budgets.push_back(ToStat(budget));
   for (const auto& budget : response.devices()) stat.devices.push_back(ToStat(budget));
   for (const auto& from : response.models()) stat.models.push_back(ToStat(from));

@@ -143,6 +143,7 @@ struct ModelStat {
   std::uint64_t requests_succeeded = 0, requests_failed = 0;
   double mean_request_seconds = 0, mean_infer_seconds = 0;
   std::string error;  // why its latest load failed
+  bool hung = false;  // what is under way by its state does not come to its end
 
   double load_milliseconds() const {
     double sum = 0;
@@ -173,7 +174,7 @@ struct CacheEventStat {
   double age_seconds = 0;  // when it was sent
   std::string model;
   std::int64_t version = 0;
-  std::string kind;  // queued, loading, ready, failed, evicted, unloaded, refused, fell
+  std::string kind;  // queued, loading, ready, failed, evicted, unloaded, refused, fell, stalled
   std::string text;  // what follows the kind in a sentence
   BytesStat bytes;
   double load_seconds = 0;
@@ -233,6 +234,7 @@ struct ServerStat {
   std::vector<ModelStat> models;  // by name, then version
   std::string not_ready_reason;   // "waiting for 'vad'"; empty: ready, or the server does not say
   std::vector<BudgetStat> devices = {};  // each device's own
+  std::string not_loading_reason = {};   // why nothing can be loaded any more; empty: it can
 
   // Each kind of memory once: every device, or their sum where the server does not tell them apart.
   std::vector<BudgetStat> memories() const {

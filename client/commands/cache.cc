@@ -20,12 +20,17 @@ namespace {
 // To three decimals: sums of times have digits at their ends that mean nothing.
 double Rounded(double value) { return std::round(value * 1000) / 1000; }
 
-}  // namespace
-
 Tone ToneOfState(const std::string& state) {
   if (state == "ready") return Tone::kGood;
   if (state == "host" || state == "mapped") return Tone::kPlain;
   return state == "failed" ? Tone::kBad : Tone::kBusy;
+}
+
+}  // namespace
+
+Cell StateCell(const ModelStat& model) {
+  if (model.hung) return {Cat(model.state, " (hung)"), Tone::kBad};
+  return {model.state, ToneOfState(model.state)};
 }
 
 nlohmann::ordered_json TimeJson(const std::optional<WallTime>& time) {
@@ -52,6 +57,7 @@ nlohmann::ordered_json ToJson(const ModelStat& model) {
   return {{"name", model.name},
           {"version", model.version},
           {"state", model.state},
+          {"hung", model.hung},
           {"in_use", model.in_use},
           {"pinned", model.pinned},
           {"bytes",
@@ -103,7 +109,7 @@ std::string ProcessTable(const std::vector<ModelStat>& models, bool colors) {
   Table table(headings);
   for (const ModelStat& model : models) {
     std::vector<Cell> row = {
-        model.name, Cat(model.version), {model.state, ToneOfState(model.state)},
+        model.name, Cat(model.version), StateCell(model),
         DeviceCell(model), FormatBytes(model.host_bytes), MappedCell(model),
         Cat(model.in_use), std::string(model.pinned ? "yes" : "-"), Cat(model.hits),
         model.last_used ? FormatAge(SecondsSince(*model.last_used)) : "never",

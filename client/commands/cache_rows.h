@@ -10,7 +10,8 @@
 
 namespace hearth::client {
 
-Tone ToneOfState(const std::string& state);
+// "ready"; "loading (hung)".
+Cell StateCell(const ModelStat& model);
 // RFC 3339, in UTC; null when it never happened.
 nlohmann::ordered_json TimeJson(const std::optional<WallTime>& time);
 double SecondsSince(WallTime time);

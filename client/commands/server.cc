@@ -45,6 +45,11 @@ nlohmann::ordered_json ToJson(const ServerStat& stat, const std::string& address
       {"address", address}, {"name", stat.name}, {"version", stat.version}, {"ready", stat.ready}};
   if (!stat.not_ready_reason.empty()) json["not_ready_reason"] = stat.not_ready_reason;
   if (!full) return json;
+  if (!stat.not_loading_reason.empty()) json["not_loading_reason"] = stat.not_loading_reason;
+  json["hung"] = nlohmann::ordered_json::array();
+  for (const ModelStat& model : stat.models) {
+    if (model.hung) json["hung"].push_back({{"name", model.name}, {"version", model.version}, {"state", model.state}});
+  }
   json["uptime_seconds"] = stat.uptime_seconds;
   json["in_flight"] = stat.in_flight;
   json["resident_models"] = ResidentModels(stat);
@@ -67,6 +72,14 @@ std::string ToText(const ServerStat& stat, const Context& context, bool full) {
   if (!full) return out;
   out += Cat("up ", FormatSeconds(stat.uptime_seconds), ", models resident: ", ResidentModels(stat),
              ", requests in flight: ", stat.in_flight, "\n");
+  std::string hung;
+  for (const ModelStat& model : stat.models) {
+    if (model.hung) hung += Cat(hung.empty() ? "" : ", ", model.name, ":", model.version, " (", model.state, ")");
+  }
+  if (!hung.empty()) out += Cat(Paint("hung", Tone::kBad, context.colors), ": ", hung, "\n");
+  if (!stat.not_loading_reason.empty()) {
+    out += Cat(Paint("not loading", Tone::kBad, context.colors), ": ", stat.not_loading_reason, "\n");
+  }
   const std::vector<BudgetStat> memories = stat.memories();
   if (memories.empty()) return out;
   const bool any_lost = std::any_of(memories.begin(), memories.end(),

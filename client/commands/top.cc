@@ -80,8 +80,7 @@ std::string Frame(const ServerStat& stat, const Counts& before, const Counts& no
   Table table({"MODEL", ">VERSION", "STATE", ">DEVICE", ">HOST", ">MAPPED", ">IN USE", "PIN", ">REQ/S", ">MEAN",
                "LAST USED"});
   for (const auto& [model, rate] : rows) {
-    table.Add({model->name, Cat(model->version), {model->state, ToneOfState(model->state)},
-               DeviceCell(*model), FormatBytes(model->host_bytes), FormatBytes(model->mapped_bytes),
+    table.Add({model->name, Cat(model->version), StateCell(*model), DeviceCell(*model), FormatBytes(model->host_bytes), FormatBytes(model->mapped_bytes),
                Cat(model->in_use), std::string(model->pinned ? "yes" : "-"),
                rate < 0 ? std::string("-") : absl::StrFormat("%.1f", rate),
                model->requests_succeeded > 0 ? FormatSeconds(model->mean_request_seconds) : "-",

@@ -1,6 +1,8 @@
 // Work that happens later, on some other thread.
 #pragma once
 
+#include <cstddef>
+
 #include "absl/functional/any_invocable.h"
 
 namespace hearth {
@@ -24,6 +26,8 @@ class Executor {
   // may be no more.
   [[nodiscard]] virtual bool Replace() { return false; }
   virtual void EndReplacement() {}
+  // So many tasks run at once; so many can be stuck and not replaced before nothing runs any more.
+  virtual std::size_t width() const { return 1; }
 };
 
 }  // namespace hearth

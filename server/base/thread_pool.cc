@@ -53,22 +53,15 @@ bool ThreadPool::TryStartThread() {
 }
 
 bool ThreadPool::Replace() {
-  std::vector<std::thread> ended;
-  bool replaced = false;
-  {
-    MutexLock lock(mu_);
-    if (stopping_ || replaced_ == options_.replacements) return false;
-    ended.swap(ended_);
-    if (surplus_ > 0) {
-      --surplus_;
-      replaced = true;
-    } else {
-      replaced = TryStartThread();
-    }
-    replaced_ += replaced ? 1 : 0;
+  MutexLock lock(mu_);
+  if (stopping_ || replaced_ == options_.replacements) return false;
+  if (surplus_ > 0) {
+    --surplus_;
+  } else if (!TryStartThread()) {
+    return false;
   }
-  for (std::thread& thread : ended) thread.join();
-  return replaced;
+  ++replaced_;
+  return true;
 }
 
 void ThreadPool::EndReplacement() {
@@ -145,12 +138,14 @@ std::size_t ThreadPool::queued() const {
 bool ThreadPool::TasksAreShort() const { return typical_ < kShortTask; }
 
 // This thread is one too many.
-void ThreadPool::EndThread() {
+std::vector<std::thread> ThreadPool::EndThread() {
   --surplus_;
+  std::vector<std::thread> before = std::exchange(ended_, {});
   const auto self = threads_.find(std::this_thread::get_id());
   ended_.push_back(std::move(self->second));
   threads_.erase(self);
   if (WakeAnother()) wake_.NotifyOne();
+  return before;
 }
 
 void ThreadPool::AwaitTask() {
@@ -173,6 +168,7 @@ void ThreadPool::AwaitTask() {
 void ThreadPool::Loop() {
   Duration spent = Duration::zero();
   bool first = true;
+  std::vector<std::thread> ended;
   while (true) {
     Task task;
     bool wake = false;
@@ -181,7 +177,10 @@ void ThreadPool::Loop() {
       if (!std::exchange(first, false)) typical_ += (std::min(spent, kLongest) - typical_) / kAveragedOver;
       AwaitTask();
       if (stopping_) return;  // nothing is queued then
-      if (surplus_ > 0) return EndThread();
+      if (surplus_ > 0) {
+        ended = EndThread();
+        break;
+      }
       task = std::move(queue_.front());
       queue_.pop_front();
       wake = WakeAnother();
@@ -191,6 +190,7 @@ void ThreadPool::Loop() {
     std::move(task)();
     spent = std::chrono::steady_clock::now() - start;
   }
+  for (std::thread& thread : ended) thread.join();
 }
 
 }  // namespace hearth

@@ -38,6 +38,7 @@ class ThreadPool final : public Executor {
   void Post(Task task) override ABSL_LOCKS_EXCLUDED(mu_);
   bool Replace() override ABSL_LOCKS_EXCLUDED(mu_);
   void EndReplacement() override ABSL_LOCKS_EXCLUDED(mu_);
+  std::size_t width() const override { return options_.threads; }
 
   // Lets running tasks finish, destroys queued ones unrun, joins the threads. Idempotent.
   // REQUIRES: not called from one of the pool's own threads, nor by two at once.
@@ -48,7 +49,8 @@ class ThreadPool final : public Executor {
 
  private:
   std::optional<std::thread> TakeThread() ABSL_LOCKS_EXCLUDED(mu_);
-  void EndThread() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Returns those that ended before, to be joined without the lock.
+  std::vector<std::thread> EndThread() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void StartThread() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool TryStartThread() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Loop() ABSL_LOCKS_EXCLUDED(mu_);
@@ -74,7 +76,7 @@ class ThreadPool final : public Executor {
   std::size_t surplus_ ABSL_GUARDED_BY(mu_) = 0;  // threads that are to end as soon as they are idle
   std::size_t started_ ABSL_GUARDED_BY(mu_) = 0;
   std::map<std::thread::id, std::thread> threads_ ABSL_GUARDED_BY(mu_);  // joined in Shutdown()
-  std::vector<std::thread> ended_ ABSL_GUARDED_BY(mu_);                  // surplus that need only be joined
+  std::vector<std::thread> ended_ ABSL_GUARDED_BY(mu_);  // surplus: need only be joined, by the next one or Shutdown()
 };
 
 }  // namespace hearth

@@ -23,6 +23,7 @@ void FillServer(const CacheRpcDeps& deps, hearth::v1::Server& wire) {
   wire.set_uptime_seconds(ToSeconds(deps.clock.Now() - deps.started));
   wire.set_not_ready_reason(deps.repository.why_not_ready());
   wire.set_ready(wire.not_ready_reason().empty());
+  wire.set_not_loading_reason(std::string(FromAbsl(deps.repository.CheckLoads().message())));
   wire.set_in_flight(deps.infer.in_flight());
 }
 
@@ -109,6 +110,7 @@ void FillModel(const ModelCache::Row& row, const DeviceNames& devices, const Clo
     }
   }
   if (!wire.load_phases().empty()) FillLoad(row.load_report, *wire.mutable_load());
+  wire.set_hung(row.hangs);
   if (!row.error.ok()) wire.set_error(std::string(FromAbsl(row.error.message())));
 }
 

@@ -65,6 +65,7 @@ struct alignas(64) CacheEntry {
   MemoryBudget::Claim claim;                // queued: bytes on their way
   LoadPriority priority = LoadPriority::kNormal;  // coming: whose turn it is, and who may go for it
   TimePoint queued_at{};                    // coming
+  TimePoint loading_at{};                   // loading
   bool taken = false;                       // queued: a load thread has it
   bool giving_up = false;                   // queued: it is about to fail, unless somebody waits for it by then
   bool reload = false;                      // the one that is ready is out of date
@@ -83,7 +84,12 @@ struct alignas(64) CacheEntry {
   Duration idle_unload{};                   // ready: evicted when not asked for so long; 0: never for that
   std::optional<Duration> min_residency;    // ready: its own, instead of ModelCache::Options'
   bool leaves_nothing = false;              // leaving: what is left of it is not to be kept
-  std::vector<std::shared_ptr<Completion>> on_gone;  // told when absent, or its load was stopped
+  std::vector<std::shared_ptr<Completion>> on_gone;  // told when absent, or its load was stopped; or stuck
+
+  // Whoever loads or destroys it does not come back: nobody waits for that.
+  bool stuck() const {
+    return hangs.has_value() || (state == ModelState::kUnloading && reservation.phase() == HoldPhase::kLoading);
+  }
 };
 
 // All generations of one model. Lives as long as the cache.

@@ -97,7 +97,10 @@ std::string Describe(const CacheEvent& event, const DeviceNames& devices) {
       return StrCat("after ", RoughDuration(event.took), ": ", ErrorText(event.error));
     case CacheEventKind::kEvicted:
       return DescribeEviction(event, devices);
+    case CacheEventKind::kStalled:
+      return ErrorText(event.error);
     case CacheEventKind::kUnloaded:
+      if (event.hangs) return StrCat(Why(event.reason), " while its load hangs; the thread is still stuck");
       return StrCat(Why(event.reason), "; ", Stay(event), ", ", Count(event.hits, "hit", "hits"));
     case CacheEventKind::kFell:
       return DescribeFell(event, devices);

@@ -27,12 +27,13 @@ enum class CacheEventKind : std::uint8_t {
   kUnloaded,  // left for any other reason
   kRefused,   // asked for while the failure of its load is remembered
   kFell,      // what is left of one that was evicted is on another tier now
+  kStalled,   // no load thread is left; its load is one of those that keep them
 };
 
 // The word in `hearth events` and on the wire.
 constexpr std::string_view ToString(CacheEventKind kind) {
-  constexpr std::array<std::string_view, 8> kNames = {"queued",  "loading",  "ready",   "failed",
-                                                      "evicted", "unloaded", "refused", "fell"};
+  constexpr std::array<std::string_view, 9> kNames = {"queued",  "loading",  "ready",   "failed",
+                                                      "evicted", "unloaded", "refused", "fell",    "stalled"};
   return kNames[static_cast<std::size_t>(kind)];
 }
 
@@ -58,12 +59,13 @@ struct CacheEvent {
   bool request = false;     // queued: for a request, and not ahead of any
   Bytes bytes{};            // loading: reserved. ready, unloaded, fell: charged. evicted: that came back
   Duration took{};          // ready, failed: since a load thread took it
-  std::size_t waiters = 0;  // ready, failed: who waited for it
+  std::size_t waiters = 0;  // ready, failed: who waited for it. stalled: who waited for any
   std::optional<Duration> away{};  // ready: since it had made room for others
-  absl::Status error{};            // failed, refused: why
+  absl::Status error{};            // failed, refused, stalled: why
   EvictionReason reason = EvictionReason::kCapacity;  // evicted, unloaded
   Duration resident{}, idle{};                        // evicted, unloaded: until then
   std::uint64_t hits = 0;                             // evicted, unloaded: while it was here
+  bool hangs = false;                                 // unloaded: while its load hangs, which goes on
   std::optional<EvictionCause> cause{};               // evicted to make room
   Tier tier = Tier::kCold;                            // ready: where its load found it. fell: where it is now
 };

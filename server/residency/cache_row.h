@@ -31,8 +31,10 @@ struct CacheRow {
   bool pinned = false;             // hard pin, of the configuration or asked for: never evicted
   std::size_t waiters = 0;
   LoadPriority priority = LoadPriority::kNormal;  // queued, loading
+  TimePoint since{};               // queued, loading: since when it is
+  bool hangs = false;              // queued, loading: its load; unloading: its destructor; see LoadWatch
   LoadReport load_report;          // ready, draining
-  absl::Status error;              // failed: why; queued: why it has no room yet
+  absl::Status error;              // failed: why; queued: why it has no room yet; or that its load hangs
   TimePoint retry_at{};            // failed: remembered until then
 };
 

@@ -63,8 +63,9 @@ bool EventLog::Remember(const EventPtr& event) {
       history.last_eviction = event;
       break;
     case CacheEventKind::kFell:
+    case CacheEventKind::kStalled:
       if (history.last == nullptr) history.last = event;
-      return true;  // how it left says more
+      return true;  // how it left, or why it failed, says more
     case CacheEventKind::kQueued:
     case CacheEventKind::kLoading:
     case CacheEventKind::kUnloaded:

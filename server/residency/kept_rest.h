@@ -43,6 +43,8 @@ struct KeptRest {
   Tier tier() const { return files == nullptr ? Tier::kCold : pages == nullptr ? Tier::kMapped : Tier::kHost; }
   // Its bytes can be had: they are charged, and not on their way back yet.
   bool gives_way() const { return reservation && reservation.phase() == HoldPhase::kResident; }
+  // ... and does not come back (ModelCache::Strand).
+  bool stuck() const { return reservation && reservation.phase() == HoldPhase::kLoading; }
   // A thread brings pages in or lets them go.
   bool under_way() const { return reservation && (warming || !gives_way()); }
 };

@@ -57,6 +57,7 @@ void ModelManager::LoadOne(LoadPtr load) {
     if (!known.ok()) return Fail(*load, known, /*remember=*/true);
     if (WasPromoted(*load)) return Resume(std::move(load));
   }
+  if (!load->has_room) UseWindow(*load);  // also of one that waits while the budget becomes smaller
 
   watched.Allow(Reading(load->estimate.peak));
 
@@ -116,7 +117,6 @@ absl::Status ModelManager::Estimate(PendingLoad& load) {
     HEARTH_ASSIGN_OR_RETURN(load.estimate, load.loader->Estimate(spec));
   }
   load.spec = std::move(spec);
-  UseWindow(load);
   return absl::OkStatus();
 }
 
@@ -144,7 +144,7 @@ void ModelManager::UseWindow(PendingLoad& load) const {
 }
 
 // Reserves the load's peak, evicting and destroying on this thread what has to go. A destructor that is stuck holds up
-// this load, and nobody else: its bytes are watched by themselves.
+// this load, and nobody else: its bytes are watched by themselves, and other victims are freed elsewhere then.
 absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
   const Footprint& need = load.estimate.peak;
   CacheEntry& entry = load.entry;
@@ -164,7 +164,7 @@ absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
       continue;
     }
     if (std::optional<ModelCache::Victim> old = cache_.RetireForReload(entry)) {
-      const LoadWatch::Scope watched = watch_.Begin({id, 0, nullptr}, settings().load_timeout);
+      const LoadWatch::Scope watched = watch_.Begin({id, 0, nullptr, load.generation}, settings().load_timeout);
       Free(*std::move(old));
       continue;
     }
@@ -196,17 +196,43 @@ absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
     if (!taken) continue;  // one of them was asked for meanwhile: it stays, and another is picked
     TellEvictions(id, need, {view->candidates, *chosen, view->settled, policy, now});
     for (ModelCache::Fallen& fallen : taken->fallen) Free(std::move(fallen));
-    for (ModelCache::Victim& victim : taken->victims) {
+    for (const ModelCache::Victim& victim : taken->victims) {
       const ModelId& old = victim.entry->slot.id;
       log::Info("model evicted", {{"model", old.name},
                                   {"version", old.version},
                                   {"for", ToString(id)},
                                   {"needed", FormatBytes(need.host_bytes + need.device_bytes +
                                                          need.mapped_bytes())}});
-      const LoadWatch::Scope watched = watch_.Begin({old, 0, nullptr}, settings().load_timeout);
-      Free(std::move(victim));
     }
+    FreeVictims(load, std::move(taken->victims));
   }
+}
+
+// One after the other, on this thread; those that are left when one of them is stuck, somebody else frees (Hangs).
+void ModelManager::FreeVictims(const PendingLoad& load, std::vector<ModelCache::Victim> victims) {
+  std::reverse(victims.begin(), victims.end());  // the last is taken first
+  {
+    MutexLock lock(mu_);
+    freeing_[load.generation] = std::move(victims);
+  }
+  while (std::optional<ModelCache::Victim> victim = TakeFreeing(load.generation)) {
+    const LoadWatch::Scope watched =
+        watch_.Begin({victim->entry->slot.id, 0, nullptr, load.generation}, settings().load_timeout);
+    Free(*std::move(victim));
+  }
+}
+
+std::optional<ModelCache::Victim> ModelManager::TakeFreeing(std::uint64_t generation) {
+  MutexLock lock(mu_);
+  const auto found = freeing_.find(generation);
+  if (found == freeing_.end()) return std::nullopt;
+  if (found->second.empty()) {
+    freeing_.erase(found);
+    return std::nullopt;
+  }
+  ModelCache::Victim victim = std::move(found->second.back());
+  found->second.pop_back();
+  return victim;
 }
 
 void ModelManager::TellEvictions(const ModelId& for_whom, const Footprint& need, const Choice& choice) {
@@ -254,7 +280,14 @@ void ModelManager::BeginShrinking() {
   if (!std::exchange(shrinking_, true)) cache_.WantRoom(true);
 }
 
-// Evicts what a smaller budget has no room for. Somebody who is in use calls again when he falls idle.
+// A pin was lifted: who was kept by it although there is no room for him may go.
+void ModelManager::ShrinkAgain() {
+  const MemoryBudget::Usage usage = budget_.usage();
+  if (!(usage.used() <= usage.capacity)) BeginShrinking();
+}
+
+// Evicts what a smaller budget has no room for. Somebody who is in use calls again when he falls idle; nobody waits for
+// who is pinned.
 void ModelManager::ShrinkToBudget() {
   while (true) {
     std::uint64_t reconfigured = 0;
@@ -268,7 +301,8 @@ void ModelManager::ShrinkToBudget() {
     const std::vector<std::size_t> chosen = ChooseExcess(view.candidates, *settings().eviction, deps_.clock.Now(),
                                                          view.settled, capacity);
     if (chosen.empty()) {
-      if (!(view.settled.used() <= capacity)) return;
+      const Bytes excess = Beyond(view.settled.used(), capacity);
+      if (!(excess <= Beyond(view.pinned, capacity))) return;
       MutexLock lock(mu_);
       if (reconfigured_ != reconfigured) continue;
       if (std::exchange(shrinking_, false)) cache_.WantRoom(false);  // else another load thread has found the same
@@ -395,6 +429,12 @@ void ModelManager::Fail(PendingLoad& load, const absl::Status& error, bool remem
 // On the timer's thread.
 void ModelManager::Hangs(const LoadWatch::Hang& hang) {
   const ModelId& id = hang.work.id;
+  const std::uint64_t frees_for = hang.work.generation != 0 ? hang.work.generation : hang.work.makes_room_for;
+  while (frees_for != 0) {  // whose thread does not come to it
+    std::optional<ModelCache::Victim> victim = TakeFreeing(frees_for);
+    if (!victim) break;
+    PostFree(*std::move(victim));
+  }
   const std::string since = RoughDuration(hang.since);
   const bool is_load = hang.work.generation != 0;
   log::Error(is_load ? "load hangs" : "unload hangs", {{"model", id.name},
@@ -402,7 +442,7 @@ void ModelManager::Hangs(const LoadWatch::Hang& hang) {
                                                        {"since", since},
                                                        {"thread_replaced", hang.replaced}});
   if (!is_load) {
-    cache_.Strand(id);
+    cache_.Strand(id);  // what it returns has been waited for
     return RoomChanged();  // whoever waits for those bytes
   }
   const absl::Status why = absl::UnavailableError(
@@ -418,6 +458,29 @@ void ModelManager::Hangs(const LoadWatch::Hang& hang) {
                .waiters = abandoned->waiters.size(),
                .error = why});
   for (Waiter& waiter : abandoned->waiters) std::move(waiter.done)(why, waiter.result);
+}
+
+void ModelManager::Stalls(const LoadWatch::Stall& stall) {
+  const bool loads = stall.executor == &deps_.load_executor;
+  const char* threads = loads ? "load" : stall.executor == deps_.unload_executor ? "unload" : "background load";
+  if (stall.stuck.empty()) {
+    if (loads) cache_.SetStalled(stall.number, std::nullopt);
+    log::Info("a thread has come back", {{"threads", threads}});
+    return;
+  }
+  std::string names;
+  for (const ModelId& id : stall.stuck) names += StrCat(names.empty() ? "" : ", ", ToString(id));
+  log::Error("no thread is left: all of them, and their replacements, are stuck. Look at the disk or the device that these "
+             "models are on, or start hearthd again",
+             {{"threads", threads}, {"models", names}});
+  if (!loads) return;
+  const absl::Status why = absl::UnavailableError(
+      StrCat("nothing can be loaded: no load thread is left, for the loads of ", names,
+             " hang (cache.load_timeout). Models that are resident are served. Look at the disk or the device that "
+             "these are on, or start hearthd again"));
+  std::vector<ModelCache::Leaver> leavers = cache_.SetStalled(stall.number, why);
+  events_.Add({.kind = CacheEventKind::kStalled, .id = stall.stuck.front(), .waiters = leavers.size(), .error = why});
+  for (ModelCache::Leaver& leaver : leavers) Answer(std::move(leaver), why);
 }
 
 void ModelManager::Ready(PendingLoad& load, const LoadReport& report,

@@ -5,8 +5,9 @@
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <optional>
+#include <set>
 #include <utility>
+#include <vector>
 
 #include "server/base/clock.h"
 #include "server/base/executor.h"
@@ -19,7 +20,8 @@ namespace hearth {
 
 // A thread cannot be taken away from what it is stuck in: a disk that does not answer, an operator that never returns,
 // a destructor. What can be done is to go on without it: another thread takes its place while it lasts
-// (Executor::Replace), and somebody is told.
+// (Executor::Replace), and somebody is told. There are only so many of those: who finds none gets the next one that is
+// free again, and when nothing but stuck work is left on an executor, somebody is told of that, too.
 //
 // Thread-safe.
 class LoadWatch {
@@ -27,7 +29,8 @@ class LoadWatch {
   struct Work {
     ModelId id;
     std::uint64_t generation = 0;  // of its load; 0: something else, such as freeing a model
-    Executor* executor = nullptr;  // whose thread is at it
+    Executor* executor = nullptr;  // whose thread is at it; null: another work's, that is told of it
+    std::uint64_t makes_room_for = 0;  // the generation of the load that it is part of, if it is
   };
   struct Hang {
     Work work;
@@ -37,7 +40,16 @@ class LoadWatch {
   // On the timer's thread, once for each work.
   using OnHang = std::function<void(const Hang&)>;
 
-  LoadWatch(Timer& timer, const Clock& clock, OnHang on_hang);
+  // Every thread of an executor is stuck, and there are no more; or not so any more.
+  struct Stall {
+    Executor* executor = nullptr;
+    std::uint64_t number = 0;    // ascending: of two that are told at once the greater one holds
+    std::vector<ModelId> stuck;  // by id; empty: it is over
+  };
+  // On the timer's thread, after the hangs; that it is over, on the thread that has come to its end.
+  using OnStall = std::function<void(const Stall&)>;
+
+  LoadWatch(Timer& timer, const Clock& clock, OnHang on_hang, OnStall on_stall);
 
   // Work under way, on the thread that does it. Must not outlive its watch. Confined to a thread.
   class Scope {
@@ -74,12 +86,19 @@ class LoadWatch {
   void Allow(std::uint64_t number, Duration more) ABSL_LOCKS_EXCLUDED(mu_);
   void End(std::uint64_t number) ABSL_LOCKS_EXCLUDED(mu_);
   void Look() ABSL_LOCKS_EXCLUDED(mu_);
+  // Gives those that wait for one the replacements that there are.
+  void Replace() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // What has changed since the last call.
+  std::vector<Stall> Stalls() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Clock& clock_;
   const OnHang on_hang_;
+  const OnStall on_stall_;
   mutable Mutex mu_;
   std::uint64_t next_ ABSL_GUARDED_BY(mu_) = 1;
   std::map<std::uint64_t, Running> running_ ABSL_GUARDED_BY(mu_);
+  std::set<Executor*> stalled_ ABSL_GUARDED_BY(mu_);
+  std::uint64_t stalls_ ABSL_GUARDED_BY(mu_) = 0;  // told so far
   Alarm alarm_;
 };
 

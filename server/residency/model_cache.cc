@@ -141,6 +141,12 @@ ModelCache::FindResult ModelCache::Find(const ModelId& id, ModelMetrics& metrics
     result.error = *incoming->hangs;
     return result;
   }
+  const bool begun = incoming != nullptr && incoming->state == ModelState::kLoading;
+  if (stalled_ && waiter.priority == LoadPriority::kNormal && !begun) {
+    result.outcome = Outcome::kStalled;
+    result.error = *stalled_;
+    return result;
+  }
   if (incoming != nullptr && IsComing(incoming->state)) {
     if (options.reload && (incoming->state == ModelState::kLoading || incoming->taken)) {
       incoming->stopping = true;  // it may have read the old file; Fail() queues it again
@@ -275,6 +281,30 @@ std::vector<ModelCache::Leaver> ModelCache::TakeExpired() {
   return leavers;
 }
 
+std::vector<ModelCache::Leaver> ModelCache::SetStalled(std::uint64_t number, std::optional<absl::Status> why) {
+  MutexLock lock(mu_);
+  std::vector<Leaver> leavers;
+  if (number < stall_number_) return leavers;
+  stall_number_ = number;
+  stalled_ = std::move(why);
+  if (!stalled_) return leavers;
+  for (const auto& slot : index_.slots()) {
+    const CacheEntry* incoming = slot->incoming;
+    if (incoming == nullptr || incoming->state != ModelState::kQueued) continue;
+    for (Waiters::Taken& taken : waiters_.TakeNormal(incoming)) {
+      leavers.push_back(MakeLeaver(std::move(taken)));
+      leavers.back().why = *stalled_;
+    }
+  }
+  CheckLocked();
+  return leavers;
+}
+
+std::optional<absl::Status> ModelCache::stalled() const {
+  MutexLock lock(mu_);
+  return stalled_;
+}
+
 std::optional<TimePoint> ModelCache::next_deadline() const {
   MutexLock lock(mu_);
   return waiters_.next_deadline();
@@ -341,16 +371,17 @@ void ModelCache::Leave(ModelSlot& slot, EvictionReason reason,
     } else {
       incoming->stopping = true;
       leaving.stops.push_back(incoming->stop);
+      leaving.hangs |= incoming->stuck();
     }
   }
   for (const auto& entry : slot.entries) {
     if (IsLeaving(entry->state)) entry->leaves_nothing = true;
-    if (completion && (IsLeaving(entry->state) || IsComing(entry->state))) {
+    if (completion && !entry->stuck() && (IsLeaving(entry->state) || IsComing(entry->state))) {
       entry->on_gone.push_back(completion);
     }
   }
   if (std::optional<Fallen> fallen = LetRestGo(slot, completion)) leaving.fallen.push_back(*std::move(fallen));
-  if (completion && slot.rest.reservation) slot.rest.on_gone.push_back(completion);
+  if (completion && slot.rest.reservation && !slot.rest.stuck()) slot.rest.on_gone.push_back(completion);
 }
 
 ModelCache::Leaving ModelCache::BeginUnload(const ModelId& id, EvictionReason reason,
@@ -377,7 +408,7 @@ absl::StatusOr<ModelCache::Taken> ModelCache::BeginEvict(const ModelId& id,
     const bool coming = slot->incoming != nullptr && IsComing(slot->incoming->state);
     if (coming) return refused("is being loaded; evict it when it is ready, or unload it");
     if (std::optional<Fallen> fallen = LetRestGo(*slot, completion)) {
-      if (slot->rest.reservation) slot->rest.on_gone.push_back(completion);
+      if (slot->rest.reservation && !slot->rest.stuck()) slot->rest.on_gone.push_back(completion);
       taken.fallen.push_back(*std::move(fallen));
     }
     CheckLocked();

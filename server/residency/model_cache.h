@@ -102,6 +102,7 @@ class ModelCache {
     kJoined,   // on its way already; `waiter` was queued
     kStart,    // now kQueued; `waiter` was queued
     kRefused,  // failed recently, its load hangs, or shutting down: `error`; `waiter` untouched
+    kStalled,  // no thread would load it: `error`; `waiter` untouched
     kTooLate,  // joined or started all the same, but hopeless for this one: `error`; `waiter` untouched but for `result`
   };
   struct FindResult {
@@ -139,6 +140,12 @@ class ModelCache {
   std::optional<Leaver> TakeWaiter(Waiters::Ticket ticket) ABSL_LOCKS_EXCLUDED(mu_);
   std::vector<Leaver> TakeExpired() ABSL_LOCKS_EXCLUDED(mu_);
   std::optional<TimePoint> next_deadline() const ABSL_LOCKS_EXCLUDED(mu_);
+
+  // No thread is left for loads of normal priority, or there are some again (`why` is null). Who waits for one that has
+  // not begun is returned, to hear `why`, and who asks for one is refused with it. `number` is ascending; what comes
+  // after a greater one is too late and changes nothing.
+  std::vector<Leaver> SetStalled(std::uint64_t number, std::optional<absl::Status> why) ABSL_LOCKS_EXCLUDED(mu_);
+  std::optional<absl::Status> stalled() const ABSL_LOCKS_EXCLUDED(mu_);
 
   struct HardPin {
     ModelId id;
@@ -180,6 +187,7 @@ class ModelCache {
     std::vector<EvictionCandidate> candidates;
     Ledger settled;  // they are part of it
     bool displaces = true;  // false: a load in the background, and only who MayBeDisplaced() is a candidate
+    Bytes pinned{};         // ViewOfIdle: of them, of models that are hard-pinned
   };
   // Null: `entry` holds a claim, and only has to wait.
   std::optional<EvictionView> ViewForEviction(const CacheEntry& entry) ABSL_LOCKS_EXCLUDED(mu_);
@@ -237,15 +245,16 @@ class ModelCache {
   struct Abandoned {
     std::stop_source stop;  // request_stop() it
     std::vector<Waiter> waiters;
+    std::vector<std::shared_ptr<Completion>> gone{};
   };
-  // Nobody waits for it any more, and whoever asks for the model is refused with `why`, until it fails. None: it has
-  // come to its end.
+  // Nobody waits for it any more, nor for that it leaves, and whoever asks for the model is refused with `why`, until it
+  // fails. None: it has come to its end.
   std::optional<Abandoned> Abandon(const ModelId& id, std::uint64_t generation, const absl::Status& why)
       ABSL_LOCKS_EXCLUDED(mu_);
 
   // Whoever frees what is leaving of the model, or brings in pages of what is left of it, is stuck: loads that were
-  // promised those bytes have to look for room again.
-  void Strand(const ModelId& id) ABSL_LOCKS_EXCLUDED(mu_);
+  // promised those bytes have to look for room again, and nobody waits for that they are back.
+  std::vector<std::shared_ptr<Completion>> Strand(const ModelId& id) ABSL_LOCKS_EXCLUDED(mu_);
 
   // --- Leaving -----------------------------------------------------------------------------------
 
@@ -255,9 +264,10 @@ class ModelCache {
     std::vector<Waiter> waiters;            // of loads that were stopped
     std::vector<std::stop_source> stops;    // request_stop() these
     std::vector<std::shared_ptr<Completion>> gone;
+    bool hangs = false;                     // a load does; its result is dropped, should it ever end
   };
   // What is ready -> kDraining | kUnloading, what is coming is stopped, what failed is forgotten, and nothing is left.
-  // `completion` is let go when the bytes of all of it are back.
+  // `completion` is let go when the bytes of all of it are back, but for what is stuck.
   Leaving BeginUnload(const ModelId& id, EvictionReason reason,
                       std::shared_ptr<Completion> completion) ABSL_LOCKS_EXCLUDED(mu_);
   // kReady -> kUnloading where nobody holds or pins it; of one that is not resident what is left goes; nothing, if
@@ -356,6 +366,8 @@ class ModelCache {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Leave(ModelSlot& slot, EvictionReason reason, const std::shared_ptr<Completion>& completion,
              Leaving& leaving) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // By models that are hard-pinned, but for those of `but`.
+  Ledger HeldByPinned(const ModelSlot* but) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::vector<EvictionCandidate> Candidates() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   static bool IsStill(const EvictionCandidate& candidate);
   // All rests that give way; also that of the model there is to be room for: what it needs itself does not come back.
@@ -395,6 +407,8 @@ class ModelCache {
   std::uint64_t rest_numbers_ ABSL_GUARDED_BY(mu_) = 0;
   std::uint64_t generations_ ABSL_GUARDED_BY(mu_) = 0;
   bool shutting_down_ ABSL_GUARDED_BY(mu_) = false;
+  std::optional<absl::Status> stalled_ ABSL_GUARDED_BY(mu_);
+  std::uint64_t stall_number_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
 }  // namespace hearth

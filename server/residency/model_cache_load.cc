@@ -37,6 +37,18 @@ LoadPriority ModelCache::priority(const CacheEntry& entry) const {
   return entry.priority;
 }
 
+Ledger ModelCache::HeldByPinned(const ModelSlot* but) const {
+  Ledger held;
+  for (const auto& slot : index_.slots()) {
+    if (!slot->pinned() || slot.get() == but) continue;
+    for (const auto& entry : slot->entries) {
+      if (entry->state != ModelState::kReady && entry->state != ModelState::kLoading) continue;
+      held.Add(*entry->reservation.footprint(), HoldPhase::kLoading);
+    }
+  }
+  return held;
+}
+
 absl::Status ModelCache::CheckCanFit(const CacheEntry& entry, const Footprint& need) const {
   const MemoryBudget::Usage usage = budget_.usage();
   Ledger alone;
@@ -48,13 +60,7 @@ absl::Status ModelCache::CheckCanFit(const CacheEntry& entry, const Footprint& n
   Ledger hard_pinned;
   {
     MutexLock lock(mu_);
-    for (const auto& slot : index_.slots()) {
-      if (!slot->pinned() || slot.get() == &entry.slot) continue;
-      for (const auto& other : slot->entries) {
-        if (other->state != ModelState::kReady && other->state != ModelState::kLoading) continue;
-        hard_pinned.Add(*other->reservation.footprint(), HoldPhase::kLoading);
-      }
-    }
+    hard_pinned = HeldByPinned(&entry.slot);
   }
   const Bytes held = hard_pinned.used();
   hard_pinned.Add(need, HoldPhase::kLoading);
@@ -76,6 +82,7 @@ bool ModelCache::TryBeginLoad(CacheEntry& entry, const Footprint& need) {
   entry.reservation = std::move(*reservation);
   entry.blocked.reset();
   entry.taken = false;
+  entry.loading_at = clock_.Now();
   Transition(entry, ModelState::kLoading);
   CheckLocked();
   return true;
@@ -125,6 +132,7 @@ ModelCache::EvictionView ModelCache::ViewOfIdle() {
   MutexLock lock(mu_);
   EvictionView view{Candidates(), budget_.Settled()};
   AddRests(view.candidates);
+  view.pinned = HeldByPinned(nullptr).used();
   return view;
 }
 
@@ -277,24 +285,33 @@ std::optional<ModelCache::Abandoned> ModelCache::Abandon(const ModelId& id, std:
   entry->stopping = true;
   entry->hangs = why;
   entry->claim.Release();
-  Abandoned abandoned{entry->stop, waiters_.TakeAll(entry)};
+  Abandoned abandoned{entry->stop, waiters_.TakeAll(entry), std::exchange(entry->on_gone, {})};
   CheckLocked();
   return abandoned;
 }
 
-void ModelCache::Strand(const ModelId& id) {
+std::vector<std::shared_ptr<Completion>> ModelCache::Strand(const ModelId& id) {
   MutexLock lock(mu_);
+  std::vector<std::shared_ptr<Completion>> gone;
+  const auto give_up = [&gone](std::vector<std::shared_ptr<Completion>>& on_gone) {
+    for (auto& completion : std::exchange(on_gone, {})) gone.push_back(std::move(completion));
+  };
   ModelSlot* slot = index_.Find(id);
-  if (slot == nullptr) return;
+  if (slot == nullptr) return gone;
   VoidClaims();
   for (const auto& entry : slot->entries) {
     if (entry->state == ModelState::kUnloading && entry->reservation.phase() == HoldPhase::kUnloading) {
       entry->reservation.Strand();
+      give_up(entry->on_gone);
     }
   }
   KeptRest& rest = slot->rest;
-  if (rest.under_way() && rest.reservation.phase() != HoldPhase::kLoading) rest.reservation.Strand();
+  if (rest.under_way() && !rest.stuck()) {
+    rest.reservation.Strand();
+    give_up(rest.on_gone);
+  }
   CheckLocked();
+  return gone;
 }
 
 ModelCache::Failed ModelCache::Fail(CacheEntry& entry, const absl::Status& error, bool remember,

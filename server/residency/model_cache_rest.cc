@@ -118,6 +118,8 @@ std::optional<ModelCache::WarmingView> ModelCache::ViewForWarming(const ModelId&
   if (slot->incoming != nullptr && IsComing(slot->incoming->state)) return std::nullopt;
   WarmingView view{RestCandidate(*slot), {}, budget_.Settled()};
   AddRests(view.others);
+  // Their pages go only when a thread lets go of them, which is too late for this one.
+  std::erase_if(view.others, [](const EvictionCandidate& other) { return other.rest_of->rest.warming; });
   return view;
 }
 

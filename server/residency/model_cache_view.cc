@@ -33,8 +33,10 @@ std::vector<ModelCache::Row> ModelCache::Snapshot() const {
         row.pinned = slot->pinned() && !IsLeaving(entry->state);
         row.waiters = waiters_.count(entry.get());
         row.priority = entry->priority;
+        row.since = entry->state == ModelState::kLoading ? entry->loading_at : entry->queued_at;
+        row.hangs = entry->stuck();
         row.load_report = entry->report;
-        row.error = entry->blocked.value_or(entry->error);
+        row.error = entry->hangs.value_or(entry->blocked.value_or(entry->error));
         row.retry_at = entry->retry_at;
         rows.emplace_back(entry->generation, std::move(row));
       }

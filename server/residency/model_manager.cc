@@ -42,7 +42,8 @@ ModelManager::ModelManager(Deps deps, Options options)
               .idle = [this] { SetIdleAlarm(); }}),
       ghosts_(options.demand_half_life),
       settings_(SettingsOf(options, deps_.eviction)),
-      watch_(deps_.timer, deps_.clock, [this](const LoadWatch::Hang& hang) { Hangs(hang); }),
+      watch_(deps_.timer, deps_.clock, [this](const LoadWatch::Hang& hang) { Hangs(hang); },
+             [this](const LoadWatch::Stall& stall) { Stalls(stall); }),
       alarm_(deps_.timer, [this] { ExpireWaiters(); }),
       idle_alarm_(deps_.timer, [this] { EvictIdle(); }),
       beat_alarm_(deps_.timer, [this] { Beat(); }) {
@@ -127,6 +128,7 @@ void ModelManager::SetHardPins(const std::vector<ModelId>& ids) {
   std::vector<ModelCache::HardPin> pins;
   for (const ModelId& id : ids) pins.push_back({id, deps_.metrics.Model(id.name, id.version)});
   cache_.SetHardPins(pins);
+  ShrinkAgain();
   RoomChanged();  // also for the worse: who can never fit beside them need not wait
   SetIdleAlarm();
 }
@@ -139,6 +141,7 @@ ModelCache::Pins ModelManager::Pin(const ModelId& id) {
 
 ModelCache::Pins ModelManager::Unpin(const ModelId& id) {
   const ModelCache::Pins pins = cache_.SetAskedPin({id, deps_.metrics.Model(id.name, id.version)}, false);
+  ShrinkAgain();
   RoomChanged();
   SetIdleAlarm();
   return pins;
@@ -147,7 +150,10 @@ ModelCache::Pins ModelManager::Unpin(const ModelId& id) {
 void ModelManager::Evict(const ModelId& id, EvictCallback done) {
   const auto answer = std::make_shared<absl::StatusOr<bool>>(true);
   auto gone = std::make_shared<Completion>(
-      [answer, done = std::move(done)]() mutable { std::move(done)(*std::move(answer)); });
+      [this, id, answer, done = std::move(done)]() mutable {
+        if (const absl::Status freed = CheckFreed(id); answer->ok() && !freed.ok()) *answer = freed;
+        std::move(done)(*std::move(answer));
+      });
   absl::StatusOr<ModelCache::Taken> taken = cache_.BeginEvict(id, gone);
   if (!taken.ok()) {
     *answer = taken.status();
@@ -185,6 +191,10 @@ Waiters::Ticket ModelManager::Find(const ModelId& id, ModelCache::FindOptions op
         metrics.CacheRefused();
         events_.Add({.kind = CacheEventKind::kRefused, .id = id, .error = found.error});
       }
+      std::move(waiter.done)(std::move(found.error), CacheResult::kWait);
+      return 0;
+    case ModelCache::Outcome::kStalled:
+      if (request) metrics.CacheRefused();
       std::move(waiter.done)(std::move(found.error), CacheResult::kWait);
       return 0;
     case ModelCache::Outcome::kJoined:
@@ -269,10 +279,28 @@ void ModelManager::Unload(const ModelId& id, absl::AnyInvocable<void() &&> done,
     MutexLock lock(ghosts_mu_);
     ghosts_.Forget(id);
   }
-  Carry(cache_.BeginUnload(id, reason, std::make_shared<Completion>(std::move(done))),
+  ModelCache::Leaving leaving = cache_.BeginUnload(id, reason, std::make_shared<Completion>(std::move(done)));
+  if (leaving.hangs) {
+    log::Warning("model unloaded while its load hangs; the thread is still stuck",
+                 {{"model", id.name}, {"version", id.version}, {"reason", ToString(reason)}});
+    events_.Add({.kind = CacheEventKind::kUnloaded, .id = id, .reason = reason, .hangs = true});
+  }
+  Carry(std::move(leaving),
         absl::UnavailableError(StrCat("model '", id.name, "' version ", id.version,
                                       " was unloaded while it was loading")));
 }
+
+absl::Status ModelManager::CheckFreed(const ModelId& id) const {
+  for (const ModelCache::Row& row : cache_.Snapshot()) {
+    if (row.id != id || row.state != ModelState::kUnloading || !row.hangs) continue;
+    return absl::DeadlineExceededError(
+        StrCat("model '", id.name, "' version ", id.version, " has left, but its memory is not back: freeing it hangs "
+               "(cache.load_timeout). Look at the device it is on; it stays charged until that ends"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ModelManager::CheckLoads() const { return cache_.stalled().value_or(absl::OkStatus()); }
 
 void ModelManager::Shutdown() {
   Carry(cache_.Shutdown(), ServerExiting());

@@ -55,7 +55,9 @@ namespace hearth {
 //
 // A load that does not come to its end in Options::load_timeout, and a second more for each 16 MiB, hangs: who waits for
 // it hears so, and who asks for the model until it ends is refused. Its bytes stay charged, for they may be there, and
-// another thread takes the place of the one that is stuck (LoadWatch), as it does where a model's destructor is.
+// another thread takes the place of the one that is stuck (LoadWatch), as it does where a model's destructor is. When
+// those are stuck, too, nothing more can be loaded: who waits for a load that has not begun, and who asks for one, is
+// refused until one of them comes back. What is resident is given out as ever.
 //
 // Thread-safe. Owns no thread: loads and unloads run on the Executors it was given, expiry of
 // waiters on the Timer. Outlived by what Deps refers to; outlives every ModelHandle it gave out.
@@ -127,7 +129,7 @@ class ModelManager {
   //   UNAVAILABLE          shutting down, or unloaded meanwhile; or no load of the model was ever fast enough for
   //                        `deadline` (at once, with a retry hint; it is loaded)
   //   CANCELLED            Cancel(ticket)
-  //   UNAVAILABLE          also: its load hangs, see above
+  //   UNAVAILABLE          also: its load hangs, or every load thread does, see above
   //   other                why the load failed
   // All who wait for a load hear the same. A failure is remembered: until a back-off has passed, or the
   // model's files are others (its revision, looked at on this thread), later requests get the load's own status
@@ -168,6 +170,7 @@ class ModelManager {
   // Lets a model go that is idle and not pinned, as if its bytes were wanted: the next request loads it again. Of one
   // that has left already, what is left of it goes.
   // `done` is told when they are back; false: there was nothing. FAILED_PRECONDITION: in use, pinned, or on its way.
+  // DEADLINE_EXCEEDED: CheckFreed().
   using EvictCallback = absl::AnyInvocable<void(absl::StatusOr<bool>) &&>;
   void Evict(const ModelId& id, EvictCallback done);
 
@@ -178,10 +181,16 @@ class ModelManager {
 
   // Stops handing out `id`, frees it when the last handle is gone, then calls `done` (its bytes are
   // back by then). OK also when it was not resident. A load under way is stopped: its waiters get
-  // UNAVAILABLE. A request that comes meanwhile is not refused: it loads the model again. `reason`
+  // UNAVAILABLE. Nobody waits for a load or a destructor that hangs: `done` is called as soon as it does, and what the
+  // load brings is dropped, should it ever end. A request that comes meanwhile is not refused: it loads the model again. `reason`
   // is for the log and the metrics.
   void Unload(const ModelId& id, absl::AnyInvocable<void() &&> done,
               EvictionReason reason = EvictionReason::kUnload);
+
+  // Whether a model that left has been freed. DEADLINE_EXCEEDED: its destructor hangs.
+  absl::Status CheckFreed(const ModelId& id) const;
+  // Why nothing can be loaded any more; OK: it can.
+  absl::Status CheckLoads() const;
 
   std::vector<ModelCache::Row> Snapshot() const { return cache_.Snapshot(); }
   // What is left of models that are none of those rows, or on their way up again.
@@ -249,6 +258,7 @@ class ModelManager {
   absl::StatusOr<Room> MakeRoom(PendingLoad& load);
   void TellEvictions(const ModelId& for_whom, const Footprint& need, const Choice& choice);
   void BeginShrinking() ABSL_LOCKS_EXCLUDED(mu_);
+  void ShrinkAgain() ABSL_LOCKS_EXCLUDED(mu_);
   void ShrinkToBudget() ABSL_LOCKS_EXCLUDED(mu_);
   void Park(LoadPtr load, TaskGroup::How how);
   void Resume(LoadPtr load);
@@ -257,6 +267,9 @@ class ModelManager {
   void Fail(PendingLoad& load, const absl::Status& error, bool remember);
   void Ready(PendingLoad& load, const LoadReport& report, ModelCache::Published published);
   void Hangs(const LoadWatch::Hang& hang);
+  void Stalls(const LoadWatch::Stall& stall);
+  void FreeVictims(const PendingLoad& load, std::vector<ModelCache::Victim> victims) ABSL_LOCKS_EXCLUDED(mu_);
+  std::optional<ModelCache::Victim> TakeFreeing(std::uint64_t generation) ABSL_LOCKS_EXCLUDED(mu_);
   static Duration Reading(const Footprint& footprint);  // so much longer may it take
 
   // rest_path.cc: what is left of models that made room.
@@ -320,6 +333,8 @@ class ModelManager {
   std::map<std::uint64_t, LoadPtr> parked_ ABSL_GUARDED_BY(mu_);    // by generation: oldest first
   std::map<std::uint64_t, LoadPtr> resuming_ ABSL_GUARDED_BY(mu_);  // their next step is posted
   std::uint64_t room_changes_ ABSL_GUARDED_BY(mu_) = 0;             // Wake()s so far
+  // By the generation of the load that they make room for: not being freed yet.
+  std::map<std::uint64_t, std::vector<ModelCache::Victim>> freeing_ ABSL_GUARDED_BY(mu_);
 
   LoadWatch watch_;  // posts only while tasks are under way
   TaskGroup tasks_;  // its destructor waits for what still uses the members above

@@ -32,6 +32,16 @@ std::vector<Waiter> Waiters::TakeAll(const CacheEntry* entry) {
   return all;
 }
 
+std::vector<Waiters::Taken> Waiters::TakeNormal(const CacheEntry* entry) {
+  std::vector<Taken> normal;
+  const auto found = by_entry_.find(entry);
+  if (found == by_entry_.end()) return normal;
+  for (const Ticket ticket : std::set<Ticket>(found->second)) {
+    if (by_ticket_.at(ticket).waiter.priority == LoadPriority::kNormal) normal.push_back(*Take(ticket));
+  }
+  return normal;
+}
+
 std::vector<Waiters::Taken> Waiters::TakeExpired(TimePoint now) {
   std::vector<Taken> expired;
   while (!by_deadline_.empty() && by_deadline_.begin()->first <= now) {

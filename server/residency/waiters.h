@@ -41,8 +41,9 @@ class Waiters {
     Waiter waiter;
   };
   std::optional<Taken> Take(Ticket ticket);
-  std::vector<Waiter> TakeAll(const CacheEntry* entry);  // in the order they came
-  std::vector<Taken> TakeExpired(TimePoint now);         // deadline <= now
+  std::vector<Waiter> TakeAll(const CacheEntry* entry);    // in the order they came
+  std::vector<Taken> TakeNormal(const CacheEntry* entry);  // likewise, those of LoadPriority::kNormal
+  std::vector<Taken> TakeExpired(TimePoint now);           // deadline <= now
 
   std::size_t count() const { return by_ticket_.size(); }
   std::size_t count(const CacheEntry* entry) const;

@@ -36,8 +36,11 @@ std::string Resident(const Explanation& e, const DeviceNames& devices) {
 
 std::string Coming(const Explanation& e) {
   const ModelCache::Row& row = *e.row;
-  std::string text(ToString(row.state));
-  if (e.history.last != nullptr) text += StrCat(" for ", RoughDuration(e.at - e.history.last->at));
+  std::string text = StrCat(ToString(row.state), " for ", RoughDuration(e.at - row.since));
+  if (row.hangs) {
+    text += ", and hangs (cache.load_timeout): requests are refused until it ends";
+    return e.unloaded ? text + ", and then until it is loaded explicitly" : text;
+  }
   if (row.waiters > 0) text += StrCat(", ", row.waiters, row.waiters == 1 ? " waits" : " wait", " for it");
   if (!row.error.ok()) text += StrCat("; there is no room yet: ", FromAbsl(row.error.message()));
   return text;
@@ -88,6 +91,7 @@ std::string Sentence(const Explanation& explanation, const DeviceNames& devices)
       return StrCat("leaving, as soon as those who use it (", explanation.row->pins, ") have finished");
     case ModelState::kUnloading:
       return StrCat("leaving: its memory is being freed",
+                    explanation.row->hangs ? ", which hangs (cache.load_timeout)" : "",
                     explanation.history.last == nullptr
                         ? ""
                         : StrCat("; ", Told(*explanation.history.last, explanation.at, devices)));

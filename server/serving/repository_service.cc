@@ -266,7 +266,11 @@ void RepositoryService::Unload(const std::string& model,
   deps_.catalog.SetUnloaded(model, true);
   deps_.versions.Forget(model);
   const auto all_gone = std::make_shared<Completion>(
-      [done = std::move(done)]() mutable { std::move(done)(absl::OkStatus()); });
+      [&manager = deps_.manager, ids, done = std::move(done)]() mutable {
+        absl::Status freed;
+        for (const ModelId& id : ids) freed.Update(manager.CheckFreed(id));
+        std::move(done)(freed);
+      });
   for (const ModelId& id : ids) deps_.manager.Unload(id, [all_gone] {});
 }
 

@@ -89,10 +89,14 @@ class RepositoryService {
   //   the manager's     what is no fault of the model: no room, too late, shutting down
   using LoadCallback = absl::AnyInvocable<void(absl::StatusOr<LoadReport>) &&>;
   void Load(const std::string& model, Deadline deadline, LoadCallback done);
-  // Every version. Done when their bytes are back. NOT_FOUND for a model that is not there.
+  // Every version. Done when their bytes are back. NOT_FOUND for a model that is not there. A load that hangs is not
+  // waited for: OK, for nobody is given what it brings. DEADLINE_EXCEEDED: a destructor hangs, so the model is unloaded
+  // and its bytes are not back.
   void Unload(const std::string& model, absl::AnyInvocable<void(absl::Status) &&> done);
 
   std::vector<ModelCache::Row> Resident() const { return deps_.manager.Snapshot(); }
+  // Why nothing can be loaded any more; OK: it can. No reason not to be ready: what is resident is served.
+  absl::Status CheckLoads() const { return deps_.manager.CheckLoads(); }
   std::vector<RestRow> Rests() const { return deps_.manager.Rests(); }
   MemoryBudget::Usage usage() const { return deps_.manager.usage(); }
   const DeviceNames& devices() const { return deps_.manager.devices(); }

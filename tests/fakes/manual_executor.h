@@ -16,8 +16,14 @@ class ManualExecutor final : public Executor {
  public:
   bool Replace() override {
     MutexLock lock(mu_);
+    if (replaced_ == replacements_) return false;
     ++replaced_;
     return true;
+  }
+  // So many at most from now on.
+  void SetReplacements(int replacements) {
+    MutexLock lock(mu_);
+    replacements_ = replacements;
   }
   void EndReplacement() override {
     MutexLock lock(mu_);
@@ -76,6 +82,7 @@ class ManualExecutor final : public Executor {
   std::deque<Task> queue_ ABSL_GUARDED_BY(mu_);
   bool shut_down_ ABSL_GUARDED_BY(mu_) = false;
   int replaced_ ABSL_GUARDED_BY(mu_) = 0;
+  int replacements_ ABSL_GUARDED_BY(mu_) = 1000;
 };
 
 }  // namespace hearth::fakes

@@ -72,6 +72,40 @@ def test_a_load_that_hangs_fails_its_waiters_and_nobody_else(server, gate):
         assert infer_floats(client, "stuck")[0, 1] == FLOATS[0, 1] + 1
 
 
+def test_an_unload_does_not_wait_for_a_load_that_hangs(server, gate):
+    refusal(server, request("stuck", floats()))
+    assert "loading (hung)" in server.cli("ps").stdout
+    assert "hung: stuck:1 (loading)" in server.cli("status").stdout
+    assert server.cli("unload", "stuck").returncode == 0
+    assert hung(server, "load") == 1, "it is stuck all the same"
+    assert "while its load hangs" in server.cli("events").stdout
+    gate.touch()
+    wait_until(lambda: hung(server, "load") == 0)
+    code, text = refusal(server, request("stuck", floats()))
+    assert code == "UNAVAILABLE" and "not at ready state" in text
+
+
+def test_when_no_load_thread_is_left_requests_hear_so_and_what_is_resident_is_served(server, folder, gate):
+    models.write_model(folder, "stuck2", Stuck(gate), options=INPUTS)
+    with server.client() as client:
+        client.load_model("good")
+        for name in ("stuck", "stuck2"):  # the one thread, and the one that takes its place
+            if name == "stuck2":
+                with pytest.raises(Exception, match="hangs"):
+                    client.load_model(name)
+            else:
+                refusal(server, request(name, floats()))
+        wait_until(lambda: "no load thread is left" in server.cli("status").stdout)
+        code, text = refusal(server, request("other", floats()))
+        assert code == "UNAVAILABLE" and "stuck:1, stuck2:1" in text
+        assert infer_floats(client, "good")[0, 1] == 2 * FLOATS[0, 1]
+        assert client.is_server_ready()
+        assert "stalled" in server.cli("events").stdout
+        gate.touch()
+        wait_until(lambda: "no load thread is left" not in server.cli("status").stdout)
+        assert infer_floats(client, "other")[0, 1] == 3 * FLOATS[0, 1]
+
+
 def test_what_must_not_stop_says_that_it_goes_on(server):
     for part in ("cache", "grpc-0"):
         ages = []

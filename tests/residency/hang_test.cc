@@ -11,6 +11,7 @@ using std::chrono::minutes;
 using std::chrono::seconds;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::IsEmpty;
 using enum absl::StatusCode;
 
 class HangTest : public ManagerTest {
@@ -186,6 +187,153 @@ TEST_F(HangTest, WithoutATimeoutALoadMayTakeForEver) {
   EXPECT_TRUE(cold.ok()) << cold.status();
 }
 
+TEST_F(HangTest, AnUnloadOfAModelWhoseLoadHangsIsDoneAtOnceAndWhatItBringsIsDropped) {
+  Cold cold = Acquire("vad");
+  bool done = false;
+  During("vad", [&](const std::stop_token&) {
+    Passes(minutes(11));
+    manager().Unload(Id("vad"), [&] { done = true; });
+    EXPECT_TRUE(done);
+    EXPECT_EQ(manager().CheckFreed(Id("vad")), absl::OkStatus());
+    const EventLog::EventPtr last = manager().events().Of(Id("vad")).last;
+    EXPECT_EQ(last->kind, CacheEventKind::kUnloaded);
+    EXPECT_EQ(Describe(*last), "by an explicit unload while its load hangs; the thread is still stuck");
+    EXPECT_EQ(Hung("load"), 1);
+    EXPECT_EQ(used(), 40u);
+  });
+  executor_.RunAll();
+  EXPECT_THAT(States("vad"), IsEmpty());
+  EXPECT_EQ(used(), 0u);
+}
+
+TEST_F(HangTest, AnUnloadThatWaitsForALoadIsDoneWhenThatHangs) {
+  Cold cold = Acquire("vad");
+  bool done = false;
+  During("vad", [&](const std::stop_token&) {
+    manager().Unload(Id("vad"), [&] { done = true; });
+    Passes(minutes(9));
+    EXPECT_FALSE(done);
+    Passes(minutes(2));
+    EXPECT_TRUE(done);
+  });
+  executor_.RunAll();
+  EXPECT_TRUE(done);
+}
+
+TEST_F(HangTest, AnUnloadOfAModelWhoseDestructorIsStuckIsDoneWhenThatIsKnownAndSaysSo) {
+  fakes::FakeLoader::Script script = Sized(40);
+  bool done = false, again = false;
+  script.model.on_destroy = [&] {
+    Passes(minutes(9));
+    EXPECT_FALSE(done);
+    Passes(minutes(2));
+    EXPECT_TRUE(done);
+    EXPECT_THAT(manager().CheckFreed(Id("vad")), Fails(kDeadlineExceeded, "its memory is not back"));
+    EXPECT_TRUE(manager().Snapshot().at(0).hangs);
+    manager().Unload(Id("vad"), [&] { again = true; });
+    EXPECT_TRUE(again);
+  };
+  loader_.Set("vad", script);
+  Load("vad");
+  executor_.RunAll();
+  manager().Unload(Id("vad"), [&] { done = true; });
+  executor_.RunAll();
+  EXPECT_EQ(manager().CheckFreed(Id("vad")), absl::OkStatus());
+}
+
+TEST_F(HangTest, AnEvictionThatIsStuckSaysSo) {
+  fakes::FakeLoader::Script script = Sized(40);
+  Answer<bool> evicted;
+  script.model.on_destroy = [&] {
+    EXPECT_FALSE(evicted.done());
+    Passes(minutes(11));
+    EXPECT_THAT(evicted.status(), Fails(kDeadlineExceeded, "its memory is not back"));
+  };
+  loader_.Set("vad", script);
+  Load("vad");
+  executor_.RunAll();
+  manager().Evict(Id("vad"), evicted.callback());
+  executor_.RunAll();
+  EXPECT_TRUE(evicted.done());
+}
+
+TEST_F(HangTest, ARowTellsThatItsLoadHangsAndSinceWhenItIsLoading) {
+  Cold cold = Acquire("vad");
+  const TimePoint began = clock_.Now();
+  During("vad", [&](const std::stop_token&) {
+    Passes(minutes(9));
+    EXPECT_FALSE(manager().Snapshot().at(0).hangs);
+    Passes(minutes(2));
+    const ModelCache::Row row = manager().Snapshot().at(0);
+    EXPECT_TRUE(row.hangs);
+    EXPECT_EQ(row.since, began);
+    EXPECT_THAT(row.error, Fails(kUnavailable, "hangs"));
+  });
+  executor_.RunAll();
+}
+
+TEST_F(HangTest, WhenNoLoadThreadIsLeftWhoWaitsAndWhoAsksIsRefusedUntilOneIsBack) {
+  executor_.SetReplacements(1);
+  Resident("kept", 5);
+  Exists("queued", 5);
+  Exists("ahead", 5);
+  Cold queued;
+  Answer<LoadReport> ahead;
+  Cold first = Acquire("vad");
+  During("asr", [&](const std::stop_token&) {
+    queued = Acquire("queued");
+    ahead = Load("ahead", {.priority = LoadPriority::kBackground});
+    Passes(minutes(9));
+    EXPECT_FALSE(queued.done());
+    EXPECT_EQ(manager().CheckLoads(), absl::OkStatus());
+    Passes(minutes(2));
+    EXPECT_THAT(queued.status(), Fails(kUnavailable, "no load thread is left, for the loads of asr:1, vad:1 hang"));
+    EXPECT_EQ(Acquire("new").status(), queued.status());
+    EXPECT_EQ(Load("new").status(), queued.status());
+    EXPECT_EQ(manager().CheckLoads(), queued.status());
+    EXPECT_TRUE(Acquire("kept").ok()) << "what is resident is given out";
+    EXPECT_EQ(manager().events().Read(manager().events().end() - 1, "").event->kind, CacheEventKind::kStalled);
+    background_.RunAll();
+    EXPECT_TRUE(ahead.ok()) << ahead.status();
+    EXPECT_TRUE(IsResident("queued")) << "nobody waits for it, so it is loaded where there is a thread";
+  });
+  During("vad", [&](const std::stop_token&) {
+    Passes(minutes(11));
+    Cold second = Acquire("asr");
+    executor_.RunAll();
+    EXPECT_EQ(manager().CheckLoads(), absl::OkStatus()) << "one is back";
+    EXPECT_EQ(executor_.replaced(), 1);
+  });
+  executor_.RunAll();
+  EXPECT_EQ(executor_.replaced(), 0);
+  Exists("asr", 40);
+  Cold asr = Acquire("asr");
+  executor_.RunAll();
+  EXPECT_TRUE(asr.ok()) << asr.status();
+}
+
+TEST_F(HangTest, VictimsBehindOneThatIsStuckAreFreedAllTheSame) {
+  fakes::FakeLoader::Script script = Sized(60);
+  bool looked = false;
+  script.model.on_destroy = [&] {
+    if (std::exchange(looked, true)) return;
+    EXPECT_EQ(used(), 100u);
+    Passes(minutes(11));
+    executor_.RunAll();
+    EXPECT_EQ(used(), 60u);
+  };
+  loader_.Set("stuck", script);
+  Load("stuck");
+  executor_.RunAll();
+  Resident("behind", 40);
+  Exists("new", 90);
+  Cold cold = Acquire("new");
+  executor_.RunAll();
+  EXPECT_TRUE(looked);
+  EXPECT_EQ(cold.status().code(), kUnavailable);
+  EXPECT_EQ(used(), 0u);
+}
+
 class LoadWatchTest : public testing::Test {
  protected:
   void Passes(Duration time) {
@@ -195,7 +343,14 @@ class LoadWatchTest : public testing::Test {
   fakes::ManualClock clock_;
   fakes::ManualTimer timer_{clock_};
   std::vector<std::string> hangs_;
-  LoadWatch watch_{timer_, clock_, [this](const LoadWatch::Hang& hang) { hangs_.push_back(hang.work.id.name); }};
+  std::vector<std::string> stalls_;
+  LoadWatch watch_{timer_, clock_, [this](const LoadWatch::Hang& hang) { hangs_.push_back(hang.work.id.name); },
+                   [this](const LoadWatch::Stall& stall) {
+                     EXPECT_EQ(stall.number, stalls_.size() + 1);
+                     std::string text;
+                     for (const ModelId& id : stall.stuck) text += id.name;
+                     stalls_.push_back(text);
+                   }};
 };
 
 TEST_F(LoadWatchTest, TellsOnceOfEachThatIsLate) {
@@ -217,6 +372,25 @@ TEST_F(LoadWatchTest, WhoHasMoreToDoMayTakeLonger) {
   EXPECT_TRUE(hangs_.empty());
   Passes(seconds(1));
   EXPECT_THAT(hangs_, ElementsAre("a"));
+}
+
+TEST_F(LoadWatchTest, WhoFoundNoReplacementGetsTheNextThatIsFree) {
+  fakes::ManualExecutor executor;
+  executor.SetReplacements(1);
+  std::unique_ptr<LoadWatch::Scope> a(new auto(watch_.Begin({{"a", 1}, 1, &executor}, seconds(10))));
+  std::unique_ptr<LoadWatch::Scope> b(new auto(watch_.Begin({{"b", 1}, 2, &executor}, seconds(20))));
+  Passes(seconds(10));
+  EXPECT_EQ(executor.replaced(), 1);
+  EXPECT_TRUE(stalls_.empty());
+  Passes(seconds(10));
+  EXPECT_THAT(stalls_, ElementsAre("ab")) << "there is one thread, and one more";
+  Passes(seconds(10));
+  a.reset();
+  EXPECT_EQ(executor.replaced(), 1) << "it goes to the other";
+  EXPECT_THAT(stalls_, ElementsAre("ab", ""));
+  b.reset();
+  EXPECT_EQ(executor.replaced(), 0);
+  EXPECT_THAT(stalls_, ElementsAre("ab", ""));
 }
 
 TEST_F(LoadWatchTest, WhoIsDoneIsForgotten) {

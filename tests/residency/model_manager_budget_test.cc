@@ -101,6 +101,22 @@ TEST_F(BudgetTest, WhatIsHardPinnedStaysForAsLongAsItIsPinned) {
   EXPECT_THAT(ResidentModels(), IsEmpty());
 }
 
+TEST_F(BudgetTest, NobodyWaitsForWhoIsPinnedUntilThePinIsLifted) {
+  manager().SetHardPins({Id("kept")});
+  Resident("kept", 60);
+  SetHostBudget(50);
+  executor_.RunAll();
+  Acquire("kept").Release();
+  EXPECT_EQ(executor_.queued(), 0u) << "that it is idle makes no room";
+  manager().Pin(Id("kept"));
+  manager().SetHardPins({});
+  executor_.RunAll();
+  EXPECT_THAT(ResidentModels(), ElementsAre("kept"));
+  manager().Unpin(Id("kept"));
+  executor_.RunAll();
+  EXPECT_THAT(ResidentModels(), IsEmpty());
+}
+
 TEST_F(BudgetTest, ALoadUnderWayIsFinishedAndItsModelServesThoseWhoWaitForIt) {
   auto script = Sized(60);
   script.on_load = [this](const ModelSpec&, const std::stop_token&) { SetHostBudget(50); };

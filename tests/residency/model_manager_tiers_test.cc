@@ -245,6 +245,30 @@ TEST_P(TiersWhileWarmingTest, WhatIsBroughtInForARestIsLeftToALoadThatNeedsTheRo
   EXPECT_EQ(mapped(), 80u);
 }
 
+TEST_F(TiersTest, PagesThatAreBeingBroughtInAreNotGivenUpForOthersThatWouldComeTooSoon) {
+  static const GdsfPolicy gdsf;
+  policy_ = &gdsf;
+  Mapped("filler", 60);  // leaves room for one rest
+  Cold filler = Acquire("filler");
+  RunAll();
+  loader_.Set("often", OnDevice("often"));
+  bool looked = false;
+  fakes::FakeLoader::Script script = OnDevice("seldom");
+  script.rest->on_hold = [&](const std::stop_token& stop) {
+    UseMappingNothing("last");  // for which "often" leaves, and falls
+    EXPECT_FALSE(stop.stop_requested());
+    looked = true;
+  };
+  loader_.Set("seldom", script);
+  Use("seldom");
+  Use("often");
+  for (int i = 0; i < 3; ++i) Use("often");
+  RunAll();
+  EXPECT_TRUE(looked);
+  EXPECT_EQ(TierOf("often"), Tier::kMapped);
+  EXPECT_EQ(TierOf("seldom"), Tier::kHost);
+}
+
 TEST_F(TiersTest, FilesThatAreNotWhatTheyWereAreReadAnew) {
   UseOnDevice("a");
   UseOnDevice("b");

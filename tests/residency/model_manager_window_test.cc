@@ -51,6 +51,21 @@ TEST_F(WindowTest, WeightsOverTheMappedBudgetAreMappedAndChargedAWindow) {
   EXPECT_EQ(mapped(), 0u);
 }
 
+TEST_F(WindowTest, WhoWaitsForRoomGetsAWindowWhenTheBudgetBecomesTooSmall) {
+  loader_.Set("busy", MappedScript(1, 30));
+  Cold busy = Acquire("busy");
+  executor_.RunAll();
+  loader_.Set("wide", MappedScript(2, 80));
+  Cold cold = Acquire("wide");
+  executor_.RunAll();
+  EXPECT_FALSE(cold.done());
+  options_.capacity.mapped_bytes = 70;
+  manager().Reconfigure(options_, policy_);
+  executor_.RunAll();
+  EXPECT_TRUE(cold.ok()) << cold.status();
+  EXPECT_EQ(mapped(), 70u);
+}
+
 TEST_F(WindowTest, WithoutAWindowTheyAreRefusedByName) {
   options_.mapped_window = 0;
   loader_.Set("wide", MappedScript(1, 101));

@@ -1,5 +1,6 @@
 #include "server/serving/cache_service.h"
 
+#include "server/base/duration.h"
 #include "tests/serving/serving_fixture.h"
 
 namespace hearth {
@@ -32,6 +33,25 @@ class CacheServiceTest : public ServingTest {
 
   CacheService cache_{{*catalog_, *manager_, clock_, *versions_}};
 };
+
+TEST_F(CacheServiceTest, WhyTellsThatALoadHangsAndSinceWhenItIsUnderWay) {
+  AddModel("m");
+  fakes::FakeLoader::Script script;
+  script.model = EchoModel();
+  script.on_load = [&](const ModelSpec&, const std::stop_token&) {
+    clock_.Advance(kLoadTimeout);
+    timer_.RunDue();
+    clock_.Advance(minutes(5));
+    EXPECT_EQ(Why("m"), StrCat("loading for ", RoughDuration(kLoadTimeout + minutes(5)),
+                               ", and hangs (cache.load_timeout): requests are refused until it ends"));
+    repository_->Unload("m", [](auto) {});
+    EXPECT_THAT(Why("m"), HasSubstr("until it ends, and then until it is loaded explicitly"));
+  };
+  loader_.Set("m", std::move(script));
+  repository_->Load("m", kNoDeadline, [](auto) {});
+  RunAll();
+  EXPECT_THAT(Why("m"), StartsWith("not resident"));
+}
 
 // --- Tiers ---
 

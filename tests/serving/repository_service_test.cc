@@ -283,6 +283,43 @@ TEST_F(RepositoryServiceTest, UnloadIsDoneWhenTheBytesAreBack) {
   EXPECT_TRUE(repository_->Resident().empty());
 }
 
+TEST_F(RepositoryServiceTest, AnUnloadWhoseDestructorHangsIsAnsweredAndSaysSo) {
+  auto model = EchoModel();
+  std::shared_ptr<std::optional<absl::Status>> unloaded;
+  model.on_destroy = [&] {
+    EXPECT_FALSE(unloaded->has_value());
+    clock_.Advance(kLoadTimeout);
+    timer_.RunDue();
+    ASSERT_TRUE(unloaded->has_value());
+    EXPECT_EQ((*unloaded)->code(), absl::StatusCode::kDeadlineExceeded);
+    EXPECT_TRUE(catalog_->IsUnloaded("m"));
+  };
+  AddModel("m", std::move(model));
+  MakeResident("m");
+  unloaded = Unload("m");
+  load_.RunAll();
+  EXPECT_EQ(*Unload("m"), std::optional(absl::OkStatus())) << "it has come back";
+}
+
+TEST_F(RepositoryServiceTest, AnUnloadOfAModelWhoseLoadHangsIsAnsweredAtOnce) {
+  AddModel("m");
+  fakes::FakeLoader::Script script;
+  script.model = EchoModel();
+  script.on_load = [&](const ModelSpec&, const std::stop_token&) {
+    clock_.Advance(kLoadTimeout);
+    timer_.RunDue();
+    const auto unloaded = Unload("m");
+    ASSERT_TRUE(unloaded->has_value());
+    EXPECT_TRUE((*unloaded)->ok());
+    EXPECT_EQ(repository_->Index(false).at(0).state, "LOADING") << "which is what its thread is stuck in";
+  };
+  loader_.Set("m", std::move(script));
+  const Loaded loaded = Load("m");
+  load_.RunAll();
+  EXPECT_EQ((*loaded)->status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(repository_->Index(false).at(0).reason, "unloaded");
+}
+
 TEST_F(RepositoryServiceTest, UnloadStaysInForceUntilLoad) {
   AddModel("m");
   MakeResident("m");

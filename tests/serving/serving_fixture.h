@@ -28,6 +28,8 @@ namespace hearth {
 
 class ServingTest : public testing::Test {
  protected:
+  static constexpr Duration kLoadTimeout = std::chrono::hours(10000);
+
   ServingTest() {
     std::string pattern = testing::TempDir() + "/serving-XXXXXX";
     EXPECT_NE(::mkdtemp(pattern.data()), nullptr);
@@ -42,7 +44,7 @@ class ServingTest : public testing::Test {
                          .timer = timer_,
                          .clock = clock_,
                          .metrics = metrics_},
-                     ModelManager::Options{.capacity = {1000, 1000, 1000}, .rests = 4});
+                     ModelManager::Options{.capacity = {1000, 1000, 1000}, .load_timeout = kLoadTimeout, .rests = 4});
     versions_.emplace(VersionRoutes::Deps{*catalog_, *manager_});
     StartInfer({});
     repository_.emplace(RepositoryService::Deps{*catalog_, *manager_, clock_, *versions_});
