@@ -6,12 +6,12 @@
 #include <c10/core/StreamGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
-#include <atomic>
 #include <deque>
 #include <utility>
 
 #include "server/base/check.h"
 #include "server/base/log.h"
+#include "server/torch_backend/accelerator_memory.h"
 #include "server/torch_backend/device.h"
 #include "server/torch_backend/fake_device.h"
 #include "server/torch_backend/torch_status.h"
@@ -63,26 +63,6 @@ class AcceleratorStream final : public CopyStream {
   std::deque<std::pair<std::uint64_t, c10::Event>> pending_;
 };
 
-// Memory of an accelerator. A free that throws, as after an error of the device, must not end the process: the memory
-// is taken out of its DataPtr, which would have the error leave a destructor.
-struct AcceleratorBlock {
-  AcceleratorBlock(at::DataPtr from, std::size_t size, std::shared_ptr<std::atomic<std::uint64_t>> lost_bytes)
-      : deleter(from.get_deleter()), bytes(size), lost(std::move(lost_bytes)), context(from.release_context()) {}
-  ~AcceleratorBlock() {
-    if (deleter == nullptr) return;
-    try {
-      deleter(context);
-    } catch (const std::exception& e) {
-      lost->fetch_add(bytes);
-      log::Error("an accelerator's memory could not be freed", {{"bytes", bytes}, {"reason", e.what()}});
-    }
-  }
-  const c10::DeleterFnPtr deleter;
-  const std::size_t bytes;
-  const std::shared_ptr<std::atomic<std::uint64_t>> lost;
-  void* const context;
-};
-
 // Whatever kind this LibTorch was built for, through the API that all kinds share.
 class Accelerator final : public Device {
  public:
@@ -93,10 +73,9 @@ class Accelerator final : public Device {
     return CatchTorch(StrCat("device '", name(), "' has no more memory"), absl::StatusCode::kResourceExhausted, [&] {
       const at::Tensor tensor =
           at::empty({static_cast<std::int64_t>(bytes)}, at::TensorOptions().dtype(at::kByte).device(torch()));
-      at::DataPtr memory = tensor.storage().set_data_ptr(at::DataPtr(nullptr, torch()));
-      void* const data = memory.get();
-      auto* block = new AcceleratorBlock(std::move(memory), bytes, lost());
-      return at::DataPtr(data, block, [](void* p) { delete static_cast<AcceleratorBlock*>(p); }, torch());
+      // Taken out of its tensor, so that nobody frees it in another way.
+      return KeepErrors(tensor.storage().set_data_ptr(at::DataPtr(nullptr, torch())), bytes, "an accelerator's memory",
+                        lost());
     });
   }
   std::unique_ptr<CopyStream> OpenStream() override { return std::make_unique<AcceleratorStream>(torch()); }
@@ -110,7 +89,8 @@ class Accelerator final : public Device {
 
  private:
   at::DataPtr AllocateStaging(std::size_t bytes) override {
-    return at::getHostAllocator(torch().type())->allocate(bytes);
+    // It is the host's, and no part of a budget.
+    return KeepErrors(at::getHostAllocator(torch().type())->allocate(bytes), bytes, "page-locked memory", nullptr);
   }
 };
 
@@ -181,15 +161,20 @@ Devices::Devices(const Fakes& fakes) : fakes_(fakes), list_(List(fakes)) {
 Devices::~Devices() = default;
 
 absl::StatusOr<std::shared_ptr<Device>> Devices::Find(const std::string& name) {
-  MutexLock lock(mu_);
-  if (const auto at = known_.find(name); at != known_.end()) return at->second;
+  {
+    MutexLock lock(mu_);
+    if (const auto at = known_.find(name); at != known_.end()) return at->second;
+  }
   if (name.starts_with("fake")) {
     return absl::FailedPreconditionError(
         StrCat("device '", name, "' is a test device, of which the configuration has ", fakes_.count,
                " (devices.fake.count); they are called fake:0, fake:1 and so on"));
   }
+  // Without the lock: a device that is broken may take for ever, and LostBytes() is asked whenever a model leaves.
   HEARTH_ASSIGN_OR_RETURN(std::shared_ptr<Device> made, MakeAccelerator(name));
-  return known_.emplace(name, known_.emplace(made->name(), made).first->second).first->second;
+  MutexLock lock(mu_);
+  const std::shared_ptr<Device> first = known_.emplace(made->name(), made).first->second;  // somebody else's, maybe
+  return known_.emplace(name, first).first->second;
 }
 
 std::vector<std::uint64_t> Devices::LostBytes() const {
