@@ -539,6 +539,7 @@ void ModelManager::Ready(PendingLoad& load, const LoadReport& report,
   for (ModelCache::Delivery& delivery : published.deliveries) {
     std::move(delivery.waiter.done)(std::move(delivery.handle), delivery.waiter.result);
   }
+  const LoadWatch::Scope watched = watch_.Begin({id, 0, nullptr}, settings().load_timeout);  // this is no load any more
   if (published.replaced) Free(*std::move(published.replaced));
   if (published.rest) Free(*std::move(published.rest));
   SetIdleAlarm();

@@ -241,6 +241,29 @@ TEST_F(HangTest, AnUnloadOfAModelWhoseDestructorIsStuckIsDoneWhenThatIsKnownAndS
   EXPECT_EQ(manager().CheckFreed(Id("vad")), absl::OkStatus());
 }
 
+TEST_F(HangTest, ThatTheModelBeforeIsStuckAfterAReloadIsKnownToo) {
+  fakes::FakeLoader::Script script = Sized(40);
+  bool done = false;
+  script.model.on_destroy = [&] {
+    Passes(minutes(11));
+    EXPECT_THAT(manager().CheckFreed(Id("vad")), Fails(kDeadlineExceeded, "its memory is not back"));
+    EXPECT_EQ(Hung("unload"), 1);
+    Exists("asr", 60);
+    Cold asr = Acquire("asr");
+    executor_.RunAll();
+    EXPECT_TRUE(asr.ok()) << "it goes for that, and not what is stuck: " << asr.status();
+    EXPECT_FALSE(IsResident("vad"));
+    done = true;
+  };
+  loader_.Set("vad", script);
+  Load("vad");
+  executor_.RunAll();
+  Exists("vad", 40);
+  Load("vad", {.reload = true});
+  executor_.RunAll();
+  EXPECT_TRUE(done);
+}
+
 TEST_F(HangTest, AnEvictionThatIsStuckSaysSo) {
   fakes::FakeLoader::Script script = Sized(40);
   Answer<bool> evicted;
