@@ -195,7 +195,6 @@ absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
     std::optional<ModelCache::Taken> taken = cache_.TakeVictims(entry, need, candidates);
     if (!taken) continue;  // one of them was asked for meanwhile: it stays, and another is picked
     TellEvictions(id, need, {view->candidates, *chosen, view->settled, policy, now});
-    for (ModelCache::Fallen& fallen : taken->fallen) Free(std::move(fallen));
     for (const ModelCache::Victim& victim : taken->victims) {
       const ModelId& old = victim.entry->slot.id;
       log::Info("model evicted", {{"model", old.name},
@@ -204,16 +203,20 @@ absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
                                   {"needed", FormatBytes(need.host_bytes + need.device_bytes +
                                                          need.mapped_bytes())}});
     }
-    FreeVictims(load, std::move(taken->victims));
+    FreeTaken(load, *std::move(taken));
   }
 }
 
 // One after the other, on this thread; those that are left when one of them is stuck, somebody else frees (Hangs).
-void ModelManager::FreeVictims(const PendingLoad& load, std::vector<ModelCache::Victim> victims) {
-  std::reverse(victims.begin(), victims.end());  // the last is taken first
+void ModelManager::FreeTaken(const PendingLoad& load, ModelCache::Taken taken) {
+  std::reverse(taken.victims.begin(), taken.victims.end());  // the last is taken first
   {
     MutexLock lock(mu_);
-    freeing_[load.generation] = std::move(victims);
+    freeing_[load.generation] = std::move(taken.victims);
+  }
+  for (ModelCache::Fallen& fallen : taken.fallen) {
+    const LoadWatch::Scope watched = watch_.Begin({fallen.slot->id, 0, nullptr, load.generation}, settings().load_timeout);
+    Free(std::move(fallen));
   }
   while (std::optional<ModelCache::Victim> victim = TakeFreeing(load.generation)) {
     const LoadWatch::Scope watched =

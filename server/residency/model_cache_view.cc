@@ -131,7 +131,7 @@ void ModelCache::CheckEntry(const CacheEntry& entry) const {
   }
   if (state != kQueued) HEARTH_CHECK(!entry.claim && !entry.blocked && !entry.taken && !entry.giving_up);
   if (waiters_.HasNormal(&entry)) HEARTH_CHECK(entry.priority == LoadPriority::kNormal);
-  if (!IsComing(state) && !IsLeaving(state)) HEARTH_CHECK(entry.on_gone.empty());
+  if ((!IsComing(state) && !IsLeaving(state)) || entry.stuck()) HEARTH_CHECK(entry.on_gone.empty());
   const bool leaves = entry.leave_when_idle.load();
   if (state != kReady || entry.slot.pinned() || !DueAt(entry)) {
     HEARTH_CHECK(!idle_.contains(entry));

@@ -268,7 +268,7 @@ class ModelManager {
   void Ready(PendingLoad& load, const LoadReport& report, ModelCache::Published published);
   void Hangs(const LoadWatch::Hang& hang);
   void Stalls(const LoadWatch::Stall& stall);
-  void FreeVictims(const PendingLoad& load, std::vector<ModelCache::Victim> victims) ABSL_LOCKS_EXCLUDED(mu_);
+  void FreeTaken(const PendingLoad& load, ModelCache::Taken taken) ABSL_LOCKS_EXCLUDED(mu_);
   std::optional<ModelCache::Victim> TakeFreeing(std::uint64_t generation) ABSL_LOCKS_EXCLUDED(mu_);
   static Duration Reading(const Footprint& footprint);  // so much longer may it take
 
