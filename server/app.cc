@@ -21,6 +21,7 @@
 #include "server/serving/cache_service.h"
 #include "server/serving/infer_service.h"
 #include "server/serving/preloader.h"
+#include "server/serving/prewarmer.h"
 #include "server/serving/repository_poller.h"
 #include "server/serving/repository_service.h"
 #include "server/serving/version_routes.h"
@@ -145,6 +146,7 @@ struct App::Parts {
   std::unique_ptr<RepositoryService> repository;
   std::unique_ptr<CacheService> cache;
   std::unique_ptr<Preloader> preloader;
+  std::unique_ptr<Prewarmer> prewarmer;
   std::unique_ptr<RepositoryPoller> poller;
   std::unique_ptr<FileWatcher> watcher;  // config_pool's
   std::unique_ptr<HttpServer> http;
@@ -188,6 +190,7 @@ absl::Status App::Start() {
   HEARTH_RETURN_IF_ERROR(parts_->BuildServices(config));
   HEARTH_RETURN_IF_ERROR(parts_->Listen(config));
   parts_->preloader->Apply(PreloadItems(config.models));
+  parts_->prewarmer->SetEnabled(config.cache.prewarm);
   parts_->poller->SetInterval(config.repository.poll);
   if (config.config.watch) {
     parts_->config_pool->Post([parts = parts_.get(), config] {
@@ -289,6 +292,8 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
   preloader = std::make_unique<Preloader>(
       Preloader::Deps{*catalog, *manager, *timer, clock, config_pool.get()},
       PreloaderOptions(c.cache), [this] { ReadinessMayHaveChanged(); });
+  prewarmer = std::make_unique<Prewarmer>(Prewarmer::Deps{
+      *manager, *timer, clock, [this](const ModelId& id) { return catalog->Resolve(id.name, id.version).ok(); }});
   poller = std::make_unique<RepositoryPoller>(RepositoryPoller::Deps{
       *catalog, *manager, *timer, clock, *config_pool, [this] {
         versions->Rescanned();
@@ -399,6 +404,7 @@ std::vector<std::string> App::Parts::Apply(const ServerConfig& c) {
   const Bytes excess = manager->Reconfigure(ManagerOptions(c.cache, capacity), &PolicyOf(c.cache));
   infer->SetOptions(InferOptions(c));
   preloader->SetOptions(PreloaderOptions(c.cache));
+  prewarmer->SetEnabled(c.cache.prewarm);
   if (const absl::Status scanned = catalog->Scan(); !scanned.ok()) {
     log::Error("repository not rescanned", {{"reason", FromAbsl(scanned.message())}});
   }
@@ -466,6 +472,7 @@ absl::Status App::Parts::Drain() {
   const Deadline deadline = clock.Now() + timeout;
   StopReloads();
   preloader->Stop();
+  prewarmer->SetEnabled(false);
   // First, so that a request on an open connection hears UNAVAILABLE and not that its call was cut.
   infer->StopAccepting();
   HEARTH_RETURN_IF_ERROR(WaitUntil(deadline, [this] { return infer->in_flight() == 0; }));

@@ -12,6 +12,8 @@ static_assert(ServerConfig::Devices::Fake::kMost == kMaxDevices);
 
 namespace {
 
+constexpr std::size_t kLearnedModels = 4096;  // some hundred bytes each
+
 // Of the mapped budget, what a model gets that is larger.
 std::uint64_t MappedWindow(const ServerConfig::Cache& cache, const MemoryBudget::Capacity& capacity) {
   return std::min(cache.mapped_window.Of(capacity.mapped_bytes), capacity.mapped_bytes);
@@ -69,7 +71,8 @@ ModelManager::Options ManagerOptions(const ServerConfig::Cache& cache, const Mem
           .refuse_hopeless = cache.refuse_hopeless,
           .idle_unload = cache.idle_unload,
           .load_timeout = cache.load_timeout,
-          .rests = static_cast<std::size_t>(cache.rests)};
+          .rests = static_cast<std::size_t>(cache.rests),
+          .gaps = cache.prewarm ? kLearnedModels : 0};
 }
 
 InferService::Options InferOptions(const ServerConfig& c) {

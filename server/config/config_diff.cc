@@ -16,6 +16,7 @@ ServerConfig TakeOver(const ServerConfig& running, const ServerConfig& next) {
   result.cache.demand_half_life = next.cache.demand_half_life;
   result.cache.min_residency = next.cache.min_residency;
   result.cache.idle_unload = next.cache.idle_unload;
+  result.cache.prewarm = next.cache.prewarm;
   result.cache.failure_backoff = next.cache.failure_backoff;
   result.cache.max_failure_backoff = next.cache.max_failure_backoff;
   result.cache.max_cold_wait = next.cache.max_cold_wait;

@@ -72,6 +72,7 @@ void VisitCacheFields(Visitor& v, Config& cache) {
   v.Time("demand_half_life", cache.demand_half_life, kShortestTime);
   v.Time("min_residency", cache.min_residency, Duration{});
   v.Time("idle_unload", cache.idle_unload, Duration{});
+  v.Flag("prewarm", cache.prewarm);
   v.Time("failure_backoff", cache.failure_backoff, kShortestTime);
   v.Time("max_failure_backoff", cache.max_failure_backoff, kShortestTime);
   v.Time("max_cold_wait", cache.max_cold_wait, kShortestTime);

@@ -53,6 +53,7 @@ struct ServerConfig {
     Duration demand_half_life = std::chrono::hours(1);
     Duration min_residency{};
     Duration idle_unload{};  // 0: never
+    bool prewarm = false;
     Duration failure_backoff = std::chrono::seconds(5);
     Duration max_failure_backoff = std::chrono::minutes(2);
     Duration max_cold_wait = std::chrono::seconds(60);

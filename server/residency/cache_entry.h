@@ -18,6 +18,7 @@
 #include "server/metrics/metrics.h"
 #include "server/model/model.h"
 #include "server/residency/demand.h"
+#include "server/residency/idle_gaps.h"
 #include "server/residency/kept_rest.h"
 #include "server/residency/memory_budget.h"
 #include "server/residency/model_state.h"
@@ -53,6 +54,7 @@ struct alignas(64) CacheEntry {
   PinCount pins;
   std::atomic<Duration::rep> last_used{0};
   std::atomic<std::uint64_t> hits{0};
+  std::atomic<Duration::rep> first_hit{0};  // once there is one
   std::atomic<bool> leave_when_idle{false};  // set under ModelCache::mu_; see ModelCache::TakeIdle
   std::unique_ptr<Model> model;
   ModelCache& cache;
@@ -83,6 +85,8 @@ struct alignas(64) CacheEntry {
   std::uint64_t revision = 0;               // ready, draining, failed: ModelSpec::revision; 0: not known
   Duration idle_unload{};                   // ready: evicted when not asked for so long; 0: never for that
   std::optional<Duration> min_residency;    // ready: its own, instead of ModelCache::Options'
+  std::optional<Expectation> expected;      // coming, ready: the use it was loaded ahead of
+  bool expectation_met = false;             // ready: and that came while it was loading
   bool leaves_nothing = false;              // leaving: what is left of it is not to be kept
   std::vector<std::shared_ptr<Completion>> on_gone;  // told when absent, or its load was stopped; or stuck
 
@@ -116,6 +120,11 @@ struct ModelSlot {
   Duration fastest_load{};         // of all; 0: none has been measured
   TimePoint evicted_at{};          // made room for another; since its latest load, if at all
   KeptRest rest;                   // of its latest life
+  // For ModelCache::ExpectedUse.
+  TimePoint last_use{};            // as far as it is known
+  bool away = false;               // left for want of room or of requests, and was not asked for since
+  bool foreseen = false;           // and was loaded, or tried to be, ahead of its next use
+  std::unique_ptr<IdleGaps> gaps;  // null: there is none
 
   bool pinned() const { return configured_pin || asked_pin; }
 };

@@ -85,9 +85,16 @@ std::string DescribeReady(const CacheEvent& event, const DeviceNames& devices) {
 
 }  // namespace
 
+std::string Describe(const Expectation& expected, TimePoint now) {
+  const Duration left = expected.at - now;
+  return StrCat("ahead of need: asked for every ", RoughDuration(expected.every),
+                left > Duration::zero() ? StrCat(", expected in ", RoughDuration(left)) : ", expected by now");
+}
+
 std::string Describe(const CacheEvent& event, const DeviceNames& devices) {
   switch (event.kind) {
     case CacheEventKind::kQueued:
+      if (event.expected) return Describe(*event.expected, event.at);
       return event.request ? "for a request" : "ahead of requests";
     case CacheEventKind::kLoading:
       return StrCat("with ", Describe(event.bytes, devices), " reserved");

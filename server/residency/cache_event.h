@@ -14,6 +14,7 @@
 #include "server/model/signature.h"
 #include "server/model/tier.h"
 #include "server/residency/dimensions.h"
+#include "server/residency/idle_gaps.h"
 
 namespace hearth {
 
@@ -57,6 +58,7 @@ struct CacheEvent {
   TimePoint at{};              // for ages
 
   bool request = false;     // queued: for a request, and not ahead of any
+  std::optional<Expectation> expected{};  // queued: the use it is ahead of, where that is foreseen
   Bytes bytes{};            // loading: reserved. ready, unloaded, fell: charged. evicted: that came back
   Duration took{};          // ready, failed: since a load thread took it
   std::size_t waiters = 0;  // ready, failed: who waited for it. stalled: who waited for any
@@ -69,6 +71,9 @@ struct CacheEvent {
   std::optional<EvictionCause> cause{};               // evicted to make room
   Tier tier = Tier::kCold;                            // ready: where its load found it. fell: where it is now
 };
+
+// "ahead of need: asked for every 5m, expected in 40s".
+std::string Describe(const Expectation& expected, TimePoint now);
 
 // What follows the kind's word in a sentence, without times of the day: "for resnet-50:1: 412 MiB of mapped memory
 // needed, 380 MiB came back; ...". May be empty.

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "server/base/clock.h"
 #include "server/base/status.h"
@@ -10,6 +11,7 @@
 #include "server/model/footprint.h"
 #include "server/model/load_report.h"
 #include "server/model/signature.h"
+#include "server/residency/idle_gaps.h"
 #include "server/residency/model_state.h"
 
 namespace hearth {
@@ -33,6 +35,7 @@ struct CacheRow {
   LoadPriority priority = LoadPriority::kNormal;  // queued, loading
   TimePoint since{};               // queued, loading: since when it is
   bool hangs = false;              // queued, loading: its load; unloading: its destructor; see LoadWatch
+  std::optional<Expectation> expected;  // queued, loading, ready: the use it was loaded ahead of
   LoadReport load_report;          // ready, draining
   absl::Status error;              // failed: why; queued: why it has no room yet; or that its load hangs
   TimePoint retry_at{};            // failed: remembered until then

@@ -42,6 +42,7 @@ ModelCache::~ModelCache() {
 std::vector<ModelCache::Fallen> ModelCache::Reconfigure(Options options, MemoryBudget::Capacity capacity) {
   MutexLock lock(mu_);
   options_ = options;
+  while (gaps_ > options.gaps) ForgetGaps();
   std::vector<Fallen> fallen;
   LetSurplusGo(fallen);
   if (capacity == budget_.usage().configured) return fallen;
@@ -70,8 +71,9 @@ void ModelCache::VoidClaims() {
 }
 
 void ModelCache::Touched(CacheEntry& entry) {
-  entry.last_used.store(clock_.Now().time_since_epoch().count(), std::memory_order_relaxed);
-  entry.hits.fetch_add(1, std::memory_order_relaxed);
+  const Duration::rep now = clock_.Now().time_since_epoch().count();
+  entry.last_used.store(now, std::memory_order_relaxed);
+  if (entry.hits.fetch_add(1, std::memory_order_relaxed) == 0) entry.first_hit.store(now, std::memory_order_relaxed);
   entry.slot.metrics.CacheLookup(CacheResult::kHit);
 }
 
@@ -135,7 +137,12 @@ ModelCache::FindResult ModelCache::Find(const ModelId& id, ModelMetrics& metrics
     return result;
   }
 
-  if (waiter.request) slot.demand.Add(1, clock_.Now(), options_.demand_half_life);
+  if (waiter.request) {
+    const TimePoint now = clock_.Now();
+    slot.demand.Add(1, now, options_.demand_half_life);
+    NoteReturn(slot, now);
+    slot.last_use = now;
+  }
   CacheEntry* incoming = slot.incoming;
   if (incoming != nullptr && incoming->hangs) {
     result.error = *incoming->hangs;
@@ -169,6 +176,8 @@ ModelCache::FindResult ModelCache::Find(const ModelId& id, ModelMetrics& metrics
       return result;
     }
     incoming = &Enqueue(slot, waiter.priority);
+    incoming->expected = options.expected;
+    slot.foreseen = options.expected.has_value();
     result.outcome = Outcome::kStart;
     result.post = waiter.priority;
     waiter.result = CacheResult::kLoad;
@@ -236,6 +245,8 @@ CacheEntry& ModelCache::Enqueue(ModelSlot& slot, LoadPriority priority) {
   entry->giving_up = false;
   entry->stopping = false;
   entry->stop = std::stop_source();
+  entry->expected.reset();
+  entry->expectation_met = false;
   slot.incoming = entry;
   queue_.push_back(entry);
   return *entry;
@@ -321,6 +332,8 @@ ModelCache::Victim ModelCache::TakeOut(CacheEntry& entry) {
   Transition(entry, ModelState::kUnloading);
   Schedule(entry);
   CountHits(entry);
+  CountPrewarm(entry);
+  if (entry.leaving == EvictionReason::kCapacity || entry.leaving == EvictionReason::kIdle) NoteAway(entry);
   entry.report = {};
   entry.loaded_at = {};
   CacheEntry* expected = &entry;
@@ -339,6 +352,7 @@ std::optional<ModelCache::Victim> ModelCache::Retire(CacheEntry& entry, Eviction
   }
   Transition(entry, ModelState::kDraining);
   Schedule(entry);
+  CountPrewarm(entry);
   CacheEntry* expected = &entry;
   entry.slot.current.compare_exchange_strong(expected, nullptr, std::memory_order_release,
                                              std::memory_order_relaxed);
@@ -363,6 +377,7 @@ void ModelCache::Leave(ModelSlot& slot, EvictionReason reason,
     if (incoming->state == ModelState::kFailed) {
       Transition(*incoming, ModelState::kAbsent);
       incoming->error = absl::OkStatus();
+      incoming->expected.reset();
       incoming->retry_at = {};
       incoming->reload = false;
       slot.incoming = nullptr;

@@ -46,6 +46,7 @@ class ModelCache {
     Duration min_residency{};        // younger ones are the last to be evicted
     bool refuse_hopeless = true;     // requests whose deadline no load of theirs has ever kept
     std::size_t rests = 0;           // kept at most
+    std::size_t gaps = 0;            // models whose gaps are kept at most, for ExpectedUse()
   };
   // A model on its way out, kUnloading. Destroy `model` outside every lock, then call Forget().
   struct Victim {
@@ -94,6 +95,7 @@ class ModelCache {
   struct FindOptions {
     bool explicit_load = false;  // even inside a back-off
     bool reload = false;         // even when resident; a load under way starts again
+    std::optional<Expectation> expected{};  // of a load that is ahead of it
   };
   // Where a load belongs now, whose next step is to be posted there.
   using Turn = std::optional<LoadPriority>;
@@ -289,6 +291,17 @@ class ModelCache {
   // When TakeIdle() is next to be called. None: nobody leaves for that.
   std::optional<TimePoint> next_idle() const ABSL_LOCKS_EXCLUDED(mu_);
 
+  // --- Models that left and will be asked for again ---------------------------------------------------
+
+  // When that is, by how long it was away before. None: it is here, or on its way; it left for another reason than to
+  // make room or because nobody asked for it; it cannot be told; or a load ahead of this use was begun already.
+  std::optional<Expectation> ExpectedUse(const ModelId& id) const ABSL_LOCKS_EXCLUDED(mu_);
+  struct Prewarms {
+    std::uint64_t done = 0;  // loads ahead of an expected use that became ready
+    std::uint64_t used = 0;  // of them, those that somebody then asked for
+  };
+  Prewarms prewarms() const ABSL_LOCKS_EXCLUDED(mu_);
+
   // kUnloading -> kAbsent: the model has been destroyed, and its bytes are free from now on. `rest`: to be kept, unless
   // it left for a reason that leaves nothing, or is back already.
   struct Forgotten {
@@ -386,6 +399,11 @@ class ModelCache {
   void FellIdle(CacheEntry& entry) ABSL_LOCKS_EXCLUDED(mu_);
   // Brings the slot's demand up to the hits of `entry`, which it is told of only now: a hit takes no lock.
   void CountHits(CacheEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void NoteReturn(ModelSlot& slot, TimePoint at) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void NoteAway(CacheEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ForgetGaps() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool IsPrewarmUsed(const CacheEntry& entry) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void CountPrewarm(CacheEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void VoidClaims() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void CheckLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);  // in debug builds
   void CheckTable() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -406,6 +424,8 @@ class ModelCache {
   std::map<std::uint64_t, ModelSlot*> rests_ ABSL_GUARDED_BY(mu_);  // with files, by number
   std::uint64_t rest_numbers_ ABSL_GUARDED_BY(mu_) = 0;
   std::uint64_t generations_ ABSL_GUARDED_BY(mu_) = 0;
+  std::size_t gaps_ ABSL_GUARDED_BY(mu_) = 0;  // slots that have them
+  Prewarms prewarms_ ABSL_GUARDED_BY(mu_);  // `used`: of those that are not here any more
   bool shutting_down_ ABSL_GUARDED_BY(mu_) = false;
   std::optional<absl::Status> stalled_ ABSL_GUARDED_BY(mu_);
   std::uint64_t stall_number_ ABSL_GUARDED_BY(mu_) = 0;

@@ -120,7 +120,8 @@ std::optional<ModelCache::EvictionView> ModelCache::ViewForEviction(const CacheE
   }
   const TimePoint now = clock_.Now();
   const Duration half_life = options_.demand_half_life;
-  const double own_demand = entry.slot.demand.At(now, half_life);
+  // Who only will be asked for takes nothing from those that were: by then they may be asked for again.
+  const double own_demand = entry.expected ? 0 : entry.slot.demand.At(now, half_life);
   std::erase_if(view.candidates, [&](const EvictionCandidate& candidate) {
     return !MayBeDisplaced(candidate, own_demand, now, half_life);
   });
@@ -264,9 +265,11 @@ absl::StatusOr<ModelCache::Published> ModelCache::Publish(CacheEntry& entry,
   slot.reload = slot.reload == Duration{} ? took : (slot.reload + took) / 2;
   slot.fastest_load = slot.fastest_load == Duration{} ? took : std::min(slot.fastest_load, took);
   for (Waiter& waiter : waiters_.TakeAll(&entry)) {
+    entry.expectation_met |= waiter.request;
     published.deliveries.push_back({std::move(waiter), ModelHandle(&entry)});
   }
   Transition(entry, ModelState::kReady);
+  if (entry.expected) ++prewarms_.done;
   entry.pins.Open(published.deliveries.size());
   slot.incoming = nullptr;
   slot.failures = 0;
@@ -324,6 +327,7 @@ ModelCache::Failed ModelCache::Fail(CacheEntry& entry, const absl::Status& error
   entry.reservation.Release();
   entry.blocked.reset();
   entry.hangs.reset();
+  entry.expected.reset();
   entry.taken = false;
   const bool given_up = std::exchange(entry.giving_up, false);
   const bool stopped = std::exchange(entry.stopping, false);

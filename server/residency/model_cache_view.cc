@@ -35,6 +35,7 @@ std::vector<ModelCache::Row> ModelCache::Snapshot() const {
         row.priority = entry->priority;
         row.since = entry->state == ModelState::kLoading ? entry->loading_at : entry->queued_at;
         row.hangs = entry->stuck();
+        row.expected = entry->expected;
         row.load_report = entry->report;
         row.error = entry->hangs.value_or(entry->blocked.value_or(entry->error));
         row.retry_at = entry->retry_at;
@@ -72,6 +73,7 @@ void ModelCache::CheckTable() const {
   std::size_t waiting = 0;
   std::size_t queued = 0;
   std::size_t rests = 0;
+  std::size_t gaps = 0;
   for (const auto& slot : index_.slots()) {
     const CacheEntry* ready = nullptr;
     const CacheEntry* incoming = nullptr;
@@ -93,12 +95,14 @@ void ModelCache::CheckTable() const {
     HEARTH_CHECK(slot->current.load(std::memory_order_relaxed) == ready);
     HEARTH_CHECK(slot->incoming == incoming);
     CheckRest(*slot);
+    gaps += slot->gaps != nullptr ? 1 : 0;
     const KeptRest& rest = slot->rest;
     if (rest.reservation) ledger.Add(*rest.reservation.footprint(), rest.reservation.phase());
     rests += rest.files != nullptr ? 1 : 0;
   }
   HEARTH_CHECK(waiting == waiters_.count());
   HEARTH_CHECK(queued == queue_.size());
+  HEARTH_CHECK(gaps == gaps_ && gaps <= options_.gaps);
   HEARTH_CHECK(rests == rests_.size() && rests <= options_.rests);
   const MemoryBudget::Usage usage = budget_.usage();
   HEARTH_CHECK(usage.resident == ledger.held(HoldPhase::kResident));
@@ -140,6 +144,7 @@ void ModelCache::CheckEntry(const CacheEntry& entry) const {
   }
   if (state != kReady) HEARTH_CHECK(!leaves);
   if (!IsLeaving(state)) HEARTH_CHECK(!entry.leaves_nothing);
+  if (IsLeaving(state) || state == kAbsent) HEARTH_CHECK(!entry.expected);
   HEARTH_CHECK(entry.error.ok() == (state != kFailed));
   const bool in_queue = std::find(queue_.begin(), queue_.end(), &entry) != queue_.end();
   HEARTH_CHECK(in_queue == (state == kQueued && !entry.taken));

@@ -27,7 +27,8 @@ ModelCache::Options CacheOptions(const ModelManager::Options& options) {
           .demand_half_life = options.demand_half_life,
           .min_residency = options.min_residency,
           .refuse_hopeless = options.refuse_hopeless,
-          .rests = options.rests};
+          .rests = options.rests,
+          .gaps = options.gaps};
 }
 
 }  // namespace
@@ -120,7 +121,10 @@ void ModelManager::Load(const ModelId& id, LoadRequest request, Deadline deadlin
                   std::move(done)((*handle)->load_report());
                 },
                 deadline, /*request=*/false, request.priority};
-  Find(id, {.explicit_load = request.priority == LoadPriority::kNormal, .reload = request.reload},
+  Find(id,
+       {.explicit_load = request.priority == LoadPriority::kNormal,
+        .reload = request.reload,
+        .expected = request.expected},
        std::move(waiter));
 }
 
@@ -176,7 +180,7 @@ Waiters::Ticket ModelManager::Find(const ModelId& id, ModelCache::FindOptions op
   }
   const bool started = found.outcome == ModelCache::Outcome::kStart ||
                        (found.outcome == ModelCache::Outcome::kTooLate && waiter.result == CacheResult::kLoad);
-  if (started) TellQueued(id, request);
+  if (started) TellQueued(id, request, options.expected);
   PostLoadNext(found.post);
   if (found.promoted != 0) {
     deps_.metrics.LoadPromoted();
@@ -355,8 +359,8 @@ void ModelManager::Free(ModelCache::Victim victim) {
   RoomChanged();
 }
 
-void ModelManager::TellQueued(const ModelId& id, bool request) {
-  events_.Add({.kind = CacheEventKind::kQueued, .id = id, .request = request});
+void ModelManager::TellQueued(const ModelId& id, bool request, const std::optional<Expectation>& expected) {
+  events_.Add({.kind = CacheEventKind::kQueued, .id = id, .request = request, .expected = expected});
 }
 
 // REQUIRES: `entry` is kUnloading and the caller's to free, so that nobody else writes to it.
@@ -442,6 +446,11 @@ std::vector<Metrics::Sample> ModelManager::Samples() const {
                        {{"task", task}},
                        static_cast<double>(count)});
   }
+  const ModelCache::Prewarms prewarms = cache_.prewarms();
+  samples.push_back({"hearth_prewarms_total", "Models loaded ahead of a use that was foreseen.", {},
+                     static_cast<double>(prewarms.done), /*counter=*/true});
+  samples.push_back({"hearth_prewarms_used_total", "Of those, models that were then asked for before they left.", {},
+                     static_cast<double>(prewarms.used), /*counter=*/true});
   samples.push_back({"hearth_waiters", "Requests that wait for a model to load.", {}, waiters});
   samples.push_back({"hearth_pins", "Handles that keep a model from being evicted.", {}, pins});
   return samples;

@@ -76,6 +76,7 @@ class ModelManager {
     Duration idle_unload{};       // of models that do not say themselves; 0: never
     Duration load_timeout{};      // after which a step of a load hangs, see below; 0: never
     std::size_t rests = 0;        // models that left a device whose files are kept open; 0: none
+    std::size_t gaps = 0;         // models of which it is learned when they are asked for again: ExpectedUse(); 0: none
   };
   struct Deps {
     std::function<absl::StatusOr<ModelSpec>(const ModelId&)> find_spec;
@@ -153,9 +154,14 @@ class ModelManager {
   struct LoadRequest {
     bool reload = false;
     LoadPriority priority = LoadPriority::kNormal;
+    std::optional<Expectation> expected{};  // why, of one ahead of a use that is foreseen
   };
   using LoadCallback = absl::AnyInvocable<void(absl::StatusOr<LoadReport>) &&>;
   void Load(const ModelId& id, LoadRequest request, Deadline deadline, LoadCallback done);
+
+  // The next use of a model that left to make room, or because nobody asked for it; none: it cannot be told, or a load
+  // ahead of it was begun. Something was told to events() whenever there may be another.
+  std::optional<Expectation> ExpectedUse(const ModelId& id) const { return cache_.ExpectedUse(id); }
 
   // These and no others are hard-pinned by the configuration from now on: never evicted. A pin outlives unloads, reloads
   // and failures; it loads nothing by itself.
@@ -285,7 +291,7 @@ class ModelManager {
   // Runs the destructor, here, then gives the bytes back.
   void Free(ModelCache::Victim victim);
   void PostFree(ModelCache::Victim victim);
-  void TellQueued(const ModelId& id, bool request);
+  void TellQueued(const ModelId& id, bool request, const std::optional<Expectation>& expected = std::nullopt);
   void TellLeft(const CacheEntry& entry);
   Executor& ExecutorOf(LoadPriority priority) const;
   Executor& unload_executor() const {

@@ -25,6 +25,8 @@ std::string Resident(const Explanation& e, const DeviceNames& devices) {
     text += StrCat(" for ", RoughDuration(e.at - e.history.last->at));
   }
   if (row.load_report.from != Tier::kCold) text += StrCat(", loaded from ", ToString(row.load_report.from));
+  // Once it has come, it does not matter any more when it was expected.
+  if (row.expected) text += StrCat(", loaded ", row.hits == 0 ? Describe(*row.expected, e.at) : "ahead of need");
   text += row.pins > 0 ? StrCat(", in use by ", row.pins, row.pins == 1 ? " request" : " requests")
                        : StrCat(", idle for ", RoughDuration(e.at - row.last_used));
   text += Pinned(e.pins);
@@ -41,6 +43,7 @@ std::string Coming(const Explanation& e) {
     text += ", and hangs (cache.load_timeout): requests are refused until it ends";
     return e.unloaded ? text + ", and then until it is loaded explicitly" : text;
   }
+  if (row.expected) text += StrCat(", ", Describe(*row.expected, e.at));
   if (row.waiters > 0) text += StrCat(", ", row.waiters, row.waiters == 1 ? " waits" : " wait", " for it");
   if (!row.error.ok()) text += StrCat("; there is no room yet: ", FromAbsl(row.error.message()));
   return text;

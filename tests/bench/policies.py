@@ -6,7 +6,7 @@ import statistics
 import common
 
 CAPACITIES = [10, 25, 50]  # percent of the bytes of all models
-OURS = ["lru", "gdsf", "clairvoyant"]
+OURS = ["lru", "gdsf", "gdsf+prewarm", "clairvoyant"]
 # Of libcachesim, which knows sizes but nothing of what a load takes.
 PEERS = ["LRU", "GDSF", "S3FIFO", "Sieve", "LHD"]
 

@@ -59,6 +59,7 @@ cache:
   max_failure_backoff: 90s
   max_cold_wait: 1500ms
   load_timeout: 3m
+  prewarm: true
   refuse_hopeless: false
 loading: {threads: 3, background_threads: 2, populate: false}
 devices: {fake: {count: 2, memory: 6MiB, copy_rate: 1KiB, failing_frees: 3}}

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "server/base/clock.h"
@@ -48,6 +49,12 @@ class ManualTimer final : public Timer {
       std::move(task)();
       ++ran;
     }
+  }
+
+  std::optional<TimePoint> next() const {
+    MutexLock lock(mu_);
+    if (entries_.empty()) return std::nullopt;
+    return entries_.begin()->first.first;
   }
 
   std::size_t pending() const {
