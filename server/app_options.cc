@@ -44,13 +44,15 @@ DeviceNames NamesOf(const ListedDevices& devices) {
 
 absl::Status CheckDeviceBudgets(const ServerConfig::Cache& cache, const ListedDevices& devices) {
   const DeviceNames names = NamesOf(devices);
-  for (const auto& [name, size] : cache.budget.device.named) {
-    if (std::find(names.begin(), names.end(), name) != names.end()) continue;
-    const std::string there = names.empty() ? "this machine has no device at all"
-                                            : StrCat("there are ", QuotedList(names));
-    return absl::InvalidArgumentError(StrCat("cache.budget.device: there is no device '", name, "'; ", there));
+  const std::string there = names.empty() ? "this machine has no device at all" : StrCat("there are ", QuotedList(names));
+  std::string lines;
+  for (const DeviceSizes::Named& own : cache.budget.device.named) {
+    if (std::find(names.begin(), names.end(), own.device) != names.end()) continue;
+    lines += StrCat(lines.empty() ? "" : "\n", own.where, ": key 'cache.budget.device.", own.device,
+                    "': there is no such device; ", there);
   }
-  return absl::OkStatus();
+  if (lines.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(lines);
 }
 
 const EvictionPolicy& PolicyOf(const ServerConfig::Cache& cache) {

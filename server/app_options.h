@@ -20,7 +20,7 @@ std::uint64_t KeptProgramBytes(const ServerConfig::Cache& cache, const MemoryLim
 // What Devices::list() has, as budgets and people know it.
 using ListedDevices = std::vector<Devices::Listed>;
 DeviceNames NamesOf(const ListedDevices& devices);
-// INVALID_ARGUMENT: a device has a budget, and there is none of that name.
+// INVALID_ARGUMENT: devices have a budget, and there are none of these names; a line for each, with its place.
 absl::Status CheckDeviceBudgets(const ServerConfig::Cache& cache, const ListedDevices& devices);
 
 // `kept_programs`: what the loader was told to keep, also when the budget is another one by now.

@@ -24,6 +24,10 @@ struct YamlReader::Impl {
   Tree root;
   bool valid = true;  // the file is YAML
   std::vector<Problem> problems;
+
+  std::string Where(const Position& at) const {
+    return at.origin.empty() ? StrCat(file, ":", at.line, ":", at.column) : at.origin;
+  }
 };
 
 namespace {
@@ -84,6 +88,11 @@ void MakeMap(Tree& at, std::string_view at_path, const YamlOverride& override,
                          StrCat("is ", Name(at.kind), ", but ", override.origin,
                                 " sets a key under it; remove one of them")});
   }
+  if (!at.replaced.empty()) {  // reading it tells what else is wrong
+    Tree map = std::move(at.replaced.front());
+    at = std::move(map);
+    return;
+  }
   Tree map;
   map.kind = Kind::kMap;
   map.at = map.key_at = {0, 0, override.origin};
@@ -116,11 +125,11 @@ void Apply(const YamlOverride& override, Tree& root, std::vector<Problem>* probl
     rest.remove_prefix(dot + 1);
   }
   Tree value = ValueOf(override, problems);
+  // Whether a single value may stand there, only reading can tell.
   if (value.kind != Kind::kMap && at->kind == Kind::kMap && !at->entries.empty()) {
-    problems->push_back({here, override.path,
-                         StrCat("is a mapping; set a key in it, such as ",
-                                JoinPath(override.path, at->entries.front().key))});
-    return;
+    value.replaced.push_back(std::move(*at));
+  } else if (value.kind != Kind::kMap) {
+    value.replaced = std::move(at->replaced);
   }
   *at = std::move(value);
 }
@@ -218,9 +227,7 @@ absl::Status YamlReader::status() const {
   std::string lines;
   for (const Problem* problem : problems) {
     if (!lines.empty()) lines += '\n';
-    lines += problem->at.origin.empty()
-                 ? StrCat(impl_->file, ":", problem->at.line, ":", problem->at.column)
-                 : problem->at.origin;
+    lines += impl_->Where(problem->at);
     if (!problem->path.empty()) lines += StrCat(": key ", Shown(problem->path));
     lines += StrCat(": ", problem->message);
   }
@@ -249,6 +256,10 @@ void YamlMap::ReportUnknownKeys() const {
 bool YamlNode::is_map() const { return present() && tree_->kind == Kind::kMap; }
 bool YamlNode::is_list() const { return present() && tree_->kind == Kind::kList; }
 bool YamlNode::is_scalar() const { return present() && tree_->kind == Kind::kScalar; }
+
+std::string YamlNode::where() const {
+  return reader_->impl_->Where((tree_ != nullptr ? tree_ : parent_)->at);
+}
 
 void YamlNode::Error(std::string_view message) const {
   const Tree* where = tree_ != nullptr ? tree_ : parent_;
@@ -379,6 +390,11 @@ bool YamlNode::List(const std::function<void(YamlNode)>& each) const {
 
 bool YamlNode::Map(const std::function<void(YamlMap&)>& read) const {
   if (!present() || tree_->kind == Kind::kNull) return false;
+  if (!tree_->replaced.empty()) {
+    const Tree& mapping = tree_->replaced.front();
+    Error(StrCat("is a mapping; set a key in it, such as ", JoinPath(path_, mapping.entries.front().key)));
+    return YamlNode(reader_, &mapping, parent_, path_).Map(read);
+  }
   if (tree_->kind != Kind::kMap) {
     Error(StrCat("must be a mapping, not ", Name(tree_->kind)));
     return false;

@@ -61,6 +61,7 @@ class YamlNode {
   bool is_list() const;
   bool is_scalar() const;
   const std::string& path() const { return path_; }  // "models[1].name"
+  std::string where() const;  // as messages say it: "hearth.yaml:12:9", or an override's origin
 
   // Scalars.
   bool Read(std::string& out) const;
@@ -155,8 +156,9 @@ class YamlMap {
 // A parsed text with its overrides, and the errors found so far.
 class YamlReader {
  public:
-  // `file` is only for messages. `overrides` are applied in order: the last one wins. A single
-  // value and a mapping for the same key are an error, wherever they come from. A text that
+  // `file` is only for messages. `overrides` are applied in order: the last one wins. A single value
+  // takes the place of a mapping; where only a mapping may stand that is an error, as is an
+  // override of a key under a single value. A text that
   // is not YAML is the first error, and the document is then empty but for the overrides.
   YamlReader(std::string_view text, std::string file,
              const std::vector<YamlOverride>& overrides = {});

@@ -27,6 +27,7 @@ struct Tree {
   std::string text;            // kScalar
   std::vector<Tree> items;     // kList
   std::vector<Entry> entries;  // kMap, in the order of the text; no key twice
+  std::vector<Tree> replaced;  // the mapping that a value from outside took the place of; one at most
 
   Tree* Find(std::string_view key);
   const Tree* Find(std::string_view key) const { return const_cast<Tree*>(this)->Find(key); }

@@ -140,15 +140,15 @@ std::string BytesOrPercent::ToString() const {
 }
 
 std::uint64_t DeviceSizes::Of(std::string_view device, std::uint64_t memory) const {
-  const auto own = std::find_if(named.begin(), named.end(), [&](const auto& size) { return size.first == device; });
-  return (own == named.end() ? each : own->second).Of(memory);
+  const auto own = std::find_if(named.begin(), named.end(), [&](const Named& size) { return size.device == device; });
+  return (own == named.end() ? each : own->size).Of(memory);
 }
 
 std::string DeviceSizes::ToString() const {
   if (named.empty()) return each.ToString();
   std::string list;
-  for (const auto& [device, size] : named) {
-    list += StrCat(list.empty() ? "" : ", ", "\"", device, "\": ", size.ToString());
+  for (const Named& own : named) {
+    list += StrCat(list.empty() ? "" : ", ", "\"", own.device, "\": ", own.size.ToString());
   }
   return StrCat("{", list, "}");
 }

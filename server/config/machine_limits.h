@@ -5,7 +5,6 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "server/base/status.h"
@@ -30,8 +29,15 @@ struct BytesOrPercent {
 
 // A size for each device, and others for those that are named.
 struct DeviceSizes {
+  struct Named {
+    std::string device;
+    BytesOrPercent size;
+    std::string where = {};  // it was said: "hearth.yaml:12:9"
+
+    friend bool operator==(const Named& a, const Named& b) { return a.device == b.device && a.size == b.size; }
+  };
   BytesOrPercent each;
-  std::vector<std::pair<std::string, BytesOrPercent>> named = {};
+  std::vector<Named> named = {};
 
   std::uint64_t Of(std::string_view device, std::uint64_t memory) const;
   std::string ToString() const;  // as YAML

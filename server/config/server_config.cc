@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <optional>
 #include <set>
 #include <system_error>
 
@@ -14,6 +16,19 @@
 
 namespace hearth {
 namespace {
+
+// 1 of "cuda:1", which is a "cuda". None: it is no device of that type, or has no number.
+std::optional<int> NumberOf(std::string_view device, std::string_view type) {
+  const bool is_word = !type.empty() && std::all_of(type.begin(), type.end(), [](char c) { return c >= 'a' && c <= 'z'; });
+  if (!is_word || !device.starts_with(type) || device.size() == type.size() || device[type.size()] != ':') {
+    return std::nullopt;
+  }
+  const std::string_view digits = device.substr(type.size() + 1);
+  int number = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+  if (error != std::errc() || number < 0 || StrCat(number) != digits) return std::nullopt;  // also "01"
+  return number;
+}
 
 // Fills a ServerConfig from the document; what is absent keeps its default.
 class FieldReader {
@@ -60,7 +75,12 @@ class FieldReader {
     const YamlNode node = (*map_)[key];
     if (!node.is_map()) return ReadSize(node, sizes.each);
     node.Entries([&](const std::string& device, const YamlNode& size) {
-      ReadSize(size, sizes.named.emplace_back(device, BytesOrPercent{}).second);
+      const std::string_view type = std::string_view(device).substr(0, device.find(':'));
+      if (type == "cpu" || !NumberOf(device, type)) {
+        return size.Error(StrCat("'", device, "' is no device that memory can be counted of; write cuda:0, or fake:0 for "
+                                 "one of devices.fake"));
+      }
+      ReadSize(size, sizes.named.emplace_back(device, BytesOrPercent{}, size.where()).size);
     });
   }
   template <typename Enum, typename Names>
@@ -126,6 +146,13 @@ void CheckTogether(const ServerConfig& config, YamlReader& yaml) {
     yaml.ErrorAt(http ? "http.port" : "grpc.port",
                  StrCat(config.grpc.port, " is also ", http ? "grpc.port" : "http.port",
                         "; each listener needs a port of its own"));
+  }
+  const int fakes = config.devices.fake.count;
+  for (const DeviceSizes::Named& own : config.cache.budget.device.named) {
+    if (NumberOf(own.device, "fake").value_or(-1) >= fakes) {
+      yaml.ErrorAt(StrCat("cache.budget.device.", own.device),
+                   StrCat("there is no such device; devices.fake.count is ", fakes));
+    }
   }
   if (config.cache.failure_backoff > config.cache.max_failure_backoff) {
     yaml.ErrorAt("cache.failure_backoff", StrCat(FormatDuration(config.cache.failure_backoff),

@@ -279,11 +279,39 @@ TEST(YamlReader, LetsNoOverrideHideTheMistakesOfAnother) {
   EXPECT_EQ(std::string(yaml.status().message()),
             "f:1:6: key 'log': is a single value, but $LOG sets a key under it; "
             "remove one of them\n"
-            "--set grpc: key 'grpc': is a mapping; set a key in it, such as grpc.prot\n"
             "--set http: key 'http': is a single value, but --set http.port sets a key under it; "
             "remove one of them\n"
+            "--set grpc: key 'grpc': is a mapping; set a key in it, such as grpc.prot\n"
             "--set grpc.prot: key 'grpc.prot': unknown key; did you mean 'port'?\n"
             "--set http.port: key 'http.port': 'x' is not a whole number");
+}
+
+TEST(YamlReader, LetsASingleValueTakeThePlaceOfAMappingWhereEitherMayStand) {
+  const auto read = [](const std::vector<YamlOverride>& overrides) {
+    YamlReader yaml("size: {a: 1, b: 2}\nword: x\n", "f", overrides);
+    std::string text;
+    yaml.root().Map([&](YamlMap& m) {
+      const YamlNode node = m["size"];
+      m["word"];
+      if (!node.is_map()) {
+        node.Read(text);
+        return;
+      }
+      node.Entries([&](const std::string& key, const YamlNode& value) {
+        std::string each;
+        value.Read(each);
+        text += StrCat(key, "=", each, "@", value.where(), " ");
+      });
+    });
+    return yaml.status().ok() ? text : Message(yaml);
+  };
+  EXPECT_EQ(read({}), "a=1@f:1:11 b=2@f:1:17 ");
+  EXPECT_EQ(read({{"size", "7", "--set size"}}), "7");
+  EXPECT_EQ(read({{"size", "7", "--set size"}, {"size", "8", "--set size"}}), "8");
+  EXPECT_EQ(read({{"size", "7", "--set size"}, {"size", "{c: 3}", "--set size"}}), "c=3@--set size ");
+  EXPECT_EQ(read({{"size.b", "3", "--set size.b"}}), "a=1@f:1:11 b=3@--set size.b ");
+  EXPECT_EQ(read({{"size", "7", "--set size"}, {"size.a", "8", "--set size.a"}}),
+            "--set size: key 'size': is a single value, but --set size.a sets a key under it; remove one of them");
 }
 
 TEST(YamlReader, NamesTheOverrideInsteadOfALine) {

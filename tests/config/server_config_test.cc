@@ -177,8 +177,8 @@ TEST(ServerConfig, IsPrintedAsYamlThatReadsBackTheSame) {
 }
 
 TEST(ServerConfig, DevicesMayHaveBudgetsOfTheirOwn) {
-  for (const char* text : {"cache: {budget: {device: {fake:0: 4GiB, \"cuda:1\": 60%}}}\n",
-                           "cache:\n  budget:\n    device:\n      fake:0: 4GiB\n      cuda:1: 60%\n"}) {
+  for (const char* text : {"devices: {fake: {count: 1}}\ncache: {budget: {device: {fake:0: 4GiB, \"cuda:1\": 60%}}}\n",
+                           "devices: {fake: {count: 1}}\ncache:\n  budget:\n    device:\n      fake:0: 4GiB\n      cuda:1: 60%\n"}) {
     const auto config = Parse(text);
     ASSERT_TRUE(config.ok()) << config.status();
     const DeviceSizes& sizes = config->cache.budget.device;
@@ -189,9 +189,47 @@ TEST(ServerConfig, DevicesMayHaveBudgetsOfTheirOwn) {
     ASSERT_TRUE(again.ok()) << again.status();
     EXPECT_EQ(again->cache.budget.device, sizes);
   }
-  const auto set = Parse("", {{"cache.budget.device", "{fake:1: 1GiB}", "--set cache.budget.device"}});
+  const auto set = Parse("devices: {fake: {count: 2}}", {{"cache.budget.device", "{fake:1: 1GiB}", "--set cache.budget.device"}});
   ASSERT_TRUE(set.ok()) << set.status();
   EXPECT_EQ(set->cache.budget.device.Of("fake:1", 1), std::uint64_t{1} << 30);
+}
+
+TEST(ServerConfig, ASettingTakesThePlaceOfTheDevicesOfTheFileAndTheOtherWayRound) {
+  const auto size = Parse("cache: {budget: {device: {cuda:0: 4GiB}}}\n",
+                          {{"cache.budget.device", "20MiB", "--set cache.budget.device"}});
+  ASSERT_TRUE(size.ok()) << size.status();
+  EXPECT_EQ(size->cache.budget.device, DeviceSizes{BytesOrPercent::Bytes(20 << 20)});
+  const auto mapping = Parse("cache: {budget: {device: 20MiB}}\n",
+                             {{"cache.budget.device", "{cuda:0: 4GiB}", "--set cache.budget.device"}});
+  ASSERT_TRUE(mapping.ok()) << mapping.status();
+  EXPECT_EQ(mapping->cache.budget.device.Of("cuda:0", 1), std::uint64_t{4} << 30);
+  EXPECT_THAT(Mistakes("cache: {budget: {host: 1GiB}}\n", {{"cache.budget", "20MiB", "--set cache.budget"}}, {}),
+              HasSubstr("--set cache.budget: key 'cache.budget': is a mapping; set a key in it, such as cache.budget.host"));
+}
+
+TEST(ServerConfig, WhatCanBeNoDeviceIsNamedWithItsPlace) {
+  for (const char* name : {"cuda", "cpu:0", "gpu 0", "cuda:x", "cuda:01", "cuda:-1", "CUDA:0", ":0", "cuda:"}) {
+    const std::string mistakes = Mistakes(StrCat("cache:\n  budget:\n    device:\n      \"", name, "\": 1GiB\n"));
+    EXPECT_THAT(mistakes, HasSubstr(StrCat("f:4:", 11 + std::string_view(name).size(), ": key 'cache.budget.device.", name, "': '",
+                                           name, "' is no device that memory can be counted of; write cuda:0"))) << name;
+  }
+}
+
+TEST(ServerConfig, ATestDeviceThatIsNotThereIsNamedWithItsPlaceAndAllOfThemAre) {
+  EXPECT_EQ(Mistakes("devices: {fake: {count: 1}}\ncache: {budget: {device: {fake:0: 1GiB, fake:1: 1GiB, cuda:7: 1GiB}}}\n",
+                     {{"cache.budget.device.fake:9", "1GiB", "--set cache.budget.device.fake:9"}}, {}),
+            "f:2:49: key 'cache.budget.device.fake:1': there is no such device; devices.fake.count is 1\n"
+            "--set cache.budget.device.fake:9: key 'cache.budget.device.fake:9': there is no such device; "
+            "devices.fake.count is 1");
+}
+
+TEST(ServerConfig, ADevicesBudgetKnowsWhereItWasSaid) {
+  const auto config = Parse("cache: {budget: {device: {cuda:0: 1GiB}}}\n",
+                            {{"cache.budget.device.cuda:1", "1GiB", "--set cache.budget.device.cuda:1"}});
+  ASSERT_TRUE(config.ok()) << config.status();
+  ASSERT_EQ(config->cache.budget.device.named.size(), 2u);
+  EXPECT_EQ(config->cache.budget.device.named[0].where, "f:1:35");
+  EXPECT_EQ(config->cache.budget.device.named[1].where, "--set cache.budget.device.cuda:1");
 }
 
 TEST(ServerConfig, ADevicesBudgetHasToBeASize) {

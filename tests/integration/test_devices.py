@@ -183,8 +183,21 @@ def test_a_budget_of_a_device_that_there_is_not_is_a_mistake_of_the_configuratio
     affines(root, net=0)
     server = hearthd.Hearthd(root, tmp_path, config={**FAKE, "cache": {"budget": {"device": {"fake:2": "1MiB"}}}})
     server.spawn()
+    assert server.wait() == 78
+    assert "key 'cache.budget.device.fake:2': there is no such device; devices.fake.count is 2" in server.log()
+
+
+def test_budgets_of_accelerators_that_are_not_there_are_all_named_with_their_place(start, tmp_path):
+    root = tmp_path / "models"
+    affines(root, net=0)
+    device = {"cuda:90": "1MiB", "fake:0": "1MiB", "cuda:91": "1MiB"}
+    server = hearthd.Hearthd(root, tmp_path, config={**FAKE, "cache": {"budget": {"device": device}}})
+    server.spawn()
     assert server.wait() == 1
-    assert "there is no device 'fake:2'; there are 'fake:0', 'fake:1'" in server.log().replace('\\"', "'"), server.log()
+    lines = [line for line in server.log().splitlines() if "no such device" in line]
+    assert len(lines) == 2, server.log()
+    for line, name in zip(lines, ("cuda:90", "cuda:91")):
+        assert f"{server.config_file}:" in line and f"'cache.budget.device.{name}': there is no such device; there are " in line
 
 
 def test_a_reload_that_makes_one_devices_budget_smaller_evicts_there(start, tmp_path):
@@ -199,7 +212,7 @@ def test_a_reload_that_makes_one_devices_budget_smaller_evicts_there(start, tmp_
     assert server.metric("hearth_budget_bytes", device="fake:1") == 7 * MIB
     write(server, {"cache": {"budget": {"device": {"fake:7": "1MiB"}}}})
     refused = server.cli("reload", check=False)
-    assert refused.returncode == 1 and "there is no device 'fake:7'" in refused.stderr, refused.stderr
+    assert refused.returncode == 1 and "'cache.budget.device.fake:7': there is no such device" in refused.stderr, refused.stderr
     assert server.metric("hearth_budget_bytes", device="fake:1") == 7 * MIB
 
 
