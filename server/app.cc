@@ -24,6 +24,7 @@
 #include "server/serving/prewarmer.h"
 #include "server/serving/repository_poller.h"
 #include "server/serving/repository_service.h"
+#include "server/serving/repository_watcher.h"
 #include "server/serving/version_routes.h"
 #include "server/storage/catalog.h"
 #include "server/storage/mapped_files.h"
@@ -148,6 +149,7 @@ struct App::Parts {
   std::unique_ptr<Preloader> preloader;
   std::unique_ptr<Prewarmer> prewarmer;
   std::unique_ptr<RepositoryPoller> poller;
+  std::unique_ptr<RepositoryWatcher> repository_watcher;  // config_pool's, once started
   std::unique_ptr<FileWatcher> watcher;  // config_pool's
   std::unique_ptr<HttpServer> http;
   std::unique_ptr<GrpcServer> grpc;
@@ -191,7 +193,9 @@ absl::Status App::Start() {
   HEARTH_RETURN_IF_ERROR(parts_->Listen(config));
   parts_->preloader->Apply(PreloadItems(config.models));
   parts_->prewarmer->SetEnabled(config.cache.prewarm);
-  parts_->poller->SetInterval(config.repository.poll);
+  parts_->config_pool->Post([parts = parts_.get(), repository = config.repository] {
+    parts->repository_watcher->Set({repository.watch, repository.poll});
+  });
   if (config.config.watch) {
     parts_->config_pool->Post([parts = parts_.get(), config] {
       parts->Watch(true);
@@ -299,6 +303,8 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
         versions->Rescanned();
         preloader->RenewPins();
       }, [this](const ModelId& id) { return versions->GoesOn(id); }});
+  repository_watcher = std::make_unique<RepositoryWatcher>(
+      RepositoryWatcher::Deps{Paths(c.repository.roots), *poller, *timer, clock});
   return absl::OkStatus();
 }
 
@@ -410,7 +416,7 @@ std::vector<std::string> App::Parts::Apply(const ServerConfig& c) {
   }
   versions->Rescanned();
   preloader->Apply(PreloadItems(c.models));
-  poller->SetInterval(c.repository.poll);
+  repository_watcher->Set({c.repository.watch, c.repository.poll});
   Watch(c.config.watch);
   return StillHeld(excess, manager->devices());
 }
@@ -432,6 +438,7 @@ void App::Parts::Watch(bool wanted) {
 void App::Parts::StopReloads() {
   if (config_pool != nullptr) config_pool->Shutdown();
   watcher.reset();
+  repository_watcher.reset();
   poller.reset();
 }
 

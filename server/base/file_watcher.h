@@ -1,19 +1,18 @@
 // Tells when the content of a file has changed.
 #pragma once
 
-#include <atomic>
 #include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
-#include <thread>
+#include <utility>
+#include <vector>
 
 #include "server/base/clock.h"
+#include "server/base/folder_watcher.h"
 #include "server/base/status.h"
 #include "server/base/timer.h"
-#include "server/base/unique_fd.h"
 
 namespace hearth {
 
@@ -36,42 +35,21 @@ class FileWatcher {
                                                             const Clock& clock, Options options,
                                                             std::function<void()> changed);
   // Waits for `changed` if it runs; it does not run again. REQUIRES: not from within `changed`.
-  ~FileWatcher();
+  ~FileWatcher() = default;
   FileWatcher(const FileWatcher&) = delete;
   FileWatcher& operator=(const FileWatcher&) = delete;
 
  private:
-  // How others wake the thread. Shared with the timer's task, which may outlive us.
-  struct Wake {
-    void Ring() const;
-    UniqueFd fd;
-    std::atomic<bool> stop{false};
-    std::atomic<bool> look{false};
-  };
-
-  FileWatcher(std::filesystem::path file, Timer& timer, const Clock& clock, Options options,
-              std::function<void()> changed);
-  absl::Status Open();
-  absl::Status Watch();
-  void Loop();
-  void LookSoon();
+  FileWatcher(std::filesystem::path file, std::function<void()> changed)
+      : file_(std::move(file)), changed_(std::move(changed)) {}
+  std::vector<std::filesystem::path> Folders() const;
   void Look();
   std::optional<std::string> Read() const;
 
   const std::filesystem::path file_;  // absolute
-  Timer& timer_;
-  const Clock& clock_;
-  const Options options_;
   const std::function<void()> changed_;
-  const std::shared_ptr<Wake> wake_ = std::make_shared<Wake>();
-
-  // Confined to the thread, once it runs.
-  UniqueFd inotify_;
-  std::set<int> watches_;
-  std::optional<std::string> content_;
-  bool looking_soon_ = false;
-
-  std::thread thread_;
+  std::optional<std::string> content_;  // confined to the folders' watcher, once that runs
+  std::unique_ptr<FolderWatcher> folders_;
 };
 
 }  // namespace hearth

@@ -7,6 +7,7 @@ namespace hearth {
 ServerConfig TakeOver(const ServerConfig& running, const ServerConfig& next) {
   ServerConfig result = running;
   result.config = next.config;
+  result.repository.watch = next.repository.watch;
   result.repository.poll = next.repository.poll;
   result.models = next.models;
   result.cache.budget = next.cache.budget;

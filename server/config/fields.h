@@ -86,6 +86,7 @@ void VisitFields(Visitor& v, Config& config) {
   v.Section("server", [&] { v.Text("name", config.server.name); });
   v.Section("repository", [&] {
     v.Texts("roots", config.repository.roots);
+    v.Flag("watch", config.repository.watch);
     v.Time("poll", config.repository.poll, Duration{});
   });
   v.Texts("torch_libraries", config.torch_libraries);

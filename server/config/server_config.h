@@ -28,7 +28,8 @@ struct ServerConfig {
   };
   struct Repository {
     std::vector<std::string> roots = {"/models"};
-    Duration poll{};  // between two looks at them; 0: only when told to
+    bool watch = false;  // look when something is written there
+    Duration poll{};     // between two looks at them; 0: only when told to
   };
   // One model to load before the server is ready, in the order of the list.
   struct Preload {

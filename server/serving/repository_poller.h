@@ -1,4 +1,4 @@
-// Looks at the repository again and again, and makes what is resident follow it.
+// Looks at the repository again and again, or when it is told, and makes what is resident follow it.
 #pragma once
 
 #include <functional>
@@ -19,6 +19,8 @@ namespace hearth {
 //
 // What is still being written has to wait: a new version until nothing in it was written within the last interval, a
 // changed one until two looks have found the same. Whoever renames into place what was written elsewhere is sure.
+// A look that was told of counts half a second for an interval; while something has to wait it is followed by others, at
+// first half a second apart, then longer.
 //
 // Thread-safe.
 class RepositoryPoller {
@@ -37,10 +39,16 @@ class RepositoryPoller {
 
   // From now on; 0: never. A look that is under way goes on.
   void SetInterval(Duration interval);
+  // Something was written: looks now, whatever the interval.
+  void Changed();
+
+  static constexpr Duration kSettle = std::chrono::milliseconds(500);
 
  private:
   struct State;
   static void SetAlarm(const std::shared_ptr<State>& state);
+  static void LookNow(const std::shared_ptr<State>& state);
+  static void LookAgain(const std::shared_ptr<State>& state);
   static void Look(State& state, Duration interval);
   static void Follow(State& state, const ModelCache::Row& row);
 

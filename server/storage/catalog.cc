@@ -197,7 +197,9 @@ bool Catalog::Reading::IsUnsettled(const std::string& model, std::int64_t versio
   if (!options.settled_before) return false;
   const auto known = before.find(model);
   if (known != before.end() && known->second->versions.contains(version)) return false;
-  return LastWrite(path) > *options.settled_before;
+  const bool is_unsettled = LastWrite(path) > *options.settled_before;
+  if (is_unsettled && unsettled != nullptr) *unsettled = true;
+  return is_unsettled;
 }
 
 bool Catalog::Reading::IsKnown(const std::string& model, const absl::Status& error) const {
@@ -341,9 +343,11 @@ absl::Status Catalog::Scan(const ScanOptions& options) {
   MutexLock lock(scan_mu_);
   const std::shared_ptr<const Snapshot> before = snapshot();
   Snapshot found;
+  bool unsettled = false;
   for (const fs::path& root : roots_) {
-    HEARTH_RETURN_IF_ERROR(Annotate(ScanRoot(root, {*before, options}, found), "model repository"));
+    HEARTH_RETURN_IF_ERROR(Annotate(ScanRoot(root, {*before, options, &unsettled}, found), "model repository"));
   }
+  has_unsettled_.store(unsettled, std::memory_order_relaxed);
   Publish(std::move(found));
   return absl::OkStatus();
 }

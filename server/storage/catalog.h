@@ -50,6 +50,8 @@ class Catalog {
   // was understood before, it goes on as it was: a slip of the pen takes no model down.
   absl::Status Scan(const ScanOptions& options);
   absl::Status Scan() { return Scan(ScanOptions()); }
+  // The last Scan left something out that may be incomplete: look again.
+  bool has_unsettled() const { return has_unsettled_.load(std::memory_order_relaxed); }
   // Reads one model again. NOT_FOUND when it is in no root (and is forgotten).
   absl::Status Rescan(std::string_view model);
 
@@ -125,6 +127,7 @@ class Catalog {
   struct Reading {
     const Snapshot& before;
     const ScanOptions& options;
+    bool* unsettled = nullptr;  // set if something was
     // Whether it is new and may be incomplete.
     bool IsUnsettled(const std::string& model, std::int64_t version, const std::filesystem::path& path) const;
     // That `error` is what was wrong with the model before, too.
@@ -150,6 +153,7 @@ class Catalog {
   std::shared_ptr<const Snapshot> snapshot_ ABSL_GUARDED_BY(mu_);
   std::vector<Move> moves_ ABSL_GUARDED_BY(mu_);
   std::atomic<bool> has_moves_{false};  // written under mu_
+  std::atomic<bool> has_unsettled_{false};  // written under scan_mu_
   std::set<std::string, std::less<>> unloaded_ ABSL_GUARDED_BY(mu_);
 };
 

@@ -46,6 +46,7 @@ TEST(ConfigDiff, WhatWasTakenOverDiffersNoMoreAndWhatNeedsARestartIsNamedEveryTi
 TEST(ConfigDiff, KnowsWhichKeysAreAppliedToARunningServer) {
   ServerConfig next;
   next.config.watch = true;
+  next.repository.watch = true;
   next.repository.poll = std::chrono::seconds(15);
   next.cache.budget = {{BytesOrPercent::Percent(1)}, BytesOrPercent::Percent(1), BytesOrPercent::Percent(1)};
   next.cache.mapped_window = BytesOrPercent::Percent(1);
@@ -65,7 +66,7 @@ TEST(ConfigDiff, KnowsWhichKeysAreAppliedToARunningServer) {
   next.shutdown = {std::chrono::seconds(1), std::chrono::seconds(1)};
   next.models.push_back({.name = "vad"});
   for (const ConfigChange& change : DiffConfigs({}, next)) EXPECT_FALSE(change.needs_restart) << change.key;
-  EXPECT_EQ(DiffConfigs({}, next).size(), 25u);
+  EXPECT_EQ(DiffConfigs({}, next).size(), 26u);
 
   ServerConfig restart;
   restart.repository.roots = {"/other"};

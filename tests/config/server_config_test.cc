@@ -39,7 +39,7 @@ std::vector<std::string> ChangedKeys(const ServerConfig& before, const ServerCon
 constexpr char kEverythingDifferent[] = R"(
 config: {watch: true}
 server: {name: "other: one"}
-repository: {roots: ["/a b", './c "d"', "null"], poll: 15s}
+repository: {roots: ["/a b", './c "d"', "null"], watch: true, poll: 15s}
 torch_libraries: [/opt/x.so]
 models:
 - vad

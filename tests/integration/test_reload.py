@@ -173,8 +173,12 @@ def test_a_smaller_budget_evicts_what_is_idle_and_spares_what_is_pinned(start, f
 # --- the repository ---
 
 
-def test_a_model_that_is_put_there_is_served_and_one_that_is_removed_is_not(start, folder):
-    server = start(folder, config={"repository": {"poll": f"{POLL}s"}})
+LOOKS = pytest.mark.parametrize("looks", [{"poll": f"{POLL}s"}, {"watch": True}], ids=["poll", "watch"])
+
+
+@LOOKS
+def test_a_model_that_is_put_there_is_served_and_one_that_is_removed_is_not(start, folder, looks):
+    server = start(folder, config={"repository": looks})
     assert refusal(server, request("late", floats()))[0] == "NOT_FOUND"
     put(folder, "late", models.Affine(4.0))
     wait_until(lambda: answers(server, "late", 4))
@@ -186,8 +190,9 @@ def test_a_model_that_is_put_there_is_served_and_one_that_is_removed_is_not(star
     assert answers(server, "good", 2)
 
 
-def test_a_model_that_is_replaced_answers_anew_without_a_request_that_fails(start, folder):
-    server = start(folder, config={"repository": {"poll": f"{POLL}s"}})
+@LOOKS
+def test_a_model_that_is_replaced_answers_anew_without_a_request_that_fails(start, folder, looks):
+    server = start(folder, config={"repository": looks})
     assert answers(server, "good", 2)
     put(folder, "good", models.Affine(7.0))
     seen = set()

@@ -194,6 +194,100 @@ TEST_F(RepositoryPollerTest, MayGoWhileALookIsPosted) {
   EXPECT_EQ(rescans_, 0);
 }
 
+// --- Told that something was written: no interval ---
+
+constexpr Duration kSettle = RepositoryPoller::kSettle;
+
+TEST_F(RepositoryPollerTest, LooksAtOnceWhenItIsToldAndNotAgainWhereNothingHasToWait) {
+  Put("m", 1, "one");
+  poller_->Changed();
+  polls_.RunAll();
+  EXPECT_EQ(*Default("m"), 1);
+  EXPECT_EQ(timer_.pending(), 0u);
+}
+
+TEST_F(RepositoryPollerTest, LooksOnceHoweverOftenItIsToldBeforeItDoes) {
+  for (int i = 0; i < 10; ++i) poller_->Changed();
+  EXPECT_EQ(polls_.queued(), 1u);
+  polls_.RunAll();
+  EXPECT_EQ(rescans_, 1);
+  poller_->Changed();
+  polls_.RunAll();
+  EXPECT_EQ(rescans_, 2);
+}
+
+TEST_F(RepositoryPollerTest, WhatIsStillBeingWrittenIsLookedAtAgainUntilItIsSettled) {
+  Put("m", 1, "o", -seconds(1));
+  poller_->Changed();
+  polls_.RunAll();
+  EXPECT_EQ(Default("m").status().code(), absl::StatusCode::kNotFound);
+  const auto look_after = [&](Duration time) {
+    const int before = rescans_;
+    clock_.Advance(time);
+    timer_.RunDue();
+    polls_.RunAll();
+    return rescans_ - before;
+  };
+  EXPECT_EQ(look_after(kSettle - std::chrono::milliseconds(1)), 0);
+  EXPECT_EQ(look_after(std::chrono::milliseconds(1)), 1);
+  EXPECT_EQ(look_after(2 * kSettle), 1);
+  EXPECT_EQ(*Default("m"), 1) << "half a second after it was written";
+  EXPECT_EQ(timer_.pending(), 0u);
+}
+
+TEST_F(RepositoryPollerTest, WhatNeverSettlesIsLookedAtLessAndLessOftenUntilSomethingIsWritten) {
+  Put("m", 1, "o", -std::chrono::hours(10));
+  poller_->Changed();
+  for (int second = 0; second < 600; ++second) {
+    polls_.RunAll();
+    clock_.Advance(seconds(1));
+    timer_.RunDue();
+  }
+  EXPECT_GE(rescans_, 600 / 15);
+  EXPECT_LE(rescans_, 600 / 15 + 8);
+  polls_.RunAll();
+  const int before = rescans_;
+  poller_->Changed();
+  polls_.RunAll();
+  clock_.Advance(kSettle);
+  timer_.RunDue();
+  polls_.RunAll();
+  EXPECT_EQ(rescans_, before + 2);
+}
+
+TEST_F(RepositoryPollerTest, AChangedModelIsLoadedAnewHalfASecondAfterItWasToldOf) {
+  Put("m", 1, "one");
+  ASSERT_TRUE(catalog_->Scan().ok());
+  MakeResident("m");
+  Put("m", 1, "another");
+  poller_->Changed();
+  polls_.RunAll();
+  load_.RunAll();
+  EXPECT_EQ(loader_.loads("m"), 1) << "it may still be written";
+  clock_.Advance(kSettle);
+  timer_.RunDue();
+  polls_.RunAll();
+  load_.RunAll();
+  EXPECT_EQ(loader_.loads("m"), 2);
+  const int looks = rescans_;
+  clock_.Advance(std::chrono::hours(1));
+  timer_.RunDue();
+  polls_.RunAll();
+  EXPECT_EQ(rescans_, looks) << "there is nothing to look at again";
+}
+
+TEST_F(RepositoryPollerTest, MayGoWhileItIsToLookAgain) {
+  Put("m", 1, "o", -seconds(1));
+  poller_->Changed();
+  polls_.RunAll();
+  EXPECT_EQ(timer_.pending(), 1u);
+  poller_->Changed();
+  poller_.reset();
+  polls_.RunAll();
+  EXPECT_EQ(timer_.pending(), 0u);
+  EXPECT_EQ(rescans_, 1);
+}
+
 // Without any poll.
 TEST_F(RepositoryPollerTest, AModelThatFailedIsTriedAtOnceByARequestWhenItsFilesAreOthers) {
   Put("m", 1, "bad");
