@@ -291,7 +291,8 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
   infer = std::make_unique<InferService>(
       InferService::Deps{*catalog, *manager, *compute_pool, clock, *metrics, *versions}, InferOptions(c));
   repository = std::make_unique<RepositoryService>(RepositoryService::Deps{
-      *catalog, *manager, clock, *versions, [this] { preloader->RenewPins(); }, &heartbeats});
+      *catalog, *manager, clock, *versions, [this] { preloader->RenewPins(); }, &heartbeats,
+      config_pool.get()});
   cache = std::make_unique<CacheService>(CacheService::Deps{*catalog, *manager, clock, *versions});
   preloader = std::make_unique<Preloader>(
       Preloader::Deps{*catalog, *manager, *timer, clock, config_pool.get()},

@@ -219,8 +219,8 @@ void Pipeline::Admit(CallPtr call) {
   }
   RunQueue& runs = call->model->runs;
   if (call->model->IsNewLoad(model)) {
-    const auto spec = deps_.catalog.Spec(call->model->id);
-    if (spec.ok()) runs.SetLimit(spec->options.instances);
+    const auto options = deps_.catalog.Options(call->model->id.name);
+    runs.SetLimit(options == nullptr ? ModelOptions{}.instances : options->instances);
     call->model->SetSeen(model);
   }
   runs.Post(std::move(call));

@@ -9,6 +9,7 @@
 #include "absl/strings/cord.h"
 #include "server/base/duration.h"
 #include "server/base/log.h"
+#include "server/base/server_exiting.h"
 #include "server/serving/infer_service.h"
 
 namespace hearth {
@@ -35,6 +36,21 @@ absl::Status LoadFailure(const ModelId& id, const absl::Status& why) {
     }
   }
 }
+
+// An answer that is owed. Dropped unanswered, as an executor does that stops, it says so.
+class LoadDuty {
+ public:
+  explicit LoadDuty(RepositoryService::LoadCallback done) : done_(std::move(done)) {}
+  LoadDuty(LoadDuty&& other) noexcept : done_(std::exchange(other.done_, nullptr)) {}
+  LoadDuty& operator=(LoadDuty&&) = delete;
+  ~LoadDuty() {
+    if (done_) std::move(done_)(ServerExiting());
+  }
+  RepositoryService::LoadCallback Take() { return std::exchange(done_, nullptr); }
+
+ private:
+  RepositoryService::LoadCallback done_;
+};
 
 // Several generations of a version may be there at once: the one that a client should hear of.
 int Rank(ModelState state) {
@@ -232,6 +248,13 @@ absl::StatusOr<ModelId> RepositoryService::PrepareLoad(const std::string& model)
 }
 
 void RepositoryService::Load(const std::string& model, Deadline deadline, LoadCallback done) {
+  if (deps_.executor == nullptr) return LoadNow(model, deadline, std::move(done));
+  deps_.executor->Post([this, model, deadline, duty = LoadDuty(std::move(done))]() mutable {
+    LoadNow(model, deadline, duty.Take());
+  });
+}
+
+void RepositoryService::LoadNow(const std::string& model, Deadline deadline, LoadCallback done) {
   absl::StatusOr<ModelId> id = PrepareLoad(model);
   if (!id.ok()) return std::move(done)(std::move(id).status());
   bool reload = false;

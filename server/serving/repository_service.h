@@ -9,6 +9,7 @@
 
 #include "absl/functional/any_invocable.h"
 #include "server/base/clock.h"
+#include "server/base/executor.h"
 #include "server/base/heartbeats.h"
 #include "server/base/mutex.h"
 #include "server/base/status.h"
@@ -55,6 +56,7 @@ class RepositoryService {
     VersionRoutes& versions;
     std::function<void()> rescanned{};  // the catalog may know other versions than before
     const Heartbeats* heartbeats = nullptr;
+    Executor* executor = nullptr;  // where Load looks at files, for a disk may not answer; null: the caller's thread
   };
   explicit RepositoryService(Deps deps);
 
@@ -87,6 +89,7 @@ class RepositoryService {
   //                     bad: "load failed for model 'x': version 1 is at UNAVAILABLE state: <why>"
   //   INTERNAL          "failed to load 'x', failed to poll from model repository": it is not there
   //   the manager's     what is no fault of the model: no room, too late, shutting down
+  // Looks at files on the executor; what else is called here does so only where the model failed to load a moment ago.
   using LoadCallback = absl::AnyInvocable<void(absl::StatusOr<LoadReport>) &&>;
   void Load(const std::string& model, Deadline deadline, LoadCallback done);
   // Every version. Done when their bytes are back. NOT_FOUND for a model that is not there. A load that hangs is not
@@ -106,6 +109,7 @@ class RepositoryService {
   absl::Status CheckNotBackingOff(const ModelId& id) const;
   ModelMetadata Describe(const ModelHandle& handle) const;
   absl::StatusOr<ModelId> PrepareLoad(const std::string& model);
+  void LoadNow(const std::string& model, Deadline deadline, LoadCallback done);
 
   const Deps deps_;
   mutable Mutex mu_;

@@ -448,6 +448,12 @@ absl::StatusOr<ModelSpec> Catalog::Spec(const ModelId& id) const {
   return spec;
 }
 
+std::shared_ptr<const ModelOptions> Catalog::Options(std::string_view model) const {
+  const std::shared_ptr<const Snapshot> now = snapshot();
+  const auto found = now->find(model);
+  return found == now->end() ? nullptr : found->second->options;
+}
+
 absl::Status Catalog::Fault(std::string_view model) const {
   const std::shared_ptr<const Snapshot> now = snapshot();
   const auto found = now->find(model);

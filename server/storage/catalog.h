@@ -32,7 +32,8 @@
 
 namespace hearth {
 
-// Thread-safe. Lookups read a snapshot; a scan builds a new one beside it and swaps.
+// Thread-safe. Lookups read a snapshot; a scan builds a new one beside it and swaps. Only Scan, Rescan and Spec look at
+// the disk, and a disk that does not answer holds up nobody else but other scans.
 class Catalog {
  public:
   explicit Catalog(std::vector<std::filesystem::path> roots);
@@ -69,6 +70,8 @@ class Catalog {
   bool IsResourcePreserving(std::string_view model) const;
   // With its files' revision as of now: a look at each file, though not into it.
   absl::StatusOr<ModelSpec> Spec(const ModelId& id) const;
+  // What model.yaml said of it when it was last read: no look at any file. Null: nothing, or the model is unknown.
+  std::shared_ptr<const ModelOptions> Options(std::string_view model) const;
 
   // Why the model cannot be understood as it is on disk now, also where it goes on as it was.
   absl::Status Fault(std::string_view model) const;

@@ -45,6 +45,47 @@ class RepositoryServiceTest : public ServingTest {
   }
 };
 
+TEST_F(RepositoryServiceTest, ALoadLooksAtFilesOnItsExecutorAndNotOnTheThreadThatAsks) {
+  fakes::ManualExecutor files;
+  repository_.emplace(RepositoryService::Deps{.catalog = *catalog_,
+                                              .manager = *manager_,
+                                              .clock = clock_,
+                                              .versions = *versions_,
+                                              .executor = &files});
+  const Loaded good = Load("m");
+  const Loaded bad = Load("nobody");
+  const Loaded nameless = Load("");
+  AddModel("m");  // after it was asked for, before anybody looked
+  EXPECT_FALSE(*good || *bad || *nameless);
+  EXPECT_EQ(load_.queued(), 0u);
+  files.RunAll();
+  ASSERT_TRUE(*bad && *nameless);
+  EXPECT_EQ(Text((*bad)->status()), "failed to load 'nobody', failed to poll from model repository");
+  EXPECT_EQ((*nameless)->status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_FALSE(*good);
+  load_.RunAll();
+  ASSERT_TRUE(*good);
+  EXPECT_TRUE((*good)->ok()) << (*good)->status();
+}
+
+TEST_F(RepositoryServiceTest, ALoadThatNobodyComesToIsAnsweredThatTheServerStops) {
+  AddModel("m");
+  fakes::ManualExecutor files;
+  repository_.emplace(RepositoryService::Deps{.catalog = *catalog_,
+                                              .manager = *manager_,
+                                              .clock = clock_,
+                                              .versions = *versions_,
+                                              .executor = &files});
+  const Loaded queued = Load("m");
+  files.ShutDown();
+  const Loaded late = Load("m");
+  for (const Loaded& load : {queued, late}) {
+    ASSERT_TRUE(*load);
+    EXPECT_EQ((*load)->status().code(), absl::StatusCode::kUnavailable);
+    EXPECT_TRUE(RetryAfter((*load)->status()));
+  }
+}
+
 TEST_F(RepositoryServiceTest, ReadyIsWhatItWasTold) {
   EXPECT_TRUE(repository_->live());
   EXPECT_EQ(repository_->why_not_ready(), "starting");
