@@ -168,6 +168,22 @@ TEST_F(PrewarmTest, LeavesModelsInDemandWhereTheyAre) {
   EXPECT_EQ(Metric("hearth_prewarms_total"), 0);
 }
 
+TEST_F(PrewarmTest, TakesNoRoomFromAModelThatWasAskedForOfLateThoughMuchLess) {
+  Resident("m", 10);
+  for (int i = 0; i < 15; ++i) ASSERT_TRUE(manager().TryAcquire(Id("m")));
+  Pass(minutes(1));
+  ASSERT_FALSE(IsResident("m"));
+  Resident("less", 95);
+  manager().KeepAlive(manager().TryAcquire(Id("less")), kKeepForever);
+  Pass(minutes(61));
+  Load("m", {.priority = LoadPriority::kBackground, .expected = Expectation{minutes(5), clock_.Now(), clock_.Now()}});
+  RunAll();
+  EXPECT_TRUE(IsResident("less"));
+  Load("m", {.priority = LoadPriority::kBackground});
+  RunAll();
+  EXPECT_TRUE(IsResident("m")) << "another load in the background does";
+}
+
 TEST_F(PrewarmTest, TheJournalSaysWhyItWasLoaded) {
   Learn();
   Load("m", {.priority = LoadPriority::kBackground, .expected = Expected()});
