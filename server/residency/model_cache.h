@@ -394,7 +394,7 @@ class ModelCache {
   Leaver MakeLeaver(Waiters::Taken taken) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Touched(CacheEntry& entry);
   std::optional<Duration> IdleLimit(const CacheEntry& entry) const;
-  std::optional<TimePoint> DueAt(const CacheEntry& entry) const;
+  std::optional<TimePoint> DueAt(const CacheEntry& entry) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Schedule(CacheEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void FellIdle(CacheEntry& entry) ABSL_LOCKS_EXCLUDED(mu_);
   // Brings the slot's demand up to the hits of `entry`, which it is told of only now: a hit takes no lock.

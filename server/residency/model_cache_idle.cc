@@ -1,4 +1,5 @@
 // Models that nobody asks for.
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -6,6 +7,11 @@
 #include "server/residency/model_cache.h"
 
 namespace hearth {
+namespace {
+
+constexpr Duration kLeastLook = std::chrono::seconds(1);  // so long at least from one look to the next
+
+}  // namespace
 
 // None: as long as nobody else wants the room.
 std::optional<Duration> ModelCache::IdleLimit(const CacheEntry& entry) const {
@@ -18,7 +24,10 @@ std::optional<Duration> ModelCache::IdleLimit(const CacheEntry& entry) const {
 
 std::optional<TimePoint> ModelCache::DueAt(const CacheEntry& entry) const {
   const std::optional<Duration> limit = IdleLimit(entry);
-  const TimePoint used(Duration(entry.last_used.load(std::memory_order_relaxed)));
+  TimePoint used(Duration(entry.last_used.load(std::memory_order_relaxed)));
+  // One that was loaded ahead of its use is not idle before that.
+  const bool awaited = entry.expected && entry.hits.load(std::memory_order_relaxed) == 0;
+  if (awaited) used = std::max(used, entry.expected->at);
   if (!limit || *limit >= TimePoint::max() - used) return std::nullopt;
   return used + *limit;
 }
@@ -29,7 +38,10 @@ void ModelCache::Schedule(CacheEntry& entry) {
   entry.leave_when_idle.store(false);
   const std::optional<TimePoint> due = DueAt(entry);
   if (entry.state == ModelState::kReady && !entry.slot.pinned() && due) {
-    idle_.Set(entry, *due);
+    // One that is awaited would be due sooner if it was used sooner.
+    const TimePoint now = clock_.Now();
+    const Duration look = std::max(*IdleLimit(entry), kLeastLook);
+    idle_.Set(entry, *due - now > look ? now + look : *due);
   } else {
     idle_.Remove(entry);
   }

@@ -12,8 +12,8 @@ namespace hearth {
 
 // Hears from the journal who leaves, and sets an alarm for each model that is expected back (ModelManager::ExpectedUse).
 // When it rings the model is loaded in the background, which takes only room that nobody wants, unless it is here by
-// then. Once for each use that is expected: one that does not come is not waited for any longer than other models are
-// kept.
+// then. Once for each use that is expected: from then on one that does not come is waited for no longer than other models
+// are kept.
 //
 // Knows of 4096 models at most that will come; of more, those that come last are left to their requests. Thread-safe.
 class Prewarmer {

@@ -105,6 +105,44 @@ TEST_F(PrewarmTest, OneLoadAheadIsTriedForEachUse) {
   EXPECT_TRUE(Expected());
 }
 
+TEST_F(PrewarmTest, AModelIsNotIdleBeforeTheUseThatItWasLoadedAheadOf) {
+  Learn();
+  Spell(minutes(2));  // of the five
+  LoadAhead();
+  Pass(minutes(4) - seconds(1));
+  EXPECT_TRUE(IsResident("m")) << "a minute after it was expected, and no sooner";
+  Pass(seconds(2));
+  EXPECT_FALSE(IsResident("m"));
+}
+
+TEST_F(PrewarmTest, AModelThatIsToLeaveAtOnceWaitsForTheUseThatItWasLoadedAheadOf) {
+  Learn();
+  Cold cold = Acquire("m");
+  RunAll();
+  ASSERT_TRUE(cold.ok());
+  manager().KeepAlive(cold->handle, Duration{});
+  cold.Release();
+  Pass({});
+  ASSERT_FALSE(IsResident("m"));
+  LoadAhead();
+  Pass(minutes(5) - seconds(2));
+  EXPECT_TRUE(IsResident("m"));
+  Pass(seconds(2));
+  EXPECT_FALSE(IsResident("m"));
+}
+
+TEST_F(PrewarmTest, OnceItWasUsedAModelThatWasLoadedAheadIsIdleAsOthersAre) {
+  Learn();
+  Spell(minutes(2));
+  LoadAhead();
+  Pass(seconds(30));
+  ASSERT_TRUE(manager().TryAcquire(Id("m")));
+  for (int i = 0; i < 59; ++i) Pass(seconds(1));
+  EXPECT_TRUE(IsResident("m"));
+  Pass(seconds(1));
+  EXPECT_FALSE(IsResident("m")) << "before it was expected";
+}
+
 TEST_F(PrewarmTest, AHitOnAModelThatWasLoadedAheadIsTheEndOfItsGap) {
   Learn();
   for (int i = 0; i < 20; ++i) {  // more than are kept: from now on it is asked for every seven minutes
@@ -135,7 +173,7 @@ TEST_F(PrewarmTest, CountsLoadsAheadAndThoseOfThemThatWereUsed) {
   ASSERT_FALSE(IsResident("m"));
   EXPECT_EQ(Metric("hearth_prewarms_used_total"), 1) << "also when it has left";
   LoadAhead();
-  Pass(minutes(1));
+  Pass(minutes(6));
   ASSERT_FALSE(IsResident("m"));
   EXPECT_EQ(Metric("hearth_prewarms_total"), 2);
   EXPECT_EQ(Metric("hearth_prewarms_used_total"), 1) << "nobody asked for it";
