@@ -174,7 +174,7 @@ struct CacheEventStat {
   double age_seconds = 0;  // when it was sent
   std::string model;
   std::int64_t version = 0;
-  std::string kind;  // queued, loading, ready, failed, evicted, unloaded, refused, fell, stalled
+  std::string kind;  // queued, loading, ready, failed, evicted, unloaded, refused, fell, stalled, lost
   std::string text;  // what follows the kind in a sentence
   BytesStat bytes;
   double load_seconds = 0;

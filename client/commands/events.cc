@@ -30,7 +30,7 @@ std::string ClockTime(WallTime time) {
 
 Tone ToneOfKind(const std::string& kind) {
   if (kind == "ready") return Tone::kGood;
-  if (kind == "failed" || kind == "refused" || kind == "stalled") return Tone::kBad;
+  if (kind == "failed" || kind == "refused" || kind == "stalled" || kind == "lost") return Tone::kBad;
   return kind == "evicted" ? Tone::kBusy : Tone::kPlain;
 }
 

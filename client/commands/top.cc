@@ -54,6 +54,7 @@ std::string Memory(const std::vector<BudgetStat>& budgets) {
     if (budget.capacity_bytes == 0) continue;
     text += Cat(text.empty() ? "" : ", ", budget.name(), " ", FormatBytes(budget.used_bytes), " of ",
                 FormatBytes(budget.capacity_bytes));
+    if (budget.lost_bytes > 0) text += Cat(" (", FormatBytes(budget.lost_bytes), " lost)");
   }
   return text;
 }

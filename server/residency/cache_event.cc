@@ -107,10 +107,14 @@ std::string Describe(const CacheEvent& event, const DeviceNames& devices) {
     case CacheEventKind::kStalled:
       return ErrorText(event.error);
     case CacheEventKind::kUnloaded:
+      if (event.absent) return StrCat(Why(event.reason), ", not being resident");
       if (event.hangs) return StrCat(Why(event.reason), " while its load hangs; the thread is still stuck");
       return StrCat(Why(event.reason), "; ", Stay(event), ", ", Count(event.hits, "hit", "hits"));
     case CacheEventKind::kFell:
       return DescribeFell(event, devices);
+    case CacheEventKind::kLost:
+      return StrCat(Describe(event.bytes, devices), ", which could not be freed; the budget is smaller by as much until "
+                                                    "hearthd is started again");
     case CacheEventKind::kRefused:
       return StrCat("because its load failed a moment ago: ", ErrorText(event.error));
   }

@@ -29,22 +29,24 @@ enum class CacheEventKind : std::uint8_t {
   kRefused,   // asked for while the failure of its load is remembered
   kFell,      // what is left of one that was evicted is on another tier now
   kStalled,   // no load thread is left; its load is one of those that keep them
+  kLost,      // a device could not free all of its memory
 };
 
 // The word in `hearth events` and on the wire.
 constexpr std::string_view ToString(CacheEventKind kind) {
-  constexpr std::array<std::string_view, 9> kNames = {"queued",  "loading",  "ready",   "failed",
-                                                      "evicted", "unloaded", "refused", "fell",    "stalled"};
+  constexpr std::array<std::string_view, 10> kNames = {"queued",  "loading",  "ready",   "failed",
+                                                      "evicted", "unloaded", "refused", "fell",    "stalled",
+                                                       "lost"};
   return kNames[static_cast<std::size_t>(kind)];
 }
 
 // Why it was this one that had to make room.
 struct EvictionCause {
   ModelId made_room_for;
-  Bytes needed;                // what that model reserved
+  Bytes needed;                // of what was short, what that model reserved
   double loss = 0;             // what its absence was reckoned to cost (EvictionPolicy::Loss)
   std::size_t rank = 1;        // by that, among the candidates: 1 would be missed the least
-  std::size_t candidates = 1;  // models that could have gone
+  std::size_t candidates = 1;  // models that could have gone, and hold any of what was short
   double demand = 0;           // uses, fading (demand.h)
 };
 
@@ -59,7 +61,8 @@ struct CacheEvent {
 
   bool request = false;     // queued: for a request, and not ahead of any
   std::optional<Expectation> expected{};  // queued: the use it is ahead of, where that is foreseen
-  Bytes bytes{};            // loading: reserved. ready, unloaded, fell: charged. evicted: that came back
+  Bytes bytes{};            // loading: reserved. ready, unloaded, fell: charged. evicted: that came back, but for what is
+                            // lost. lost: that
   Duration took{};          // ready, failed: since a load thread took it
   std::size_t waiters = 0;  // ready, failed: who waited for it. stalled: who waited for any
   std::optional<Duration> away{};  // ready: since it had made room for others
@@ -68,6 +71,7 @@ struct CacheEvent {
   Duration resident{}, idle{};                        // evicted, unloaded: until then
   std::uint64_t hits = 0;                             // evicted, unloaded: while it was here
   bool hangs = false;                                 // unloaded: while its load hangs, which goes on
+  bool absent = false;                                // unloaded: it was not resident
   std::optional<EvictionCause> cause{};               // evicted to make room
   Tier tier = Tier::kCold;                            // ready: where its load found it. fell: where it is now
 };

@@ -32,6 +32,10 @@ Bytes Beyond(const Bytes& bytes, const Bytes& limit) {
   return Combine(bytes, limit, [](std::uint64_t x, std::uint64_t y) { return x > y ? x - y : 0; });
 }
 
+Bytes Where(const Bytes& bytes, const Bytes& marked) {
+  return Combine(bytes, marked, [](std::uint64_t b, std::uint64_t m) { return m == 0 ? 0 : b; });
+}
+
 bool operator<=(const Bytes& a, const Bytes& b) {
   if (a.host_bytes > b.host_bytes || a.mapped_bytes > b.mapped_bytes) return false;
   for (DeviceNumber d = 0; d < a.device_bytes.end(); ++d) {

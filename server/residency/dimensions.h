@@ -72,6 +72,7 @@ Bytes operator-(const Bytes& a, const Bytes& b);  // REQUIRES: b <= a
 Bytes AtLeast(const Bytes& a, const Bytes& b);    // the larger number of both, in every dimension
 Bytes AtMost(const Bytes& a, const Bytes& b);
 Bytes Beyond(const Bytes& bytes, const Bytes& limit);  // by how much they are more; 0 where they are not
+Bytes Where(const Bytes& bytes, const Bytes& marked);  // 0 where `marked` is
 
 // In every dimension.
 bool operator<=(const Bytes& a, const Bytes& b);

@@ -62,6 +62,9 @@ bool EventLog::Remember(const EventPtr& event) {
       ++history.evictions;
       history.last_eviction = event;
       break;
+    case CacheEventKind::kLost:
+      history.last_loss = event;
+      return true;
     case CacheEventKind::kFell:
     case CacheEventKind::kStalled:
       if (history.last == nullptr) history.last = event;

@@ -33,7 +33,8 @@ class EventLog {
 
   // What is remembered of a model when the journal has moved on. Null: it never happened.
   struct History {
-    EventPtr last, last_eviction, last_failure;  // the last but for falls: how it left says more
+    EventPtr last, last_eviction, last_failure;  // the last but for falls and losses: how it left says more
+    EventPtr last_loss;
     std::uint64_t refused = 0;  // requests, since its latest load ended
     std::uint64_t evictions = 0;
   };

@@ -79,7 +79,7 @@ void ModelManager::LoadOne(LoadPtr load) {
   LoadReport report = (*model)->load_report();
   report.from = from;
 
-  NoteLost();  // of what it uploaded in vain
+  NoteLost(load->entry.slot.id);  // of what it uploaded in vain
   absl::StatusOr<ModelCache::Published> published =
       cache_.Publish(load->entry, *model, load->spec->revision,
                      {load->spec->options.idle_unload.value_or(settings().idle_unload),
@@ -195,14 +195,6 @@ absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
     std::optional<ModelCache::Taken> taken = cache_.TakeVictims(entry, need, candidates);
     if (!taken) continue;  // one of them was asked for meanwhile: it stays, and another is picked
     TellEvictions(id, need, {view->candidates, *chosen, view->settled, policy, now});
-    for (const ModelCache::Victim& victim : taken->victims) {
-      const ModelId& old = victim.entry->slot.id;
-      log::Info("model evicted", {{"model", old.name},
-                                  {"version", old.version},
-                                  {"for", ToString(id)},
-                                  {"needed", FormatBytes(need.host_bytes + need.device_bytes +
-                                                         need.mapped_bytes())}});
-    }
     FreeTaken(load, *std::move(taken));
   }
 }
@@ -245,9 +237,11 @@ void ModelManager::TellEvictions(const ModelId& for_whom, const Footprint& need,
     MutexLock lock(ghosts_mu_);
     ghosts_.Returning(for_whom);
   }
+  const Bytes needed = lacking == Bytes{} ? SumOf(need) : Where(SumOf(need), lacking);
   std::vector<double> losses;
   for (const EvictionCandidate& candidate : choice.candidates) {
-    if (candidate.rest_of == nullptr) losses.push_back(choice.policy.Loss(candidate, choice.now));
+    if (candidate.rest_of != nullptr || Where(SumOf(*candidate.footprint), needed) == Bytes{}) continue;
+    losses.push_back(choice.policy.Loss(candidate, choice.now));
   }
   for (std::size_t i = 0; i < choice.chosen.size(); ++i) {
     const EvictionCandidate& victim = choice.candidates[choice.chosen[i]];
@@ -261,6 +255,10 @@ void ModelManager::TellEvictions(const ModelId& for_whom, const Footprint& need,
       MutexLock lock(ghosts_mu_);
       ghosts_.Evicted(victim.id, freed[i], lacking);
     }
+    log::Info("model evicted", {{"model", victim.id.name},
+                                {"version", victim.id.version},
+                                {"for", ToString(for_whom)},
+                                {"needed", Describe(needed, devices())}});
     events_.Add({.kind = CacheEventKind::kEvicted,
                  .id = victim.id,
                  .bytes = freed[i],
@@ -268,7 +266,7 @@ void ModelManager::TellEvictions(const ModelId& for_whom, const Footprint& need,
                  .idle = idle,
                  .hits = victim.hits,
                  .cause = EvictionCause{.made_room_for = for_whom,
-                                        .needed = SumOf(need),
+                                        .needed = needed,
                                         .loss = loss,
                                         .rank = static_cast<std::size_t>(colder) + 1,
                                         .candidates = losses.size(),
@@ -404,7 +402,7 @@ void ModelManager::Wake(TaskGroup::How how) {
 
 void ModelManager::Fail(PendingLoad& load, const absl::Status& error, bool remember) {
   const ModelId& id = load.entry.slot.id;
-  NoteLost();
+  NoteLost(id);
   ModelCache::Failed failed = cache_.Fail(load.entry, error, remember, load.revision);
   const Duration took = deps_.clock.Now() - load.started;
   deps_.metrics.LoadFinished(id.name, error.code(), took, {});

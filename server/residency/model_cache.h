@@ -267,6 +267,7 @@ class ModelCache {
     std::vector<std::stop_source> stops;    // request_stop() these
     std::vector<std::shared_ptr<Completion>> gone;
     bool hangs = false;                     // a load does; its result is dropped, should it ever end
+    bool nothing = true;                    // it was neither resident nor on its way
   };
   // What is ready -> kDraining | kUnloading, what is coming is stopped, what failed is forgotten, and nothing is left.
   // `completion` is let go when the bytes of all of it are back, but for what is stuck.

@@ -289,6 +289,11 @@ void ModelManager::Unload(const ModelId& id, absl::AnyInvocable<void() &&> done,
                  {{"model", id.name}, {"version", id.version}, {"reason", ToString(reason)}});
     events_.Add({.kind = CacheEventKind::kUnloaded, .id = id, .reason = reason, .hangs = true});
   }
+  if (leaving.nothing && reason == EvictionReason::kUnload) {
+    log::Info("model unloaded",
+              {{"model", id.name}, {"version", id.version}, {"reason", ToString(reason)}, {"resident", false}});
+    events_.Add({.kind = CacheEventKind::kUnloaded, .id = id, .reason = reason, .absent = true});
+  }
   Carry(std::move(leaving),
         absl::UnavailableError(StrCat("model '", id.name, "' version ", id.version,
                                       " was unloaded while it was loading")));
@@ -327,13 +332,17 @@ void ModelManager::PostFree(ModelCache::Victim victim) {
   });
 }
 
-void ModelManager::NoteLost() {
+void ModelManager::NoteLost(const ModelId& id) {
   if (!deps_.lost_bytes) return;
   const Bytes more = cache_.Lose(deps_.lost_bytes());
   if (more == Bytes{}) return;
   const MemoryBudget::Usage usage = budget_.usage();
   log::Error("memory could not be freed; the budget is smaller by as much until hearthd is started again",
-             {{"lost", Describe(more, devices())}, {"in_all", Describe(usage.lost, devices())}});
+             {{"model", id.name},
+              {"version", id.version},
+              {"lost", Describe(more, devices())},
+              {"in_all", Describe(usage.lost, devices())}});
+  events_.Add({.kind = CacheEventKind::kLost, .id = id, .bytes = more});
   BeginShrinking();
 }
 
@@ -343,7 +352,7 @@ void ModelManager::Free(ModelCache::Victim victim) {
   if (reason != EvictionReason::kCapacity) TellLeft(*victim.entry);  // else whoever chose it has told why
   std::shared_ptr<const Rest> rest = victim.model->rest();
   victim.model.reset();
-  NoteLost();
+  NoteLost(id);
   deps_.metrics.Evicted(reason);
   if (reason != EvictionReason::kCapacity) {
     log::Info(reason == EvictionReason::kIdle ? "model evicted" : "model unloaded",

@@ -287,7 +287,8 @@ class ModelManager {
   void TellFell(const ModelId& id, Tier tier, const Bytes& bytes);
 
   // After memory was freed, and before its bytes are given back: those that were not freed leave the budget.
-  void NoteLost();
+  // What has not come back from where `id` was or was to be.
+  void NoteLost(const ModelId& id);
   // Runs the destructor, here, then gives the bytes back.
   void Free(ModelCache::Victim victim);
   void PostFree(ModelCache::Victim victim);

@@ -75,6 +75,10 @@ std::string Absent(const Explanation& e, const DeviceNames& devices) {
   } else {
     text += StrCat(": ", Told(*e.history.last, e.at, devices));
   }
+  const EventLog::EventPtr& loss = e.history.last_loss;
+  if (loss != nullptr && (e.history.last == nullptr || loss->sequence > e.history.last->sequence)) {
+    text += StrCat("; lost ", Describe(*loss, devices));
+  }
   text += Left(e.tier);
   if (e.unloaded) text += "; requests are refused until it is loaded explicitly";
   return text + Pinned(e.pins);

@@ -399,7 +399,7 @@ absl::StatusOr<ModelId> Catalog::Resolve(std::string_view model,
 absl::StatusOr<ModelId> Catalog::CheckLoaded(std::string_view model, std::int64_t version) const {
   if (IsUnloaded(model)) {
     return absl::UnavailableError(StrCat("Request for unknown model: '", model, "' version ",
-                                         version, " is not at ready state"));
+                                         version, " is not at ready state: it was unloaded; load it explicitly"));
   }
   return ModelId{std::string(model), version};
 }

@@ -273,7 +273,7 @@ TEST_F(Cli, EveryDeviceIsShownInPlaceOfTheirSum) {
   FakeServer server({.with_devices = true});
   const auto run = [&](const std::string& command) { return RunHearth({command, "--address", server.address()}).out; };
   EXPECT_THAT(run("ps"), HasSubstr("3.0 GiB on cuda:1"));
-  EXPECT_THAT(run("top"), HasSubstr("cuda:0 0 of 12.0 GiB, cuda:1 0 of 12.0 GiB, mapped "));
+  EXPECT_THAT(run("top"), HasSubstr("cuda:0 0 of 12.0 GiB, cuda:1 0 of 12.0 GiB (1.0 GiB lost), mapped "));
   EXPECT_THAT(run("status"), HasSubstr("MEMORY     USED        OF  RESIDENT  LOADING  UNLOADING     LOST\n"
                                        "cuda:0        0  12.0 GiB         0        0          0        0\n"
                                        "cuda:1        0  12.0 GiB         0        0          0  1.0 GiB\n"

@@ -194,6 +194,18 @@ TEST(DescribeEvent, AnEvictionSaysForWhomHowMuchAndWhy) {
   EXPECT_THAT(Describe(event), HasSubstr("; number 2 of 5 candidates by score, not asked for lately; "));
 }
 
+TEST(DescribeEvent, AnUnloadOfWhatIsNotThereSaysSo) {
+  const CacheEvent event{.kind = kUnloaded, .reason = EvictionReason::kUnload, .absent = true};
+  EXPECT_EQ(Describe(event), "by an explicit unload, not being resident");
+}
+
+TEST(DescribeEvent, ALossNamesTheDevice) {
+  const CacheEvent event{.kind = CacheEventKind::kLost, .bytes = {.device_bytes = {0, 7 << 20}}};
+  EXPECT_EQ(Describe(event, {"fake:0", "fake:1"}),
+            "7.00 MiB of fake:1 memory, which could not be freed; the budget is smaller by as much until hearthd is "
+            "started again");
+}
+
 TEST(DescribeEvent, NamesTheDevice) {
   const CacheEvent event{.kind = kLoading, .bytes = {.device_bytes = {0, 7 << 20}, .host_bytes = 5 << 20}};
   EXPECT_EQ(Describe(event, {"fake:0", "fake:1"}), "with 7.00 MiB of fake:1 and 5.00 MiB of host memory reserved");

@@ -82,7 +82,9 @@ TEST_F(DevicesTest, AnEvictionOnOneLeavesTheOtherAlone) {
   const EventLog::EventPtr eviction = manager().events().Of(Id("a")).last_eviction;
   ASSERT_NE(eviction, nullptr);
   EXPECT_EQ(eviction->bytes, (Bytes{{60}, 5, 0}));
-  EXPECT_THAT(Describe(*eviction, manager().devices()), HasSubstr("60 B of fake:0 and 5 B of host memory needed"));
+  EXPECT_EQ(eviction->cause->needed, (Bytes{{60}, 0, 0})) << "of the host's memory there was enough";
+  EXPECT_EQ(eviction->cause->candidates, 1u) << "who is elsewhere was none";
+  EXPECT_THAT(Describe(*eviction, manager().devices()), HasSubstr("60 B of fake:0 memory needed"));
 }
 
 TEST_F(DevicesTest, WhoWaitsForOneDeviceIsNotHelpedByRoomOnAnother) {
@@ -153,6 +155,10 @@ TEST_F(DevicesTest, WhatCannotBeFreedLeavesTheBudgetOfItsDevice) {
   EXPECT_EQ(usage().lost, (Bytes{{30}, 0, 0}));
   EXPECT_EQ(Sample("hearth_budget_lost_bytes", "fake:0"), 30);
   EXPECT_EQ(Sample("hearth_budget_lost_bytes", "fake:1"), 0);
+  const EventLog::History history = manager().events().Of(Id("leaky"));
+  ASSERT_NE(history.last_loss, nullptr);
+  EXPECT_EQ(history.last_loss->bytes, (Bytes{{30}, 0, 0}));
+  EXPECT_EQ(history.last->kind, CacheEventKind::kUnloaded) << "how it left says more";
   Exists("large", On(0, 71));
   EXPECT_THAT(Ask("large").status(), Fails(kFailedPrecondition, "70 B of the 100 B of cache.budget.device"));
   Resident("fits", On(0, 70));

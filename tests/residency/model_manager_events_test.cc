@@ -173,6 +173,18 @@ TEST_F(EventsTest, LeavingForAnotherReasonThanRoomIsAnUnload) {
   EXPECT_EQ(Last("c").kind, CacheEventKind::kUnloaded) << "a server that stops does not fill its journal";
 }
 
+TEST_F(EventsTest, AnUnloadIsToldAlsoWhereNothingWasResident) {
+  Exists("a", 40);
+  manager().Unload(Id("a"), [] {});
+  EXPECT_THAT(Kinds("a"), ElementsAre("unloaded"));
+  EXPECT_TRUE(Last("a").absent);
+  Resident("a", 40);
+  manager().Unload(Id("a"), [] {});
+  executor_.RunAll();
+  EXPECT_FALSE(Last("a").absent);
+  EXPECT_THAT(Kinds("a"), ElementsAre("unloaded", "queued", "loading", "ready", "unloaded"));
+}
+
 // --- Evict ---
 
 TEST_F(EventsTest, AnIdleModelLeavesWhenItIsToldToAndComesBackWithTheNextRequest) {

@@ -232,7 +232,8 @@ TEST(Catalog, RefusesAsTritonDoes) {
   catalog.SetUnloaded("m", true);
   const absl::Status unloaded = catalog.Resolve("m", std::nullopt).status();
   EXPECT_EQ(unloaded.code(), absl::StatusCode::kUnavailable);
-  EXPECT_EQ(unloaded.message(), "Request for unknown model: 'm' version 1 is not at ready state");
+  EXPECT_EQ(unloaded.message(), "Request for unknown model: 'm' version 1 is not at ready state: it was unloaded; "
+                                "load it explicitly");
   EXPECT_TRUE(catalog.List()[0].unloaded);
   EXPECT_TRUE(catalog.Spec({"m", 1}).ok());
   catalog.SetUnloaded("m", false);
