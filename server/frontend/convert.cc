@@ -35,15 +35,13 @@ Tensor Own(const Input& input, BufferPool::Buffer buffer) {
   return {input.dtype, input.shape, buffer.bytes, std::move(buffer.owner)};
 }
 
-absl::StatusOr<Tensor> FromRaw(const Input& input, const std::string& raw) {
+absl::StatusOr<Tensor> FromRaw(const Input& input, const BufferPool::Buffer& raw) {
   if (input.wire.has_contents()) {
     return absl::InvalidArgumentError(
         StrCat("contents field must not be specified when using raw_input_contents for '",
                input.wire.name(), "' for model '", input.model, "'"));
   }
-  const BufferPool::Buffer buffer = input.pool.Allocate(raw.size());
-  std::memcpy(buffer.bytes.data(), raw.data(), raw.size());
-  return Own(input, buffer);
+  return Own(input, raw);
 }
 
 // A typed field whose elements are the tensor's.
@@ -179,17 +177,20 @@ absl::StatusOr<Input> Describe(const WireInput& wire, const std::string& model, 
   return Input{wire, model, *dtype, Shape(wire.shape().begin(), wire.shape().end()), pool};
 }
 
-absl::StatusOr<TensorList> Inputs(const inference::ModelInferRequest& wire, BufferPool& pool) {
-  const auto& raw = wire.raw_input_contents();
-  if (raw.size() > wire.inputs_size()) {
+absl::StatusOr<TensorList> Inputs(const InferMessage& message, BufferPool& pool) {
+  const inference::ModelInferRequest& wire = message.head;
+  const std::vector<BufferPool::Buffer>& raw = message.raw;
+  const auto count = static_cast<std::size_t>(wire.inputs_size());
+  if (raw.size() > count) {
     return absl::InvalidArgumentError(StrCat("expected at most ", wire.inputs_size(),
                                              " raw_input_contents, one per input, for model '",
                                              wire.model_name(), "', got ", raw.size()));
   }
   TensorList inputs;
-  inputs.reserve(static_cast<std::size_t>(wire.inputs_size()));
-  for (int i = 0; i < wire.inputs_size(); ++i) {
-    HEARTH_ASSIGN_OR_RETURN(const Input input, Describe(wire.inputs(i), wire.model_name(), pool));
+  inputs.reserve(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    HEARTH_ASSIGN_OR_RETURN(const Input input,
+                            Describe(wire.inputs(static_cast<int>(i)), wire.model_name(), pool));
     if (!raw.empty() && i >= raw.size()) return NoData(input);
     HEARTH_ASSIGN_OR_RETURN(Tensor tensor,
                             raw.empty() ? FromContents(input) : FromRaw(input, raw[i]));
@@ -198,11 +199,12 @@ absl::StatusOr<TensorList> Inputs(const inference::ModelInferRequest& wire, Buff
   return inputs;
 }
 
-absl::StatusOr<InferRequest> Convert(const inference::ModelInferRequest& wire, BufferPool& pool,
-                                     Deadline deadline, TimePoint now) {
+absl::StatusOr<InferRequest> Convert(const InferMessage& message, BufferPool& pool, Deadline deadline,
+                                     TimePoint now) {
+  const inference::ModelInferRequest& wire = message.head;
   InferRequest request;
   HEARTH_RETURN_IF_ERROR(CheckParameters(wire, now, deadline, request.keep_alive));
-  HEARTH_ASSIGN_OR_RETURN(request.inputs, Inputs(wire, pool));
+  HEARTH_ASSIGN_OR_RETURN(request.inputs, Inputs(message, pool));
   request.model = wire.model_name();
   request.version = wire.model_version();
   request.id = wire.id();
@@ -213,27 +215,25 @@ absl::StatusOr<InferRequest> Convert(const inference::ModelInferRequest& wire, B
   return request;
 }
 
-void Fill(const InferResponse& response, const std::string& id,
-          inference::ModelInferResponse& wire) {
+inference::ModelInferResponse Head(const InferResponse& response, const std::string& id) {
+  inference::ModelInferResponse wire;
   wire.set_model_name(response.model.name);
   wire.set_model_version(std::to_string(response.model.version));
   wire.set_id(id);
   wire.mutable_outputs()->Reserve(static_cast<int>(response.outputs.size()));
-  wire.mutable_raw_output_contents()->Reserve(static_cast<int>(response.outputs.size()));
   for (const NamedTensor& output : response.outputs) {
     auto* tensor = wire.add_outputs();
     tensor->set_name(output.name);
     tensor->set_datatype(std::string(ToString(output.tensor.dtype)));
     tensor->mutable_shape()->Add(output.tensor.shape.begin(), output.tensor.shape.end());
-    const auto& data = output.tensor.data;
-    wire.add_raw_output_contents(data.data(), data.size());
   }
+  return wire;
 }
 
 }  // namespace
 
-absl::StatusOr<InferRequest> ToInferRequest(const inference::ModelInferRequest& wire,
-                                            BufferPool& pool, Deadline deadline, TimePoint now) {
+absl::StatusOr<InferRequest> ToInferRequest(const InferMessage& wire, BufferPool& pool, Deadline deadline,
+                                            TimePoint now) {
   absl::StatusOr<InferRequest> request;
   try {
     request = Convert(wire, pool, deadline, now);
@@ -241,13 +241,12 @@ absl::StatusOr<InferRequest> ToInferRequest(const inference::ModelInferRequest& 
     request = absl::ResourceExhaustedError("no memory for the inputs of this request");
   }
   if (request.ok()) return request;
-  const std::string id = wire.id().empty() ? "<id_unknown>" : wire.id();
+  const std::string id = wire.head.id().empty() ? "<id_unknown>" : wire.head.id();
   const absl::Status& error = request.status();
   return absl::Status(error.code(), StrCat("[request id: ", id, "] ", FromAbsl(error.message())));
 }
 
-absl::Status ToWire(const InferResponse& response, const std::string& id,
-                    inference::ModelInferResponse& wire) {
+absl::StatusOr<grpc::ByteBuffer> ToWire(const InferResponse& response, const std::string& id) {
   std::size_t total = 0;
   for (const NamedTensor& output : response.outputs) total += output.tensor.data.size();
   if (total > kMaxOutputBytes) {
@@ -256,11 +255,10 @@ absl::Status ToWire(const InferResponse& response, const std::string& id,
                ", more than the 2 GiB of one message: ask for fewer outputs or a smaller batch"));
   }
   try {
-    Fill(response, id, wire);
+    return MakeInferResponse(Head(response, id), response.outputs);
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError("no memory for the outputs of this request");
   }
-  return absl::OkStatus();
 }
 
 }  // namespace hearth

@@ -6,24 +6,24 @@
 #include "inference.pb.h"
 #include "server/base/clock.h"
 #include "server/base/status.h"
+#include "server/frontend/infer_message.h"
 #include "server/serving/infer_service.h"
 #include "server/tensor/buffer_pool.h"
 
 namespace hearth {
 
-// Raw and typed contents become tensors in `pool`'s aligned memory: each byte is copied once.
+// Raw contents become tensors where they are, typed ones in `pool`'s aligned memory.
 // Judged here is what is lost in the conversion: where the data is, the spelling of types,
 // parameters. Shapes and sizes are serving's business (validate.h), for every front end the same. A
 // `timeout` parameter tightens `deadline`; it counts from `now`.
 //
 // INVALID_ARGUMENT: the request, with Triton's text where it has one. UNIMPLEMENTED: sequences,
 // shared memory, classification. RESOURCE_EXHAUSTED: no memory for the inputs.
-absl::StatusOr<InferRequest> ToInferRequest(const inference::ModelInferRequest& wire,
-                                            BufferPool& pool, Deadline deadline, TimePoint now);
+absl::StatusOr<InferRequest> ToInferRequest(const InferMessage& wire, BufferPool& pool, Deadline deadline,
+                                            TimePoint now);
 
 // Echoes `id`. Answers in raw contents only, exactly one entry per output: clients index by
 // position, and do not look at typed contents. RESOURCE_EXHAUSTED: more than a message can hold.
-absl::Status ToWire(const InferResponse& response, const std::string& id,
-                    inference::ModelInferResponse& wire);
+absl::StatusOr<grpc::ByteBuffer> ToWire(const InferResponse& response, const std::string& id);
 
 }  // namespace hearth

@@ -11,12 +11,12 @@
 
 #include "hearth/v1/cache.grpc.pb.h"
 #include "hearth/v1/config.grpc.pb.h"
-#include "inference.grpc.pb.h"
 #include "server/base/clock.h"
 #include "server/base/status.h"
 #include "server/frontend/config_rpc.h"
 #include "server/frontend/event_loop.h"
 #include "server/frontend/health_rpc.h"
+#include "server/frontend/inference_rpc.h"
 #include "server/frontend/watch_rpc.h"
 #include "server/metrics/metrics.h"
 #include "server/serving/cache_service.h"
@@ -100,7 +100,7 @@ class GrpcServer {
 
   // Destroyed from the last to the first: the loops' calls refer to the services.
   CallCount calls_;
-  inference::GRPCInferenceService::AsyncService inference_;
+  InferenceAsyncService inference_;
   hearth::v1::Cache::AsyncService cache_;
   std::shared_ptr<WatchRpc> watch_;  // shared with the journal while it tells of an event
   hearth::v1::Config::AsyncService config_;

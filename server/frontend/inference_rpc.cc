@@ -4,22 +4,25 @@
 #include <utility>
 
 #include "server/frontend/convert.h"
+#include "server/frontend/infer_message.h"
 #include "server/frontend/unary_call.h"
 
 namespace hearth {
 namespace {
 
-using AsyncService = inference::GRPCInferenceService::AsyncService;
-using InferCall = UnaryCall<inference::ModelInferRequest, inference::ModelInferResponse>;
+using InferCall = UnaryCall<grpc::ByteBuffer, grpc::ByteBuffer>;
 
 // A burst of new clients finds this many calls waiting for it, per loop.
 constexpr int kArmed = 64;
 
 void Infer(InferCall call, const InferenceRpcDeps& deps) {
-  // Moved out: its bytes are freed when this returns, not when a load that the request may have to
-  // wait for is done.
-  const inference::ModelInferRequest wire = std::move(call.request());
   const TimePoint now = deps.clock.Now();
+  auto message = TakeInferRequest(call.request(), deps.buffers);
+  if (!message.ok()) {
+    std::move(call).Finish(message.status());
+    return;
+  }
+  const InferMessage wire = *std::move(message);
   auto request = ToInferRequest(wire, deps.buffers, call.deadline(deps.clock), now);
   if (!request.ok()) {
     std::move(call).Finish(request.status());
@@ -28,17 +31,21 @@ void Infer(InferCall call, const InferenceRpcDeps& deps) {
   const std::stop_token cancelled = call.cancelled();
   deps.infer.Infer(
       *std::move(request), cancelled,
-      [id = wire.id(), call = std::move(call)](absl::StatusOr<InferResponse> answer) mutable {
-        absl::Status status = answer.status();
-        if (status.ok()) status = ToWire(*answer, id, call.response());
-        std::move(call).Finish(status);
+      [id = wire.head.id(), call = std::move(call)](absl::StatusOr<InferResponse> answer) mutable {
+        if (answer.ok()) {
+          absl::StatusOr<grpc::ByteBuffer> bytes = ToWire(*answer, id);
+          if (bytes.ok()) call.response() = *std::move(bytes);
+          std::move(call).Finish(bytes.status());
+        } else {
+          std::move(call).Finish(answer.status());
+        }
       });
 }
 
 }  // namespace
 
-void ServeInference(EventLoop& loop, AsyncService& service, InferenceRpcDeps deps) {
-  ServeUnary(loop, service, &AsyncService::RequestModelInfer, kArmed,
+void ServeInference(EventLoop& loop, InferenceAsyncService& service, InferenceRpcDeps deps) {
+  ServeUnary(loop, service, &InferenceAsyncService::RequestModelInfer, kArmed,
              [deps](InferCall call) { Infer(std::move(call), deps); });
 }
 

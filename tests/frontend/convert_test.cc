@@ -1,6 +1,8 @@
 #include "server/frontend/convert.h"
 
 #include <gmock/gmock.h>
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/slice.h>
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -59,8 +61,22 @@ class ConvertTest : public testing::Test {
     return (*wire_.mutable_parameters())[name];
   }
 
+  // As it arrives: through its bytes.
   absl::StatusOr<InferRequest> Convert(Deadline deadline = kNoDeadline) {
-    return ToInferRequest(wire_, pool_, deadline, kNow);
+    const grpc::Slice slice(wire_.SerializeAsString());
+    grpc::ByteBuffer bytes(&slice, 1);
+    const auto message = TakeInferRequest(bytes, pool_);
+    EXPECT_TRUE(message.ok()) << message.status();
+    return ToInferRequest(*message, pool_, deadline, kNow);
+  }
+  static ModelInferResponse Answer(const InferResponse& response, const std::string& id) {
+    auto bytes = ToWire(response, id);
+    EXPECT_TRUE(bytes.ok()) << bytes.status();
+    ModelInferResponse answer;
+    grpc::Slice slice;
+    EXPECT_TRUE(bytes->DumpToSingleSlice(&slice).ok());
+    EXPECT_TRUE(answer.ParseFromArray(slice.begin(), static_cast<int>(slice.size())));
+    return answer;
   }
   // The refusal, without the request's id.
   absl::Status Refusal() {
@@ -95,8 +111,7 @@ TEST_P(RawTest, ComesInAndGoesOutUnchanged) {
   EXPECT_THAT(tensor.shape, ElementsAre(2, 1));
   EXPECT_EQ(DataOf(tensor), raw);
 
-  ModelInferResponse answer;
-  ASSERT_TRUE(ToWire({{"m", 7}, {{"y", tensor}}}, "id", answer).ok());
+  const ModelInferResponse answer = Answer({{"m", 7}, {{"y", tensor}}}, "id");
   ASSERT_EQ(answer.outputs_size(), 1);
   EXPECT_EQ(answer.outputs(0).name(), "y");
   EXPECT_EQ(answer.outputs(0).datatype(), name);
@@ -445,8 +460,7 @@ TEST_F(ConvertTest, AnAnswerHasOneRawEntryPerOutput) {
   const Tensor empty{DType::kFp32, {0}, {}, nullptr};
   const std::string_view words[] = {"ab"};
   const InferResponse response{{"m", 12}, {{"none", empty}, {"words", PackBytes(words, {1})}}};
-  ModelInferResponse wire;
-  ASSERT_TRUE(ToWire(response, "id-1", wire).ok());
+  const ModelInferResponse wire = Answer(response, "id-1");
   EXPECT_EQ(wire.model_name(), "m");
   EXPECT_EQ(wire.model_version(), "12");
   EXPECT_EQ(wire.id(), "id-1");
@@ -459,8 +473,7 @@ TEST_F(ConvertTest, AnAnswerThatNoMessageCanHoldIsRefused) {
   // The bytes are never looked at: only their number is.
   const std::byte one{};
   const Tensor huge{DType::kUInt8, {3LL << 30}, {&one, std::size_t{3} << 30}, nullptr};
-  ModelInferResponse wire;
-  const absl::Status status = ToWire({{"m", 1}, {{"y", huge}}}, "", wire);
+  const absl::Status status = ToWire({{"m", 1}, {{"y", huge}}}, "").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(status.ToString(), HasSubstr("the outputs of model 'm' are 3"));
 }
