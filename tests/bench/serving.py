@@ -3,6 +3,7 @@
 Both servers run all the time; the load generator turns to one, then to the other, round by round.
 """
 
+import itertools
 import json
 import pathlib
 import signal
@@ -13,6 +14,9 @@ import tempfile
 import torch
 
 import common
+
+
+IN_FLIGHT = 256 << 20  # bytes; more than that waits for the machine's memory, whoever serves
 
 
 class Identity(torch.nn.Module):
@@ -58,35 +62,38 @@ def start_hearthd(build, folder):
 
 def main():
     parser = common.parser(__doc__.split("\n\n", maxsplit=1)[0], rounds=7)
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--bytes", type=int, default=4096, help="of the tensor; default 4096")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--bytes", type=int, nargs="+", default=[1 << 10, 1 << 20, 16 << 20],
+                        help="of the tensor; default 1 KiB, 1 MiB, 16 MiB")
     parser.add_argument("--seconds", type=float, default=3, help="of each measurement; default 3")
     arguments = parser.parse_args()
     tools = arguments.build / "tests" / "bench"
 
-    def load(server, clients):
+    def load(server, size, clients):
         return common.run_json(
             tools / "grpc_load", "--address", server.address, "--model", "identity",
-            "--bytes", arguments.bytes, "--clients", clients, "--seconds", arguments.seconds)
+            "--bytes", size, "--clients", clients, "--seconds", arguments.seconds)
 
     result = {}
     with tempfile.TemporaryDirectory() as folder:
         servers = {"hearth": start_hearthd(arguments.build, folder),
                    "echo": Server([tools / "echo_server"], "stdout", "port")}
         try:
-            for clients in arguments.clients:
+            for size, clients in itertools.product(arguments.bytes, arguments.clients):
+                if size * clients > IN_FLIGHT:
+                    continue
                 rounds = []
                 for number in range(arguments.rounds):
                     # Who goes first changes, so that neither always finds the machine rested.
                     order = sorted(servers, reverse=number % 2 == 1)
-                    rounds.append({name: load(servers[name], clients) for name in order})
-                    common.say(f"{clients} clients, round {number + 1}: " + ", ".join(
+                    rounds.append({name: load(servers[name], size, clients) for name in order})
+                    common.say(f"{size} bytes, {clients} clients, round {number + 1}: " + ", ".join(
                         f"{name} {rounds[-1][name]['requests_per_second']:.0f}/s" for name in servers))
-                result[str(clients)] = summary(rounds)
+                result.setdefault(str(size), {})[str(clients)] = summary(rounds)
         finally:
             for server in servers.values():
                 server.stop()
-    common.report("serving", {"bytes": arguments.bytes, "rounds": arguments.rounds, "clients": result})
+    common.report("serving", {"rounds": arguments.rounds, "bytes": result})
 
 
 def summary(rounds):

@@ -1,0 +1,110 @@
+#include "server/frontend/model_config_wire.h"
+
+#include <algorithm>
+#include <string>
+
+#include "absl/strings/numbers.h"
+
+namespace hearth {
+namespace {
+
+inference::DataType TypeOf(DType dtype) {
+  switch (dtype) {
+    case DType::kUnknown: return inference::TYPE_INVALID;
+    case DType::kBool: return inference::TYPE_BOOL;
+    case DType::kUInt8: return inference::TYPE_UINT8;
+    case DType::kUInt16: return inference::TYPE_UINT16;
+    case DType::kUInt32: return inference::TYPE_UINT32;
+    case DType::kUInt64: return inference::TYPE_UINT64;
+    case DType::kInt8: return inference::TYPE_INT8;
+    case DType::kInt16: return inference::TYPE_INT16;
+    case DType::kInt32: return inference::TYPE_INT32;
+    case DType::kInt64: return inference::TYPE_INT64;
+    case DType::kFp16: return inference::TYPE_FP16;
+    case DType::kBf16: return inference::TYPE_BF16;
+    case DType::kFp32: return inference::TYPE_FP32;
+    case DType::kFp64: return inference::TYPE_FP64;
+    case DType::kBytes: return inference::TYPE_STRING;
+  }
+  return inference::TYPE_INVALID;
+}
+
+// The dimension of the batch goes without saying where there is one. A tensor of any rank: one dimension of any size.
+template <typename Wire>
+void FillTensor(const TensorInfo& info, bool batched, Wire& wire) {
+  wire.set_name(info.name);
+  wire.set_data_type(TypeOf(info.dtype));
+  if (!info.shape) {
+    wire.add_dims(-1);
+    return;
+  }
+  const auto begin = info.shape->begin() + (batched && !info.shape->empty() ? 1 : 0);
+  wire.mutable_dims()->Add(begin, info.shape->end());
+}
+
+void FillVersions(const VersionPolicy& policy, inference::ModelVersionPolicy& wire) {
+  if (policy.latest > 0) {
+    wire.mutable_latest()->set_num_versions(static_cast<std::uint32_t>(policy.latest));
+  } else if (!policy.specific.empty()) {
+    wire.mutable_specific()->mutable_versions()->Add(policy.specific.begin(), policy.specific.end());
+  } else {
+    wire.mutable_all();
+  }
+}
+
+// "cuda:1" is number 1 of the kind that Triton calls GPU; everything else computes on the processor.
+void FillInstances(const ModelMetadata& model, inference::ModelInstanceGroup& wire) {
+  wire.set_name(model.id.name + "_0");
+  wire.set_count(std::max(1, model.options.instances));
+  const std::string& device = model.options.device;
+  const std::size_t colon = device.find(':');
+  const std::string kind = device.substr(0, colon);
+  if (kind == "cpu" || kind == "fake") {
+    wire.set_kind(inference::ModelInstanceGroup::KIND_CPU);
+    return;
+  }
+  wire.set_kind(inference::ModelInstanceGroup::KIND_GPU);
+  std::int32_t number = 0;
+  if (colon != std::string::npos) (void)absl::SimpleAtoi(device.substr(colon + 1), &number);
+  wire.add_gpus(number);
+}
+
+void FillWarmUp(const WarmUpSample& sample, std::size_t number, inference::ModelWarmup& wire) {
+  wire.set_name("warm_up_" + std::to_string(number));
+  wire.set_count(static_cast<std::uint32_t>(sample.count));
+  for (const WarmUpSample::Input& input : sample.inputs) {
+    inference::ModelWarmup::Input& made = (*wire.mutable_inputs())[input.name];
+    made.set_data_type(TypeOf(input.dtype));
+    made.mutable_dims()->Add(input.shape.begin(), input.shape.end());
+    if (input.fill == WarmUpSample::Fill::kZeros) {
+      made.set_zero_data(true);
+    } else {
+      made.set_random_data(true);
+    }
+  }
+}
+
+}  // namespace
+
+void FillConfig(const ModelMetadata& model, inference::ModelConfig& wire) {
+  const Signature& signature = model.signature;
+  const bool batched = signature.max_batch_size > 0;
+  wire.set_name(model.id.name);
+  wire.set_platform(signature.platform);
+  wire.set_backend("pytorch");
+  wire.set_max_batch_size(static_cast<std::int32_t>(signature.max_batch_size));
+  wire.set_default_model_filename(model.file);
+  FillVersions(model.options.versions, *wire.mutable_version_policy());
+  for (const TensorInfo& info : signature.inputs) {
+    inference::ModelInput& input = *wire.add_input();
+    FillTensor(info, batched, input);
+    input.set_optional(info.optional);
+  }
+  for (const TensorInfo& info : signature.outputs) FillTensor(info, batched, *wire.add_output());
+  FillInstances(model, *wire.add_instance_group());
+  wire.mutable_model_transaction_policy()->set_decoupled(false);
+  std::size_t number = 0;
+  for (const WarmUpSample& sample : model.options.warm_up) FillWarmUp(sample, number++, *wire.add_model_warmup());
+}
+
+}  // namespace hearth

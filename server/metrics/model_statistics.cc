@@ -1,0 +1,37 @@
+#include "server/metrics/model_statistics.h"
+
+#include "server/metrics/metrics.h"
+
+namespace hearth {
+
+void StatisticsCounter::Succeeded(const RequestTimes& times, std::int64_t batch_size, WallTime arrived) {
+  MutexLock lock(mu_);
+  sums_.success.Add(times.total);
+  sums_.queue.Add(times.queue);
+  sums_.input.Add(times.input);
+  sums_.infer.Add(times.infer);
+  sums_.output.Add(times.output);
+  sums_.inferences += static_cast<std::uint64_t>(batch_size);
+  ++sums_.executions;
+  sums_.last_inference = std::max(sums_.last_inference, arrived);
+  auto at = sums_.by_batch_size.find(batch_size);
+  if (at == sums_.by_batch_size.end()) {
+    if (sums_.by_batch_size.size() >= kMaxBatchSizes) return;
+    at = sums_.by_batch_size.try_emplace(batch_size).first;
+  }
+  at->second.input.Add(times.input);
+  at->second.infer.Add(times.infer);
+  at->second.output.Add(times.output);
+}
+
+void StatisticsCounter::Failed(Duration total) {
+  MutexLock lock(mu_);
+  sums_.fail.Add(total);
+}
+
+ModelStatistics StatisticsCounter::Get() const {
+  MutexLock lock(mu_);
+  return sums_;
+}
+
+}  // namespace hearth

@@ -1,0 +1,52 @@
+// One model version's requests since it was first asked for, in the sums that ModelStatistics has.
+#pragma once
+
+#include <cstdint>
+#include <map>
+
+#include "server/base/clock.h"
+#include "server/base/mutex.h"
+
+namespace hearth {
+
+struct RequestTimes;
+
+// A value. Every request counts once in each sum that it had a part in; times are each request's own.
+struct ModelStatistics {
+  struct Sum {
+    std::uint64_t count = 0;
+    Duration time{};
+
+    void Add(Duration duration) {
+      ++count;
+      time += duration;
+    }
+  };
+  struct Batches {
+    Sum input, infer, output;
+  };
+
+  Sum success, fail;  // from the request's arrival to its answer
+  Sum queue, input, infer, output;  // of successes
+  std::uint64_t inferences = 0;  // their batch sizes, summed up
+  std::uint64_t executions = 0;  // runs of the program
+  WallTime last_inference{};     // the last one's arrival; the epoch: there was none
+  std::map<std::int64_t, Batches> by_batch_size;
+};
+
+// Thread-safe; a lock of its own is held for a few additions.
+class StatisticsCounter {
+ public:
+  void Succeeded(const RequestTimes& times, std::int64_t batch_size, WallTime arrived) ABSL_LOCKS_EXCLUDED(mu_);
+  void Failed(Duration total) ABSL_LOCKS_EXCLUDED(mu_);
+  ModelStatistics Get() const ABSL_LOCKS_EXCLUDED(mu_);
+
+ private:
+  // Clients choose the sizes of batches: more different ones than this are only in the other sums.
+  static constexpr std::size_t kMaxBatchSizes = 256;
+
+  mutable Mutex mu_;
+  ModelStatistics sums_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace hearth
