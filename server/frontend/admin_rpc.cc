@@ -28,7 +28,8 @@ using UnloadCall =
     UnaryCall<inference::RepositoryModelUnloadRequest, inference::RepositoryModelUnloadResponse>;
 
 // Only what works is advertised.
-constexpr const char* kExtensions[] = {"model_repository", "model_repository(unload_dependents)"};
+constexpr const char* kExtensions[] = {"model_repository", "model_repository(unload_dependents)", "model_configuration",
+                                       "statistics"};
 
 constexpr int kArmed = 4;
 

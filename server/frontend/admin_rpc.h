@@ -1,4 +1,4 @@
-// Everything of GRPCInferenceService that is not inference: health, metadata, index, load, unload.
+// What the Open Inference Protocol has beside inference: health, metadata, index, load, unload.
 #pragma once
 
 #include <string>

@@ -18,6 +18,7 @@
 #include "server/frontend/cache_control_rpc.h"
 #include "server/frontend/cache_rpc.h"
 #include "server/frontend/inference_rpc.h"
+#include "server/frontend/model_rpc.h"
 
 namespace hearth {
 namespace {
@@ -160,11 +161,13 @@ void GrpcServer::Serve() {
                            options_.server_version};
   const CacheRpcDeps cache{deps_.infer, deps_.repository,     deps_.metrics,          deps_.clock,
                            started_,    options_.server_name, options_.server_version};
+  const ModelRpcDeps models{deps_.repository, deps_.metrics, deps_.clock};
   deps_.cache.events().Listen(watch_);
   for (std::size_t i = 0; i < loops_.size(); ++i) {
     EventLoop& loop = *loops_[i];
     ServeInference(loop, inference_, inference);
     ServeAdmin(loop, inference_, admin);
+    ServeModels(loop, inference_, models);
     ServeCache(loop, cache_, cache);
     ServeCacheControl(loop, cache_, deps_.cache);
     watch_->Serve(loop);

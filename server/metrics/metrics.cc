@@ -185,12 +185,14 @@ struct ModelMetrics::Impl {
   std::unique_ptr<TritonModelMetrics> triton;  // null unless asked for
   // request_seconds holds failures too; this is its share of successes, for totals().
   std::atomic<std::int64_t> succeeded_ns{0};
+  StatisticsCounter statistics{};
 };
 
 ModelMetrics::ModelMetrics(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 ModelMetrics::~ModelMetrics() = default;
 
-void ModelMetrics::RequestSucceeded(const RequestTimes& times, std::int64_t batch_size) {
+void ModelMetrics::RequestSucceeded(const RequestTimes& times, std::int64_t batch_size, WallTime when) {
+  impl_->statistics.Succeeded(times, batch_size, when);
   impl_->succeeded.Increment();
   impl_->inferences.Increment(static_cast<double>(batch_size));
   impl_->succeeded_ns.fetch_add(
@@ -204,6 +206,7 @@ void ModelMetrics::RequestSucceeded(const RequestTimes& times, std::int64_t batc
 
 void ModelMetrics::RequestFailed(absl::StatusCode code, Duration total) {
   HEARTH_CHECK(code != absl::StatusCode::kOk);
+  impl_->statistics.Failed(total);
   impl_->requests[code].Increment();
   impl_->request_seconds.Observe(ToSeconds(total));
   if (impl_->triton) impl_->triton->RequestFailed(code);
@@ -228,6 +231,8 @@ ModelMetrics::Totals ModelMetrics::totals() const {
           ToSeconds(std::chrono::nanoseconds(impl_->succeeded_ns.load(std::memory_order_relaxed))),
           impl_->infer_seconds.Collect().histogram.sample_sum};
 }
+
+ModelStatistics ModelMetrics::statistics() const { return impl_->statistics.Get(); }
 
 struct Metrics::Impl {
   explicit Impl(const Options& options);
@@ -369,6 +374,19 @@ ModelMetrics& Metrics::Model(std::string_view model, std::int64_t version) {
   auto& slot = impl_->models[{std::string(model), version}];
   if (slot == nullptr) slot = impl_->NewModel(model, version);
   return *slot;
+}
+
+const ModelMetrics* Metrics::Find(std::string_view model, std::int64_t version) const {
+  MutexLock lock(impl_->mu);
+  const auto at = impl_->models.find({std::string(model), version});
+  return at == impl_->models.end() ? nullptr : at->second.get();
+}
+
+std::vector<std::pair<std::string, std::int64_t>> Metrics::Known() const {
+  std::vector<std::pair<std::string, std::int64_t>> known;
+  MutexLock lock(impl_->mu);
+  for (const auto& [id, metrics] : impl_->models) known.emplace_back(std::get<0>(id), std::get<1>(id));
+  return known;
 }
 
 void Metrics::RequestRefused(absl::StatusCode code) { impl_->refused[code].Increment(); }

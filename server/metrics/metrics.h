@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "server/base/clock.h"
+#include "server/metrics/model_statistics.h"
 
 namespace hearth {
 
@@ -65,11 +66,13 @@ class ModelMetrics {
 
   ~ModelMetrics();
 
-  void RequestSucceeded(const RequestTimes& times, std::int64_t batch_size);
+  // `when`: the time of day, about.
+  void RequestSucceeded(const RequestTimes& times, std::int64_t batch_size, WallTime when = {});
   void RequestFailed(absl::StatusCode code, Duration total);
   void CacheLookup(CacheResult result);
   void CacheRefused();  // a request, for the failure of a load a moment ago
   Totals totals() const;
+  ModelStatistics statistics() const;
 
  private:
   friend class Metrics;
@@ -96,6 +99,10 @@ class Metrics {
   // as long as Metrics. REQUIRES: the model is in the catalog, so that a client cannot make label
   // values up.
   ModelMetrics& Model(std::string_view model, std::int64_t version);
+  // Null: nobody has asked for it.
+  const ModelMetrics* Find(std::string_view model, std::int64_t version) const;
+  // Names and versions of those that were asked for.
+  std::vector<std::pair<std::string, std::int64_t>> Known() const;
 
   // Requests refused before a model was known (unknown name, bad version).
   void RequestRefused(absl::StatusCode code);

@@ -90,7 +90,7 @@ class InferCall final : public RunQueue::Runnable {
 
   void Succeed(InferResponse response, const RequestTimes& times, std::int64_t batch_size) {
     request.inputs.clear();  // their memory serves the next request while this answer is sent
-    model->metrics.RequestSucceeded(times, batch_size);
+    model->metrics.RequestSucceeded(times, batch_size, pipeline_.deps_.clock.WallNow());
     LogAccess(absl::OkStatus(), times.total);
     std::exchange(done_, nullptr)(std::move(response));
   }

@@ -133,6 +133,10 @@ ModelMetadata RepositoryService::Describe(const ModelHandle& handle) const {
   metadata.id = handle.id();
   metadata.versions = deps_.catalog.Versions(handle.id().name);
   metadata.signature = handle->signature();
+  if (const absl::StatusOr<ModelSpec> spec = deps_.catalog.Spec(handle.id()); spec.ok()) {
+    metadata.options = spec->options;
+    metadata.file = spec->file.filename().string();
+  }
   metadata.properties = {
       {"hearth_residency", "resident"},
       {"hearth_device_bytes", std::to_string(footprint.device_bytes)},
@@ -182,6 +186,33 @@ void RepositoryService::Metadata(const std::string& model, const std::string& ve
         std::move(done)(absl::UnavailableError(
             StrCat("model '", id.name, "' version ", id.version, " was unloaded meanwhile")));
       });
+}
+
+ModelUse RepositoryService::UseOf(const ModelId& id) const {
+  const ModelHandle handle = deps_.manager.Peek(id);
+  if (!handle) return {.id = id};
+  const Footprint& footprint = handle->footprint();
+  return {id, footprint.device_bytes, footprint.device, footprint.host_bytes + footprint.mapped_bytes()};
+}
+
+absl::StatusOr<std::vector<ModelUse>> RepositoryService::Uses(const std::string& model,
+                                                              const std::string& version) const {
+  std::vector<ModelUse> uses;
+  if (model.empty()) {
+    for (const ModelCache::Row& row : deps_.manager.Snapshot()) {
+      if (row.state == ModelState::kReady) uses.push_back(UseOf(row.id));
+    }
+    return uses;
+  }
+  if (!version.empty()) {
+    const absl::StatusOr<ModelId> id = Resolve(model, version);
+    if (id.ok()) uses.push_back(UseOf(*id));
+  } else {
+    for (const std::int64_t number : deps_.catalog.Versions(model)) uses.push_back(UseOf({model, number}));
+  }
+  if (!uses.empty()) return uses;
+  return absl::InvalidArgumentError(StrCat("requested model '", model, "'",
+                                           version.empty() ? "" : StrCat(" version ", version), " is not available"));
 }
 
 std::vector<IndexRow> RepositoryService::Index(bool ready_only) const {

@@ -23,10 +23,20 @@ struct ModelMetadata {
   ModelId id;
   std::vector<std::int64_t> versions;  // all in the repository, ascending
   Signature signature;
+  ModelOptions options;  // of model.yaml; the device as the model has it
+  std::string file;      // name of the program's file
   // OIP field 6: hearth_residency ("resident"), hearth_device_bytes, hearth_host_bytes,
   // hearth_mapped_bytes, hearth_load_ms, hearth_device ("cuda:1") where the device bytes are, and hearth_labels
   // ("canary=2,stable=1") where there are any.
   std::map<std::string, std::string> properties;
+};
+
+// A version of a model, and what it has in memory now: nothing unless it is resident.
+struct ModelUse {
+  ModelId id;
+  std::uint64_t device_bytes = 0;
+  DeviceNumber device = 0;
+  std::uint64_t host_bytes = 0;  // its own and what of its files it uses
 };
 
 // One version of a model, with Triton's words for its state:
@@ -77,6 +87,10 @@ class RepositoryService {
   void Metadata(const std::string& model, const std::string& version, Deadline deadline,
                 MetadataCallback done);
 
+  // Of that version, or of all that the model has; without a name, of all that are resident. Loads nothing.
+  // INVALID_ARGUMENT "requested model 'x' is not available", as Triton has it.
+  absl::StatusOr<std::vector<ModelUse>> Uses(const std::string& model, const std::string& version) const;
+
   // By name and version.
   std::vector<IndexRow> Index(bool ready_only) const;
 
@@ -108,6 +122,7 @@ class RepositoryService {
   absl::StatusOr<ModelId> Resolve(const std::string& model, const std::string& version) const;
   absl::Status CheckNotBackingOff(const ModelId& id) const;
   ModelMetadata Describe(const ModelHandle& handle) const;
+  ModelUse UseOf(const ModelId& id) const;
   absl::StatusOr<ModelId> PrepareLoad(const std::string& model);
   void LoadNow(const std::string& model, Deadline deadline, LoadCallback done);
 

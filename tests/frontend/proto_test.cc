@@ -132,6 +132,35 @@ const std::map<std::string, Fields>& Protocol() {
         {"model_name", "string 2"},
         {"parameters", "map string inference.ModelRepositoryParameter 3"}}},
       {"RepositoryModelUnloadResponse", {}},
+      {"ModelConfigRequest", {{"name", "string 1"}, {"version", "string 2"}}},
+      {"ModelConfigResponse", {{"config", "inference.ModelConfig 1"}}},
+      {"ModelStatisticsRequest", {{"name", "string 1"}, {"version", "string 2"}}},
+      {"ModelStatisticsResponse", {{"model_stats", "repeated inference.ModelStatistics 1"}}},
+      {"ModelStatistics",
+       {{"name", "string 1"},
+        {"version", "string 2"},
+        {"last_inference", "uint64 3"},
+        {"inference_count", "uint64 4"},
+        {"execution_count", "uint64 5"},
+        {"inference_stats", "inference.InferStatistics 6"},
+        {"batch_stats", "repeated inference.InferBatchStatistics 7"},
+        {"memory_usage", "repeated inference.MemoryUsage 8"}}},
+      {"StatisticDuration", {{"count", "uint64 1"}, {"ns", "uint64 2"}}},
+      {"InferStatistics",
+       {{"success", "inference.StatisticDuration 1"},
+        {"fail", "inference.StatisticDuration 2"},
+        {"queue", "inference.StatisticDuration 3"},
+        {"compute_input", "inference.StatisticDuration 4"},
+        {"compute_infer", "inference.StatisticDuration 5"},
+        {"compute_output", "inference.StatisticDuration 6"},
+        {"cache_hit", "inference.StatisticDuration 7"},
+        {"cache_miss", "inference.StatisticDuration 8"}}},
+      {"InferBatchStatistics",
+       {{"batch_size", "uint64 1"},
+        {"compute_input", "inference.StatisticDuration 2"},
+        {"compute_infer", "inference.StatisticDuration 3"},
+        {"compute_output", "inference.StatisticDuration 4"}}},
+      {"MemoryUsage", {{"type", "string 1"}, {"id", "int64 2"}, {"byte_size", "uint64 3"}}},
   };
   return messages;
 }
@@ -162,7 +191,7 @@ TEST(Proto, HasTheProtocolsUnaryMethods) {
   }
   EXPECT_EQ(methods,
             (std::vector<std::string>{"ServerLive", "ServerReady", "ModelReady", "ServerMetadata",
-                                      "ModelMetadata", "ModelInfer", "RepositoryIndex",
+                                      "ModelMetadata", "ModelConfig", "ModelStatistics", "ModelInfer", "RepositoryIndex",
                                       "RepositoryModelLoad", "RepositoryModelUnload"}));
 }
 

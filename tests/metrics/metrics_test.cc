@@ -75,6 +75,47 @@ TEST(Metrics, TotalsTakeOnlySuccessesForSeconds) {
   EXPECT_DOUBLE_EQ(totals.infer_seconds, 0.25);
 }
 
+TEST(Metrics, StatisticsAddUpEachPartOfEachRequest) {
+  Metrics metrics({});
+  ModelMetrics& model = metrics.Model("m", 1);
+  const WallTime noon{std::chrono::hours(12)};
+  const RequestTimes times{.total = milliseconds(100),
+                           .queue = milliseconds(10),
+                           .input = milliseconds(20),
+                           .infer = milliseconds(30),
+                           .output = milliseconds(5)};
+  model.RequestSucceeded(times, 4, noon);
+  model.RequestSucceeded(times, 1, noon - std::chrono::hours(1));  // answers overtake each other
+  model.RequestFailed(absl::StatusCode::kInternal, milliseconds(7));
+  const ModelStatistics sums = model.statistics();
+  const auto expect = [](const ModelStatistics::Sum& sum, std::uint64_t count, milliseconds time) {
+    EXPECT_EQ(sum.count, count);
+    EXPECT_EQ(sum.time, time);
+  };
+  expect(sums.success, 2, milliseconds(200));
+  expect(sums.fail, 1, milliseconds(7));
+  expect(sums.queue, 2, milliseconds(20));
+  expect(sums.input, 2, milliseconds(40));
+  expect(sums.infer, 2, milliseconds(60));
+  expect(sums.output, 2, milliseconds(10));
+  EXPECT_EQ(sums.inferences, 5u);
+  EXPECT_EQ(sums.executions, 2u);
+  EXPECT_EQ(sums.last_inference, noon);
+  ASSERT_EQ(sums.by_batch_size.size(), 2u);
+  expect(sums.by_batch_size.at(4).infer, 1, milliseconds(30));
+  EXPECT_EQ(metrics.Find("m", 1), &model);
+  EXPECT_EQ(metrics.Find("m", 2), nullptr);
+  EXPECT_EQ(metrics.Known().size(), 1u);
+}
+
+TEST(Metrics, SizesOfBatchesThatClientsMakeUpHaveAnEnd) {
+  Metrics metrics({});
+  ModelMetrics& model = metrics.Model("m", 1);
+  for (std::int64_t size = 1; size <= 10000; ++size) model.RequestSucceeded({}, size);
+  EXPECT_EQ(model.statistics().success.count, 10000u);
+  EXPECT_LE(model.statistics().by_batch_size.size(), 256u);
+}
+
 TEST(Metrics, GivesTheSameModelTheSameCountersFromEveryThread) {
   Metrics metrics({});
   ModelMetrics* const first = &metrics.Model("m", 1);

@@ -1,0 +1,138 @@
+"""What Triton's tools ask beside the Open Inference Protocol, with Triton's own client."""
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import FieldDescriptor
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from tritonclient.grpc import model_config_pb2, service_pb2
+from tritonclient.utils import InferenceServerException
+
+import models
+from test_protocol import FLOATS, infer_floats
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    root = tmp_path_factory.mktemp("triton")
+    models.write_model(root, "batched", models.Affine(2.0), version=3, options=(
+        "max_batch_size: 8\ninstances: 2\nversions: {latest: 1}\n"
+        "inputs:\n  - {name: x, datatype: FP32, shape: [-1, 4]}\n"
+        "outputs:\n  - {name: y, datatype: FP32, shape: [-1, 4]}\n"
+        "warm_up:\n  - count: 3\n    inputs:\n      x: {datatype: FP32, shape: [2, 4], data: zeros}\n"))
+    models.write_model(root, "plain", models.AddSub())
+    models.write_model(root, "never", models.Identity())
+    return root
+
+
+def test_the_messages_are_tritons(server):
+    """Every field that hearth has, it has under Triton's name, number and type."""
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        check_messages(descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(channel)))
+
+
+def check_messages(ours):
+    compared = 0
+    for file in (service_pb2.DESCRIPTOR, model_config_pb2.DESCRIPTOR):
+        for theirs in file.message_types_by_name.values():
+            try:
+                mine = ours.FindMessageTypeByName(theirs.full_name)
+            except KeyError:
+                continue
+            compared += compare(mine, theirs)
+    assert compared > 60
+
+
+def compare(mine, theirs):
+    known = {field.name: field for field in theirs.fields}
+    for field in mine.fields:
+        if (mine.name, field.name) == ("ModelMetadataResponse", "properties"):
+            continue  # the Open Inference Protocol's, which Triton's has not
+        other = known[field.name]
+        assert (field.number, field.type, field.label) == (other.number, other.type, other.label), field.full_name
+        if field.type == FieldDescriptor.TYPE_ENUM:
+            assert {value.name: value.number for value in field.enum_type.values} == {
+                value.name: value.number for value in other.enum_type.values}, field.full_name
+    inner = {message.name: message for message in theirs.nested_types}
+    return len(mine.fields) + sum(compare(message, inner[message.name]) for message in mine.nested_types
+                                  if message.full_name != "inference.ModelMetadataResponse.PropertiesEntry")
+
+
+def test_a_models_configuration_is_completed_from_its_program(server):
+    with server.client() as client:
+        config = client.get_model_config("batched").config
+        assert client.get_model_config("batched", "3", as_json=True)["config"]["name"] == "batched"
+        plain = client.get_model_config("plain").config
+    assert (config.name, config.platform, config.backend) == ("batched", "pytorch_libtorch", "pytorch")
+    assert config.max_batch_size == 8 and config.default_model_filename == "model.pt"
+    assert [(t.name, t.data_type, list(t.dims)) for t in config.input] == [("x", model_config_pb2.TYPE_FP32, [4])]
+    assert [(t.name, t.data_type, list(t.dims)) for t in config.output] == [("y", model_config_pb2.TYPE_FP32, [4])]
+    group, = config.instance_group
+    assert (group.count, group.kind) == (2, model_config_pb2.ModelInstanceGroup.KIND_CPU)
+    assert config.version_policy.latest.num_versions == 1
+    sample, = config.model_warmup
+    assert sample.count == 3 and list(sample.inputs["x"].dims) == [2, 4] and sample.inputs["x"].zero_data
+    assert not config.model_transaction_policy.decoupled
+    assert not config.HasField("dynamic_batching") and not config.HasField("sequence_batching")
+    assert plain.max_batch_size == 0 and [t.name for t in plain.input] == ["a", "b"]
+    assert list(plain.input[0].dims) == [-1] and plain.version_policy.HasField("all")
+
+
+def test_statistics_follow_every_request(server):
+    with server.client() as client:
+        assert {"statistics", "model_configuration"} <= set(client.get_server_metadata().extensions)
+
+        def stats():
+            row, = client.get_inference_statistics("batched").model_stats
+            return row
+
+        before = stats()
+        for batch in (1, 4, 4):
+            infer_floats(client, "batched", values=np.ones((batch, 4), np.float32))
+        with pytest.raises(InferenceServerException):
+            infer_floats(client, "batched", values=np.ones((1, 5), np.float32))
+        after = stats()
+        everything = client.get_inference_statistics().model_stats
+    assert after.version == "3" and after.last_inference > before.last_inference
+    assert after.inference_count - before.inference_count == 9
+    assert after.execution_count - before.execution_count == 3
+    was, now = before.inference_stats, after.inference_stats
+    assert now.fail.count - was.fail.count == 1
+    for name in ("success", "queue", "compute_input", "compute_infer", "compute_output"):
+        assert getattr(now, name).count - getattr(was, name).count == 3, name
+    parts = now.queue.ns + now.compute_input.ns + now.compute_infer.ns + now.compute_output.ns
+    assert now.compute_infer.ns > was.compute_infer.ns and now.success.ns >= parts
+    by_size = {row.batch_size: row.compute_infer.count for row in after.batch_stats}
+    assert by_size[4] >= 2 and by_size[1] >= 1
+    assert after.memory_usage[0].type == "CPU" and after.memory_usage[0].byte_size > 0
+    names = [row.name for row in everything]
+    assert "batched" in names and "never" not in names
+
+
+def test_statistics_load_nothing_and_outlive_their_model(start, repository):
+    server = start(repository)
+    with server.client() as client:
+        row, = client.get_inference_statistics("never").model_stats
+        assert row.inference_count == 0 and not row.memory_usage
+        assert not client.is_model_ready("never")
+        infer_floats(client, "batched")
+        server.cli("evict", "batched")
+        row, = [row for row in client.get_inference_statistics().model_stats if row.name == "batched"]
+        assert row.inference_count == len(FLOATS) and not row.memory_usage
+
+
+@pytest.mark.parametrize("name, version", [("absent", ""), ("batched", "99"), ("absent", "1")])
+def test_statistics_of_what_is_not_there_are_refused_as_triton_does(server, name, version):
+    with server.client() as client, pytest.raises(InferenceServerException) as refused:
+        client.get_inference_statistics(name, version)
+    assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
+    assert refused.value.message().startswith(f"requested model '{name}'")
+    assert refused.value.message().endswith("is not available")
+
+
+def test_a_configuration_of_what_is_not_there_is_refused(server):
+    with server.client() as client, pytest.raises(InferenceServerException) as refused:
+        client.get_model_config("absent")
+    assert refused.value.status() == "StatusCode.NOT_FOUND"
+    assert server.alive
