@@ -220,6 +220,10 @@ inference::ModelInferResponse Head(const InferResponse& response, const std::str
   wire.set_model_name(response.model.name);
   wire.set_model_version(std::to_string(response.model.version));
   wire.set_id(id);
+  (*wire.mutable_parameters())["hearth_cache"].set_string_param(std::string(ToString(response.cache)));
+  if (response.cache != CacheResult::kHit) {
+    (*wire.mutable_parameters())["hearth_load_ms"].set_double_param(ToMilliseconds(response.waited_for_load));
+  }
   wire.mutable_outputs()->Reserve(static_cast<int>(response.outputs.size()));
   for (const NamedTensor& output : response.outputs) {
     auto* tensor = wire.add_outputs();

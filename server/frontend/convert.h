@@ -22,7 +22,8 @@ namespace hearth {
 absl::StatusOr<InferRequest> ToInferRequest(const InferMessage& wire, BufferPool& pool, Deadline deadline,
                                             TimePoint now);
 
-// Echoes `id`. Answers in raw contents only, exactly one entry per output: clients index by
+// Echoes `id`. The parameter `hearth_cache` says how the request found its model ("hit", "wait", "load"), and
+// `hearth_load_ms` how long it waited for that, unless it was a hit. Answers in raw contents only, exactly one entry per output: clients index by
 // position, and do not look at typed contents. RESOURCE_EXHAUSTED: more than a message can hold.
 absl::StatusOr<grpc::ByteBuffer> ToWire(const InferResponse& response, const std::string& id);
 

@@ -464,9 +464,20 @@ TEST_F(ConvertTest, AnAnswerHasOneRawEntryPerOutput) {
   EXPECT_EQ(wire.model_name(), "m");
   EXPECT_EQ(wire.model_version(), "12");
   EXPECT_EQ(wire.id(), "id-1");
+  ASSERT_EQ(wire.parameters_size(), 1);
+  EXPECT_EQ(wire.parameters().at("hearth_cache").string_param(), "hit");
   ASSERT_EQ(wire.outputs_size(), 2);
   EXPECT_EQ(wire.outputs(1).datatype(), "BYTES");
   EXPECT_THAT(wire.raw_output_contents(), ElementsAre("", BytesOf<std::uint32_t>({2}) + "ab"));
+}
+
+TEST_F(ConvertTest, AnAnswerSaysHowTheModelWasFound) {
+  InferResponse response{{"m", 1}, {}};
+  response.cache = CacheResult::kLoad;
+  response.waited_for_load = std::chrono::microseconds(1500);
+  const ModelInferResponse wire = Answer(response, "");
+  EXPECT_EQ(wire.parameters().at("hearth_cache").string_param(), "load");
+  EXPECT_DOUBLE_EQ(wire.parameters().at("hearth_load_ms").double_param(), 1.5);
 }
 
 TEST_F(ConvertTest, AnAnswerThatNoMessageCanHoldIsRefused) {

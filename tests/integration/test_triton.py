@@ -3,6 +3,7 @@
 import grpc
 import numpy as np
 import pytest
+import tritonclient.grpc as triton
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import FieldDescriptor
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
@@ -57,6 +58,15 @@ def compare(mine, theirs):
     inner = {message.name: message for message in theirs.nested_types}
     return len(mine.fields) + sum(compare(message, inner[message.name]) for message in mine.nested_types
                                   if message.full_name != "inference.ModelMetadataResponse.PropertiesEntry")
+
+
+def test_an_answer_says_how_its_model_was_found(start, repository):
+    server = start(repository)
+    with server.client() as client:
+        tensor = triton.InferInput("x", FLOATS.shape, "FP32").set_data_from_numpy(FLOATS)
+        first, second = (client.infer("batched", [tensor]).get_response().parameters for _ in range(2))
+    assert first["hearth_cache"].string_param == "load" and first["hearth_load_ms"].double_param > 0
+    assert second["hearth_cache"].string_param == "hit" and "hearth_load_ms" not in second
 
 
 def test_a_models_configuration_is_completed_from_its_program(server):
