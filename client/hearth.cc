@@ -54,6 +54,10 @@ bool WantsColors() {
 
 // Help and --version are answers, everything else CLI11 throws is a mistake in one sentence.
 int OnParseError(const CLI::App& app, const CLI::ParseError& error) {
+  const bool version = dynamic_cast<const CLI::CallForVersion*>(&error) != nullptr;
+  if (version && !app.get_subcommands().empty()) {
+    return FailUsage("--version prints hearth's own; a model's is named as MODEL:VERSION");
+  }
   if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return app.exit(error);
   return FailUsage(Cat(error.what(), "; 'hearth --help' tells more"));
 }

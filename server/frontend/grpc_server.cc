@@ -1,5 +1,6 @@
 #include "server/frontend/grpc_server.h"
 
+#include <google/protobuf/stubs/logging.h>
 #include <grpc/grpc.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <netdb.h>
@@ -22,6 +23,11 @@
 
 namespace hearth {
 namespace {
+
+// What clients can have it say is no error of ours, and they hear so themselves.
+void LogOfProtobuf(google::protobuf::LogLevel, const char*, int, const std::string& message) {
+  log::Debug("protobuf", {{"message", message}});
+}
 
 constexpr Duration kCancelGrace = std::chrono::milliseconds(500);
 // For clients to close the connections they were asked to close.
@@ -120,6 +126,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const Deps& deps,
   // Debian builds Abseil with its deadlock detector on, which takes a lock of its own for every lock
   // that gRPC takes. It finds bugs in gRPC, not in us.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+  google::protobuf::SetLogHandler(LogOfProtobuf);
   std::unique_ptr<GrpcServer> server(new GrpcServer(deps, options));
   HEARTH_RETURN_IF_ERROR(server->Listen());
   server->Serve();

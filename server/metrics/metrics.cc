@@ -288,7 +288,7 @@ Metrics::Impl::Impl(const Options& options)
       misses(CounterFamily(registry, "hearth_cache_misses_total",
                            "Requests that joined a load under way (wait) or started one (load).")),
       refusals(CounterFamily(registry, "hearth_cache_refusals_total",
-                             "Requests refused because the model's load failed a moment ago.")),
+                             "Requests refused because the model's load failed a moment ago or hangs, or nothing can be loaded.")),
       loads(
           CounterFamily(registry, "hearth_loads_total", "Loads that ended, by gRPC status code.")),
       load_seconds(

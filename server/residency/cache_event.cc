@@ -57,7 +57,7 @@ std::string DescribeEviction(const CacheEvent& event, const DeviceNames& devices
   const EvictionCause& cause = *event.cause;
   const std::string rank = cause.rank == 1 ? "the coldest" : StrCat("number ", cause.rank);
   return StrCat("for ", ToString(cause.made_room_for), ": ", Describe(cause.needed, devices), " needed, ",
-                Describe(event.bytes, devices), " came back; ", rank, " of ",
+                Describe(event.bytes, devices), " held by it alone; ", rank, " of ",
                 Count(cause.candidates, "candidate", "candidates"), " by score, ", Lately(cause.demand), "; ",
                 Stay(event));
 }
@@ -95,7 +95,8 @@ std::string Describe(const CacheEvent& event, const DeviceNames& devices) {
   switch (event.kind) {
     case CacheEventKind::kQueued:
       if (event.expected) return Describe(*event.expected, event.at);
-      return event.request ? "for a request" : "ahead of requests";
+      if (event.request) return "for a request";
+      return event.waited_for ? "for somebody who waits" : "ahead of requests";
     case CacheEventKind::kLoading:
       return StrCat("with ", Describe(event.bytes, devices), " reserved");
     case CacheEventKind::kReady:
@@ -107,8 +108,11 @@ std::string Describe(const CacheEvent& event, const DeviceNames& devices) {
     case CacheEventKind::kStalled:
       return ErrorText(event.error);
     case CacheEventKind::kUnloaded:
-      if (event.absent) return StrCat(Why(event.reason), ", not being resident");
-      if (event.hangs) return StrCat(Why(event.reason), " while its load hangs; the thread is still stuck");
+      if (event.found == CacheEvent::Found::kAbsent) return StrCat(Why(event.reason), ", not being resident");
+      if (event.found == CacheEvent::Found::kLoading) return StrCat(Why(event.reason), " while it was being loaded");
+      if (event.found == CacheEvent::Found::kHanging) {
+        return StrCat(Why(event.reason), " while its load hangs; the thread is still stuck");
+      }
       return StrCat(Why(event.reason), "; ", Stay(event), ", ", Count(event.hits, "hit", "hits"));
     case CacheEventKind::kFell:
       return DescribeFell(event, devices);
@@ -116,7 +120,7 @@ std::string Describe(const CacheEvent& event, const DeviceNames& devices) {
       return StrCat(Describe(event.bytes, devices), ", which could not be freed; the budget is smaller by as much until "
                                                     "hearthd is started again");
     case CacheEventKind::kRefused:
-      return StrCat("because its load failed a moment ago: ", ErrorText(event.error));
+      return StrCat("because it is not loaded now: ", ErrorText(event.error));
   }
   return "";
 }

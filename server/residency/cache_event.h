@@ -59,7 +59,8 @@ struct CacheEvent {
   WallTime time{};             // for people
   TimePoint at{};              // for ages
 
-  bool request = false;     // queued: for a request, and not ahead of any
+  bool request = false;     // queued: for a request
+  bool waited_for = false;  // queued: somebody waits for it
   std::optional<Expectation> expected{};  // queued: the use it is ahead of, where that is foreseen
   Bytes bytes{};            // loading: reserved. ready, unloaded, fell: charged. evicted: that came back, but for what is
                             // lost. lost: that
@@ -70,8 +71,8 @@ struct CacheEvent {
   EvictionReason reason = EvictionReason::kCapacity;  // evicted, unloaded
   Duration resident{}, idle{};                        // evicted, unloaded: until then
   std::uint64_t hits = 0;                             // evicted, unloaded: while it was here
-  bool hangs = false;                                 // unloaded: while its load hangs, which goes on
-  bool absent = false;                                // unloaded: it was not resident
+  enum class Found : std::uint8_t { kResident, kAbsent, kLoading, kHanging };
+  Found found = Found::kResident;                     // unloaded: what it was
   std::optional<EvictionCause> cause{};               // evicted to make room
   Tier tier = Tier::kCold;                            // ready: where its load found it. fell: where it is now
 };

@@ -181,6 +181,8 @@ absl::StatusOr<ModelManager::Room> ModelManager::MakeRoom(PendingLoad& load) {
                  " without displacing models that are in demand or in use; its first request loads it"));
     }
     if (!chosen) {
+      // What was to go for it may have taken memory with it that is lost.
+      HEARTH_RETURN_IF_ERROR(cache_.CheckCanFit(entry, need));
       absl::Status blocked = WithRetryAfter(
           absl::ResourceExhaustedError(
               StrCat("model '", id.name, "' version ", id.version,
@@ -404,6 +406,7 @@ void ModelManager::Fail(PendingLoad& load, const absl::Status& error, bool remem
   const ModelId& id = load.entry.slot.id;
   NoteLost(id);
   ModelCache::Failed failed = cache_.Fail(load.entry, error, remember, load.revision);
+  if (failed.hung) return EndHung(load, failed);
   const Duration took = deps_.clock.Now() - load.started;
   deps_.metrics.LoadFinished(id.name, error.code(), took, {});
   events_.Add({.kind = CacheEventKind::kFailed,
@@ -422,7 +425,22 @@ void ModelManager::Fail(PendingLoad& load, const absl::Status& error, bool remem
                                            {"waiters", failed.waiters.size()}});
   }
   for (Waiter& waiter : failed.waiters) std::move(waiter.done)(failed.error, waiter.result);
-  if (failed.requeued) TellQueued(id, *failed.requeued == LoadPriority::kNormal);
+  if (failed.requeued) TellQueued(id, false, *failed.requeued == LoadPriority::kNormal);
+  PostLoadNext(failed.requeued);
+  RoomChanged();
+}
+
+// Everybody has heard so when it was found to hang.
+void ModelManager::EndHung(const PendingLoad& load, ModelCache::Failed& failed) {
+  const ModelId& id = load.entry.slot.id;
+  const Duration took = deps_.clock.Now() - load.started;
+  log::Info("a load that hung has come to its end; what came of it is dropped",
+            {{"model", id.name}, {"version", id.version}, {"after", RoughDuration(took)}});
+  events_.Add({.kind = CacheEventKind::kFailed,
+               .id = id,
+               .took = took,
+               .error = absl::AbortedError("it had hung (cache.load_timeout), and what came of it was dropped")});
+  if (failed.requeued) TellQueued(id, false, *failed.requeued == LoadPriority::kNormal);
   PostLoadNext(failed.requeued);
   RoomChanged();
 }
@@ -476,7 +494,7 @@ void ModelManager::Stalls(const LoadWatch::Stall& stall) {
              {{"threads", threads}, {"models", names}});
   if (!loads) return;
   const absl::Status why = absl::UnavailableError(
-      StrCat("nothing can be loaded: no load thread is left, for the loads of ", names,
+      StrCat("no load thread is left for what somebody waits for: the loads of ", names,
              " hang (cache.load_timeout). Models that are resident are served. Look at the disk or the device that "
              "these are on, or start hearthd again"));
   std::vector<ModelCache::Leaver> leavers = cache_.SetStalled(stall.number, why);

@@ -362,7 +362,9 @@ std::optional<ModelCache::Victim> ModelCache::Retire(CacheEntry& entry, Eviction
 void ModelCache::Leave(ModelSlot& slot, EvictionReason reason,
                        const std::shared_ptr<Completion>& completion, Leaving& leaving) {
   slot.failures = 0;
-  for (const auto& entry : slot.entries) leaving.nothing &= entry->state == ModelState::kFailed;
+  for (const auto& entry : slot.entries) {
+    leaving.nothing &= entry->state == ModelState::kFailed || entry->state == ModelState::kAbsent;
+  }
   if (CacheEntry* current = slot.current.load(std::memory_order_relaxed)) {
     if (std::optional<Victim> victim = Retire(*current, reason)) {
       leaving.victims.push_back(std::move(*victim));

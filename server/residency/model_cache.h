@@ -237,6 +237,7 @@ class ModelCache {
     absl::Status error;  // for the waiters: with a hint when to ask again
     std::vector<Waiter> waiters{};
     Turn requeued{};  // told to stop, or given up, and wanted again since: kQueued, see FindResult::post
+    bool hung = false;  // Abandon() took its waiters
     std::vector<std::shared_ptr<Completion>> gone{};
   };
   // kQueued | kLoading -> kFailed, then kAbsent unless `remember`. Gives the bytes back. `revision`: of what was tried.

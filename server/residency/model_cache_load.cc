@@ -326,7 +326,7 @@ ModelCache::Failed ModelCache::Fail(CacheEntry& entry, const absl::Status& error
   entry.claim.Release();
   entry.reservation.Release();
   entry.blocked.reset();
-  entry.hangs.reset();
+  failed.hung = std::exchange(entry.hangs, std::nullopt).has_value();
   entry.expected.reset();
   entry.taken = false;
   const bool given_up = std::exchange(entry.giving_up, false);

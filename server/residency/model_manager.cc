@@ -172,6 +172,7 @@ Waiters::Ticket ModelManager::Find(const ModelId& id, ModelCache::FindOptions op
                                    Waiter waiter) {
   ModelMetrics& metrics = deps_.metrics.Model(id.name, id.version);
   const bool request = waiter.request;
+  const bool waited_for = waiter.priority == LoadPriority::kNormal;
   const Deadline deadline = waiter.deadline;
   ModelCache::FindResult found = cache_.Find(id, metrics, options, waiter);
   if (found.failed_revision && IsOther(id, *found.failed_revision)) {
@@ -180,7 +181,7 @@ Waiters::Ticket ModelManager::Find(const ModelId& id, ModelCache::FindOptions op
   }
   const bool started = found.outcome == ModelCache::Outcome::kStart ||
                        (found.outcome == ModelCache::Outcome::kTooLate && waiter.result == CacheResult::kLoad);
-  if (started) TellQueued(id, request, options.expected);
+  if (started) TellQueued(id, request, waited_for, options.expected);
   PostLoadNext(found.post);
   if (found.promoted != 0) {
     deps_.metrics.LoadPromoted();
@@ -198,7 +199,10 @@ Waiters::Ticket ModelManager::Find(const ModelId& id, ModelCache::FindOptions op
       std::move(waiter.done)(std::move(found.error), CacheResult::kWait);
       return 0;
     case ModelCache::Outcome::kStalled:
-      if (request) metrics.CacheRefused();
+      if (request) {
+        metrics.CacheRefused();
+        events_.Add({.kind = CacheEventKind::kRefused, .id = id, .error = found.error});
+      }
       std::move(waiter.done)(std::move(found.error), CacheResult::kWait);
       return 0;
     case ModelCache::Outcome::kJoined:
@@ -287,12 +291,18 @@ void ModelManager::Unload(const ModelId& id, absl::AnyInvocable<void() &&> done,
   if (leaving.hangs) {
     log::Warning("model unloaded while its load hangs; the thread is still stuck",
                  {{"model", id.name}, {"version", id.version}, {"reason", ToString(reason)}});
-    events_.Add({.kind = CacheEventKind::kUnloaded, .id = id, .reason = reason, .hangs = true});
+  }
+  if (!leaving.stops.empty()) {
+    using Found = CacheEvent::Found;
+    events_.Add({.kind = CacheEventKind::kUnloaded,
+                 .id = id,
+                 .reason = reason,
+                 .found = leaving.hangs ? Found::kHanging : Found::kLoading});
   }
   if (leaving.nothing && reason == EvictionReason::kUnload) {
     log::Info("model unloaded",
               {{"model", id.name}, {"version", id.version}, {"reason", ToString(reason)}, {"resident", false}});
-    events_.Add({.kind = CacheEventKind::kUnloaded, .id = id, .reason = reason, .absent = true});
+    events_.Add({.kind = CacheEventKind::kUnloaded, .id = id, .reason = reason, .found = CacheEvent::Found::kAbsent});
   }
   Carry(std::move(leaving),
         absl::UnavailableError(StrCat("model '", id.name, "' version ", id.version,
@@ -368,8 +378,13 @@ void ModelManager::Free(ModelCache::Victim victim) {
   RoomChanged();
 }
 
-void ModelManager::TellQueued(const ModelId& id, bool request, const std::optional<Expectation>& expected) {
-  events_.Add({.kind = CacheEventKind::kQueued, .id = id, .request = request, .expected = expected});
+void ModelManager::TellQueued(const ModelId& id, bool request, bool waited_for,
+                              const std::optional<Expectation>& expected) {
+  events_.Add({.kind = CacheEventKind::kQueued,
+               .id = id,
+               .request = request,
+               .waited_for = waited_for,
+               .expected = expected});
 }
 
 // REQUIRES: `entry` is kUnloading and the caller's to free, so that nobody else writes to it.

@@ -271,6 +271,7 @@ class ModelManager {
   LoadPtr TakeResuming(std::uint64_t generation, LoadPriority priority);
   void Promote(std::uint64_t generation);
   void Fail(PendingLoad& load, const absl::Status& error, bool remember);
+  void EndHung(const PendingLoad& load, ModelCache::Failed& failed);
   void Ready(PendingLoad& load, const LoadReport& report, ModelCache::Published published);
   void Hangs(const LoadWatch::Hang& hang);
   void Stalls(const LoadWatch::Stall& stall);
@@ -292,7 +293,8 @@ class ModelManager {
   // Runs the destructor, here, then gives the bytes back.
   void Free(ModelCache::Victim victim);
   void PostFree(ModelCache::Victim victim);
-  void TellQueued(const ModelId& id, bool request, const std::optional<Expectation>& expected = std::nullopt);
+  void TellQueued(const ModelId& id, bool request, bool waited_for,
+                  const std::optional<Expectation>& expected = std::nullopt);
   void TellLeft(const CacheEntry& entry);
   Executor& ExecutorOf(LoadPriority priority) const;
   Executor& unload_executor() const {

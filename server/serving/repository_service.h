@@ -96,7 +96,7 @@ class RepositoryService {
 
   // Reads the repository entry again, then loads its highest version: anew if its file or
   // model.yaml changed since it was loaded, else a resident one is left as it is. Lifts an earlier
-  // Unload.
+  // Unload, also if that fails: whoever asks for the model then hears why.
   // A bad model.yaml is reported, and a model that is served as before it was changed goes on.
   //   INVALID_ARGUMENT  "Model name cannot be empty", "... path traversal characters"; or the model
   //   is

@@ -89,7 +89,7 @@ def test_an_eviction_is_explained_from_every_side(small, promtool):
     ask(small, "c")
     said = small.cli("why", "a").stdout
     assert said.startswith("a:1 is not resident: evicted ")
-    assert " for c:1: " in said and "8.00 MiB of mapped memory came back" in said, said
+    assert " for c:1: " in said and "8.00 MiB of mapped memory held by it alone" in said, said
     assert "the coldest of 2 candidates by score" in said and "resident for" in said and "idle for" in said, said
 
     explained = why(small, "a")

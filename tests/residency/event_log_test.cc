@@ -187,7 +187,7 @@ TEST(DescribeEvent, AnEvictionSaysForWhomHowMuchAndWhy) {
                               .candidates = 5,
                               .demand = 3.04};
   EXPECT_EQ(Describe(event),
-            "for resnet-50:1: 3.00 MiB of host and 412 MiB of mapped memory needed, 380 MiB of mapped memory came back; "
+            "for resnet-50:1: 3.00 MiB of host and 412 MiB of mapped memory needed, 380 MiB of mapped memory held by it alone; "
             "the coldest of 5 candidates by score, asked for about 3.0 times lately; resident for 2h 00m, idle for 40m");
   event.cause->rank = 2;
   event.cause->demand = 0;
@@ -195,7 +195,7 @@ TEST(DescribeEvent, AnEvictionSaysForWhomHowMuchAndWhy) {
 }
 
 TEST(DescribeEvent, AnUnloadOfWhatIsNotThereSaysSo) {
-  const CacheEvent event{.kind = kUnloaded, .reason = EvictionReason::kUnload, .absent = true};
+  const CacheEvent event{.kind = kUnloaded, .reason = EvictionReason::kUnload, .found = CacheEvent::Found::kAbsent};
   EXPECT_EQ(Describe(event), "by an explicit unload, not being resident");
 }
 

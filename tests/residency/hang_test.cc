@@ -179,6 +179,15 @@ TEST_F(HangTest, ADestructorThatIsStuckHoldsUpTheLoadThatItMakesRoomForAndNobody
   EXPECT_TRUE(again.ok()) << again.status();
 }
 
+TEST_F(HangTest, ThatOneHasComeToItsEndIsToldAsThat) {
+  Cold cold = Acquire("vad");
+  During("vad", [&](const std::stop_token&) { Passes(minutes(11)); });
+  executor_.RunAll();
+  const EventLog::EventPtr last = manager().events().Of(Id("vad")).last;
+  EXPECT_EQ(last->kind, CacheEventKind::kFailed);
+  EXPECT_THAT(last->error, Fails(absl::StatusCode::kAborted, "it had hung"));
+}
+
 TEST_F(HangTest, WithoutATimeoutALoadMayTakeForEver) {
   options_.load_timeout = {};
   Cold cold = Acquire("vad", clock_.Now() + std::chrono::hours(1000));
@@ -310,12 +319,13 @@ TEST_F(HangTest, WhenNoLoadThreadIsLeftWhoWaitsAndWhoAsksIsRefusedUntilOneIsBack
     EXPECT_FALSE(queued.done());
     EXPECT_EQ(manager().CheckLoads(), absl::OkStatus());
     Passes(minutes(2));
-    EXPECT_THAT(queued.status(), Fails(kUnavailable, "no load thread is left, for the loads of asr:1, vad:1 hang"));
+    EXPECT_THAT(queued.status(), Fails(kUnavailable, "no load thread is left for what somebody waits for: the loads of asr:1, vad:1 hang"));
+    EXPECT_EQ(manager().events().Read(manager().events().end() - 1, "").event->kind, CacheEventKind::kStalled);
     EXPECT_EQ(Acquire("new").status(), queued.status());
+    EXPECT_EQ(manager().events().Of(Id("new")).refused, 1u);
     EXPECT_EQ(Load("new").status(), queued.status());
     EXPECT_EQ(manager().CheckLoads(), queued.status());
     EXPECT_TRUE(Acquire("kept").ok()) << "what is resident is given out";
-    EXPECT_EQ(manager().events().Read(manager().events().end() - 1, "").event->kind, CacheEventKind::kStalled);
     background_.RunAll();
     EXPECT_TRUE(ahead.ok()) << ahead.status();
     EXPECT_TRUE(IsResident("queued")) << "nobody waits for it, so it is loaded where there is a thread";

@@ -205,6 +205,16 @@ TEST_F(DevicesTest, WhoWaitsForRoomThatItsOwnVictimLosesHearsAtOnceThatItCanNeve
   EXPECT_THAT(cold.status(), Fails(kFailedPrecondition, "of which 30 B were lost"));
 }
 
+TEST_F(DevicesTest, SoDoesWhoLosesTheRoomOfOneVictimAfterTheOther) {
+  for (const char* model : {"a", "b"}) {
+    ExistsAndLoses(model, On(0, 40), {{40}, 0, 0});
+    Ask(model).Release();
+  }
+  Exists("new", On(0, 40));
+  Cold cold = Ask("new");
+  EXPECT_THAT(cold.status(), Fails(kFailedPrecondition, "of which 80 B were lost"));
+}
+
 TEST_F(DevicesTest, WhoWaitsForRoomBesidePinsThatMemoryIsLostToHearsSoAtOnce) {
   manager().SetHardPins({Id("pinned")});
   Resident("pinned", On(0, 40));

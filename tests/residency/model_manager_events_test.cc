@@ -177,12 +177,14 @@ TEST_F(EventsTest, AnUnloadIsToldAlsoWhereNothingWasResident) {
   Exists("a", 40);
   manager().Unload(Id("a"), [] {});
   EXPECT_THAT(Kinds("a"), ElementsAre("unloaded"));
-  EXPECT_TRUE(Last("a").absent);
+  EXPECT_EQ(Last("a").found, CacheEvent::Found::kAbsent);
   Resident("a", 40);
   manager().Unload(Id("a"), [] {});
   executor_.RunAll();
-  EXPECT_FALSE(Last("a").absent);
+  EXPECT_EQ(Last("a").found, CacheEvent::Found::kResident);
   EXPECT_THAT(Kinds("a"), ElementsAre("unloaded", "queued", "loading", "ready", "unloaded"));
+  manager().Unload(Id("a"), [] {});
+  EXPECT_EQ(Last("a").found, CacheEvent::Found::kAbsent) << "also of one that was here before";
 }
 
 // --- Evict ---

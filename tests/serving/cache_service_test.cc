@@ -192,7 +192,7 @@ TEST_F(CacheServiceTest, ExplainsAnEvictionAndWhatCameOfIt) {
   MakeResident("new");
   clock_.Advance(minutes(5));
   EXPECT_EQ(Why("old"),
-            "not resident: evicted 5m ago for new:1: 700 B of host memory needed, 600 B of host memory came back; the "
+            "not resident: evicted 5m ago for new:1: 700 B of host memory needed, 600 B of host memory held by it alone; the "
             "coldest of 1 candidate by score, not asked for lately; resident for 40m, idle for 40m");
   EXPECT_EQ(Why("new"), "resident for 5m, idle for 5m");
   MakeResident("old");
