@@ -1,5 +1,7 @@
 #include "server/frontend/convert.h"
 
+#include <grpcpp/support/slice.h>
+
 #include <cstring>
 #include <new>
 #include <utility>
@@ -11,6 +13,7 @@ namespace hearth {
 namespace {
 
 using inference::InferTensorContents;
+using inference::ModelInferResponse;
 using WireInput = inference::ModelInferRequest::InferInputTensor;
 
 // Protobuf's limit of 2 GiB, less room for names and shapes.
@@ -215,8 +218,8 @@ absl::StatusOr<InferRequest> Convert(const InferMessage& message, BufferPool& po
   return request;
 }
 
-inference::ModelInferResponse Head(const InferResponse& response, const std::string& id) {
-  inference::ModelInferResponse wire;
+ModelInferResponse Head(const InferResponse& response, const std::string& id) {
+  ModelInferResponse wire;
   wire.set_model_name(response.model.name);
   wire.set_model_version(std::to_string(response.model.version));
   wire.set_id(id);
@@ -250,7 +253,7 @@ absl::StatusOr<InferRequest> ToInferRequest(const InferMessage& wire, BufferPool
   return absl::Status(error.code(), StrCat("[request id: ", id, "] ", FromAbsl(error.message())));
 }
 
-absl::StatusOr<grpc::ByteBuffer> ToWire(const InferResponse& response, const std::string& id) {
+absl::StatusOr<grpc::ByteBuffer> ToWire(const InferResponse& response, const std::string& id, InferRpc rpc) {
   std::size_t total = 0;
   for (const NamedTensor& output : response.outputs) total += output.tensor.data.size();
   if (total > kMaxOutputBytes) {
@@ -259,10 +262,21 @@ absl::StatusOr<grpc::ByteBuffer> ToWire(const InferResponse& response, const std
                ", more than the 2 GiB of one message: ask for fewer outputs or a smaller batch"));
   }
   try {
-    return MakeInferResponse(Head(response, id), response.outputs);
+    ModelInferResponse head = Head(response, id);
+    if (rpc == InferRpc::kUnary) return MakeInferResponse(head, response.outputs);
+    (*head.mutable_parameters())["triton_final_response"].set_bool_param(true);
+    return WrapForStream(MakeInferResponse(head, response.outputs));
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError("no memory for the outputs of this request");
   }
+}
+
+grpc::ByteBuffer ToStreamError(const absl::Status& status, const std::string& id) {
+  inference::ModelStreamInferResponse wire;
+  wire.set_error_message(std::string(FromAbsl(status.message())));
+  wire.mutable_infer_response()->set_id(id);
+  const grpc::Slice slice(wire.SerializeAsString());
+  return {&slice, 1};
 }
 
 }  // namespace hearth

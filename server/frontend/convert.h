@@ -1,6 +1,7 @@
 // ModelInfer on the wire <-> a request as the server knows it.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "inference.pb.h"
@@ -22,9 +23,17 @@ namespace hearth {
 absl::StatusOr<InferRequest> ToInferRequest(const InferMessage& wire, BufferPool& pool, Deadline deadline,
                                             TimePoint now);
 
+// Whose answer it is: ModelInfer's or ModelStreamInfer's.
+enum class InferRpc : std::uint8_t { kUnary, kStream };
+
 // Echoes `id`. The parameter `hearth_cache` says how the request found its model ("hit", "wait", "load"), and
-// `hearth_load_ms` how long it waited for that, unless it was a hit. Answers in raw contents only, exactly one entry per output: clients index by
-// position, and do not look at typed contents. RESOURCE_EXHAUSTED: more than a message can hold.
-absl::StatusOr<grpc::ByteBuffer> ToWire(const InferResponse& response, const std::string& id);
+// `hearth_load_ms` how long it waited for that, unless it was a hit. Answers in raw contents only, exactly one entry per
+// output: clients index by position, and do not look at typed contents. On a stream it says that it is the last answer of its request, which
+// every one is. RESOURCE_EXHAUSTED: more than a message can hold.
+absl::StatusOr<grpc::ByteBuffer> ToWire(const InferResponse& response, const std::string& id,
+                                        InferRpc rpc = InferRpc::kUnary);
+
+// What a stream says of a request that failed.
+grpc::ByteBuffer ToStreamError(const absl::Status& status, const std::string& id);
 
 }  // namespace hearth

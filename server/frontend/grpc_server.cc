@@ -117,6 +117,7 @@ GrpcServer::GrpcServer(const Deps& deps, const Options& options)
     : deps_(deps),
       options_(options),
       started_(deps.clock.Now()),
+      streams_(inference_, {deps.infer, deps.buffers, deps.clock}),
       watch_(std::make_shared<WatchRpc>(cache_, deps.cache.events(), deps.cache.devices(), deps.clock)),
       health_({"", inference::GRPCInferenceService::service_full_name(),
                hearth::v1::Cache::service_full_name(), hearth::v1::Config::service_full_name(), "readiness"}) {}
@@ -173,6 +174,7 @@ void GrpcServer::Serve() {
   for (std::size_t i = 0; i < loops_.size(); ++i) {
     EventLoop& loop = *loops_[i];
     ServeInference(loop, inference_, inference);
+    streams_.Serve(loop);
     ServeAdmin(loop, inference_, admin);
     ServeModels(loop, inference_, models);
     ServeCache(loop, cache_, cache);
@@ -205,6 +207,7 @@ absl::Status GrpcServer::Shutdown(Deadline deadline) {
   health_.SetServing(false);
   health_.EndWatches();
   watch_->End();
+  streams_.End();
   Close(deadline);
   // Cancelled calls are there until serving/ has answered them, and those that no client came for
   // until the loops have seen that none will: a moment for both.

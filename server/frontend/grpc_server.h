@@ -17,6 +17,7 @@
 #include "server/frontend/event_loop.h"
 #include "server/frontend/health_rpc.h"
 #include "server/frontend/inference_rpc.h"
+#include "server/frontend/stream_rpc.h"
 #include "server/frontend/watch_rpc.h"
 #include "server/metrics/metrics.h"
 #include "server/serving/cache_service.h"
@@ -101,6 +102,7 @@ class GrpcServer {
   // Destroyed from the last to the first: the loops' calls refer to the services.
   CallCount calls_;
   InferenceAsyncService inference_;
+  StreamRpc streams_;
   hearth::v1::Cache::AsyncService cache_;
   std::shared_ptr<WatchRpc> watch_;  // shared with the journal while it tells of an event
   hearth::v1::Config::AsyncService config_;

@@ -27,6 +27,7 @@ constexpr std::uint32_t kWireTypeBits = 3;
 constexpr std::uint32_t RawTag(int field) { return static_cast<std::uint32_t>(field) << kWireTypeBits | kBytes; }
 constexpr std::uint32_t kRawInputs = RawTag(inference::ModelInferRequest::kRawInputContentsFieldNumber);
 constexpr std::uint32_t kRawOutputs = RawTag(inference::ModelInferResponse::kRawOutputContentsFieldNumber);
+constexpr std::uint32_t kStreamedResponse = RawTag(inference::ModelStreamInferResponse::kInferResponseFieldNumber);
 
 // Up to here a copy costs less than a slice of its own.
 constexpr std::size_t kCopied = 4096;
@@ -161,6 +162,16 @@ grpc::ByteBuffer MakeInferResponse(const inference::ModelInferResponse& head, co
     }
   }
   if (!copied.empty() || slices.empty()) slices.emplace_back(copied);
+  return {slices.data(), slices.size()};
+}
+
+grpc::ByteBuffer WrapForStream(const grpc::ByteBuffer& response) {
+  std::string head;
+  AppendVarint(kStreamedResponse, head);
+  AppendVarint(response.Length(), head);
+  std::vector<grpc::Slice> slices;
+  HEARTH_CHECK(response.Dump(&slices).ok());  // nothing of ours is compressed
+  slices.insert(slices.begin(), grpc::Slice(head));
   return {slices.data(), slices.size()};
 }
 

@@ -28,4 +28,8 @@ absl::StatusOr<InferMessage> TakeInferRequest(grpc::ByteBuffer& bytes, BufferPoo
 // REQUIRES: `head` has no raw_output_contents, and all of it fits into a message (2 GiB).
 grpc::ByteBuffer MakeInferResponse(const inference::ModelInferResponse& head, const TensorList& outputs);
 
+// A ModelStreamInferResponse around `response`, the bytes of a ModelInferResponse, which stay where they are.
+// REQUIRES: it fits into a message.
+grpc::ByteBuffer WrapForStream(const grpc::ByteBuffer& response);
+
 }  // namespace hearth

@@ -2,22 +2,14 @@
 #pragma once
 
 #include "inference.grpc.pb.h"
-#include "server/base/clock.h"
 #include "server/frontend/event_loop.h"
-#include "server/serving/infer_service.h"
-#include "server/tensor/buffer_pool.h"
+#include "server/frontend/infer_exchange.h"
 
 namespace hearth {
 
-// ModelInfer's messages come and go as bytes (infer_message.h); all others are protobuf's.
-using InferenceAsyncService =
-    inference::GRPCInferenceService::WithRawMethod_ModelInfer<inference::GRPCInferenceService::AsyncService>;
-
-struct InferenceRpcDeps {
-  InferService& infer;
-  BufferPool& buffers;
-  const Clock& clock;
-};
+// The messages of ModelInfer and ModelStreamInfer come and go as bytes (infer_message.h); all others are protobuf's.
+using InferenceAsyncService = inference::GRPCInferenceService::WithRawMethod_ModelInfer<
+    inference::GRPCInferenceService::WithRawMethod_ModelStreamInfer<inference::GRPCInferenceService::AsyncService>>;
 
 // Serves ModelInfer of `service` on `loop`. Inputs are copied on the loop's thread. What `deps` refers to outlives the loop's calls.
 void ServeInference(EventLoop& loop, InferenceAsyncService& service, InferenceRpcDeps deps);

@@ -10,7 +10,6 @@
 
 #include <grpcpp/grpcpp.h>
 
-#include <chrono>
 #include <functional>
 #include <memory>
 #include <stop_token>
@@ -20,6 +19,7 @@
 
 #include "server/base/check.h"
 #include "server/base/clock.h"
+#include "server/frontend/call_deadline.h"
 #include "server/frontend/event_loop.h"
 #include "server/frontend/grpc_status.h"
 
@@ -53,14 +53,7 @@ class UnaryCall {
   std::stop_token cancelled() const { return state_->stop.get_token(); }
 
   // The client's deadline on `clock`.
-  Deadline deadline(const Clock& clock) const {
-    const auto at = state_->context.deadline();
-    if (at == std::chrono::system_clock::time_point::max()) return kNoDeadline;
-    const auto left = at - std::chrono::system_clock::now();
-    // Anything beyond a century is "for ever", and would overflow below.
-    if (left > std::chrono::hours(24 * 36500)) return kNoDeadline;
-    return clock.Now() + std::chrono::duration_cast<Duration>(left);
-  }
+  Deadline deadline(const Clock& clock) const { return DeadlineOf(state_->context, clock); }
 
   // Goes with the answer, after it. `key` in lower case.
   void AddTrailer(const std::string& key, const std::string& value) {

@@ -109,6 +109,8 @@ const std::map<std::string, Fields>& Protocol() {
         {"shape", "repeated int64 3"},
         {"parameters", "map string inference.InferParameter 4"},
         {"contents", "inference.InferTensorContents 5"}}},
+      {"ModelStreamInferResponse",
+       {{"error_message", "string 1"}, {"infer_response", "inference.ModelInferResponse 2"}}},
       {"ModelRepositoryParameter",
        {{"bool_param", "bool 1"},
         {"int64_param", "int64 2"},
@@ -177,7 +179,7 @@ TEST(Proto, DeclaresNoMessageBesides) {
   }
 }
 
-TEST(Proto, HasTheProtocolsUnaryMethods) {
+TEST(Proto, HasTheProtocolsMethods) {
   const auto* service =
       DescriptorPool::generated_pool()->FindServiceByName("inference.GRPCInferenceService");
   ASSERT_NE(service, nullptr);
@@ -185,13 +187,16 @@ TEST(Proto, HasTheProtocolsUnaryMethods) {
   for (int i = 0; i < service->method_count(); ++i) {
     const auto* method = service->method(i);
     methods.push_back(method->name());
-    EXPECT_EQ(method->input_type()->name(), method->name() + "Request");
+    const bool streams = method->name() == "ModelStreamInfer";
+    EXPECT_EQ(method->input_type()->name(), streams ? "ModelInferRequest" : method->name() + "Request");
     EXPECT_EQ(method->output_type()->name(), method->name() + "Response");
-    EXPECT_FALSE(method->client_streaming() || method->server_streaming()) << method->name();
+    EXPECT_EQ(method->client_streaming(), streams) << method->name();
+    EXPECT_EQ(method->server_streaming(), streams) << method->name();
   }
   EXPECT_EQ(methods,
             (std::vector<std::string>{"ServerLive", "ServerReady", "ModelReady", "ServerMetadata",
-                                      "ModelMetadata", "ModelConfig", "ModelStatistics", "ModelInfer", "RepositoryIndex",
+                                      "ModelMetadata", "ModelConfig", "ModelStatistics", "ModelInfer",
+                                      "ModelStreamInfer", "RepositoryIndex",
                                       "RepositoryModelLoad", "RepositoryModelUnload"}));
 }
 

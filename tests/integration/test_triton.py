@@ -1,5 +1,7 @@
 """What Triton's tools ask beside the Open Inference Protocol, with Triton's own client."""
 
+import queue
+
 import grpc
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.utils import InferenceServerException
 
 import models
-from test_protocol import FLOATS, infer_floats
+from test_protocol import FLOATS, floats, infer_floats, request
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +148,81 @@ def test_a_configuration_of_what_is_not_there_is_refused(server):
         client.get_model_config("absent")
     assert refused.value.status() == "StatusCode.NOT_FOUND"
     assert server.alive
+
+
+# --- streams ---
+
+
+class Stream:
+    """tritonclient's stream; answers and errors in the order in which they came."""
+
+    def __init__(self, server, **options):
+        self.client = server.client()
+        self.answers = queue.Queue()
+        self.client.start_stream(lambda result, error: self.answers.put((result, error)), **options)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        self.client.stop_stream(cancel_requests=kind is not None)
+        self.client.close()
+
+    def send(self, model, request_id, values=FLOATS, **options):
+        tensor = triton.InferInput("x", list(values.shape), "FP32")
+        tensor.set_data_from_numpy(values)
+        self.client.async_stream_infer(model, [tensor], request_id=request_id, **options)
+
+    def next(self):
+        return self.answers.get(timeout=60)
+
+
+def test_a_stream_answers_in_order(server):
+    with Stream(server) as stream:
+        for number in range(300):  # more than may be in flight
+            stream.send("batched", str(number), np.full((1, 4), number, np.float32))
+        for number in range(300):
+            result, error = stream.next()
+            assert error is None
+            answer = result.get_response()
+            assert answer.id == str(number) and answer.parameters["triton_final_response"].bool_param
+            assert result.as_numpy("y").tolist() == [[2.0 * number] * 4]
+    assert server.alive
+
+
+def test_a_stream_survives_a_request_that_fails(server):
+    with Stream(server) as stream:
+        stream.send("batched", "good")
+        stream.send("absent", "bad", enable_empty_final_response=True)
+        stream.send("batched", "odd", np.ones((1, 5), np.float32))
+        stream.send("batched", "again", enable_empty_final_response=True)
+        assert stream.next()[1] is None
+        result, error = stream.next()
+        assert result is None and "Request for unknown model: 'absent'" in error.message()
+        assert "unexpected shape for input 'x'" in stream.next()[1].message()
+        result, error = stream.next()
+        assert error is None and result.get_response().id == "again"
+
+
+def test_a_stream_ends_with_a_status_if_the_client_wants_it(server):
+    with Stream(server, headers={"triton_grpc_error": "true"}) as stream:
+        stream.send("batched", "good")
+        stream.send("absent", "bad")
+        assert stream.next()[1] is None
+        error = stream.next()[1]
+        assert error.status() == "StatusCode.NOT_FOUND" and "'absent'" in error.message()
+
+
+def test_a_streams_errors_have_their_requests_id(server):
+    bad = request("absent", floats(), request_id="mine")
+    answer, = server.stub().ModelStreamInfer(iter([bad]), timeout=60)
+    assert answer.infer_response.id == "mine" and answer.error_message
+
+
+def test_a_stream_ends_when_the_server_does(start, repository):
+    server = start(repository)
+    with Stream(server) as stream:
+        stream.send("batched", "a")
+        assert stream.next()[1] is None
+        assert server.terminate() == 0, server.log()
+        assert stream.next()[1].status() == "StatusCode.UNAVAILABLE"

@@ -1,0 +1,36 @@
+// One inference, from the bytes of its request to the bytes of its answer, whichever call they came by.
+#pragma once
+
+#include <grpcpp/support/byte_buffer.h>
+
+#include <stop_token>
+#include <string>
+
+#include "absl/functional/any_invocable.h"
+#include "server/base/clock.h"
+#include "server/base/status.h"
+#include "server/frontend/convert.h"
+#include "server/serving/infer_service.h"
+#include "server/tensor/buffer_pool.h"
+
+namespace hearth {
+
+struct InferenceRpcDeps {
+  InferService& infer;
+  BufferPool& buffers;
+  const Clock& clock;
+};
+
+struct InferAnswer {
+  std::string id;  // the request's; empty, too, when it could not be read
+  absl::StatusOr<grpc::ByteBuffer> bytes;
+};
+
+using InferAnswerCallback = absl::AnyInvocable<void(InferAnswer) &&>;
+
+// Empties `request`, whose tensors are copied on this thread. Calls `done` exactly once, inline for what is refused;
+// for the rest see InferService::Infer. What `deps` refers to is there until then.
+void Exchange(grpc::ByteBuffer& request, InferRpc rpc, Deadline deadline, std::stop_token cancelled,
+              const InferenceRpcDeps& deps, InferAnswerCallback done);
+
+}  // namespace hearth
