@@ -112,6 +112,7 @@ GrpcServer::Options GrpcOptions(const ServerConfig& config) {
   options.max_receive_bytes = static_cast<int>(grpc.max_message_bytes);
   options.max_send_bytes = static_cast<int>(grpc.max_message_bytes);
   options.reflection = grpc.reflection;
+  options.client_shared_memory = grpc.client_shared_memory;
   options.keepalive.time_ms = ms(grpc.keepalive.time);
   options.keepalive.timeout_ms = ms(grpc.keepalive.timeout);
   options.keepalive.permit_without_calls = grpc.keepalive.permit_without_calls;

@@ -1,5 +1,7 @@
 #include "server/base/log.h"
 
+#include "server/base/log_level.h"
+
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
@@ -119,6 +121,10 @@ void Configure(Level level, Format format) {
   GetSink().level.store(level);
   GetSink().SetPattern(format);
 }
+
+Level CurrentLevel() { return GetSink().level.load(std::memory_order_relaxed); }
+
+void SetLevel(Level level) { GetSink().level.store(level); }
 
 bool Enabled(Level level) { return level >= GetSink().level.load(std::memory_order_relaxed); }
 

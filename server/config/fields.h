@@ -43,6 +43,7 @@ void VisitGrpcFields(Visitor& v, Config& grpc) {
   v.Int("port", grpc.port, 0, 65535);
   v.Bytes("max_message_bytes", grpc.max_message_bytes, 1, 2147483647);
   v.Flag("reflection", grpc.reflection);
+  v.Flag("client_shared_memory", grpc.client_shared_memory);
   v.Int("completion_queues", grpc.completion_queues, 1, 64);
   v.Int("max_in_flight", grpc.max_in_flight, 0, 1 << 20);
   v.Bytes("buffer_pool", grpc.buffer_pool, 0, std::uint64_t{1} << 40);

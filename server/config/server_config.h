@@ -93,6 +93,7 @@ struct ServerConfig {
     int port = 8001;  // 0: any that is free
     std::uint64_t max_message_bytes = 2147483647;
     bool reflection = true;
+    bool client_shared_memory = false;
     int completion_queues = 1;
     int max_in_flight = 1024;
     std::uint64_t buffer_pool = std::uint64_t{256} << 20;  // BufferPool's max_kept_bytes

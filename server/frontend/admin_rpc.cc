@@ -29,7 +29,7 @@ using UnloadCall =
 
 // Only what works is advertised.
 constexpr const char* kExtensions[] = {"model_repository", "model_repository(unload_dependents)", "model_configuration",
-                                       "statistics"};
+                                       "statistics", "logging"};
 
 constexpr int kArmed = 4;
 
@@ -37,6 +37,7 @@ void ServerMetadata(ServerMetadataCall call, const AdminRpcDeps& deps) {
   call.response().set_name(deps.server_name);
   call.response().set_version(deps.server_version);
   for (const char* extension : kExtensions) call.response().add_extensions(extension);
+  if (deps.shared_memory) call.response().add_extensions("system_shared_memory");
   std::move(call).Finish(absl::OkStatus());
 }
 

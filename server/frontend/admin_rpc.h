@@ -15,6 +15,7 @@ struct AdminRpcDeps {
   const Clock& clock;
   std::string server_name;  // as ServerMetadata reports them
   std::string server_version;
+  bool shared_memory = false;  // it is allowed
 };
 
 // Serves the eight calls on `loop`. What `deps` refers to outlives the loop's calls.

@@ -2,8 +2,10 @@
 
 #include <grpcpp/support/slice.h>
 
+#include <algorithm>
 #include <cstring>
 #include <new>
+#include <optional>
 #include <utility>
 
 #include "server/base/bytes.h"
@@ -17,7 +19,8 @@ using inference::ModelInferResponse;
 using WireInput = inference::ModelInferRequest::InferInputTensor;
 
 // Protobuf's limit of 2 GiB, less room for names and shapes.
-constexpr std::size_t kMaxOutputBytes = (std::size_t{1} << 31) - (std::size_t{1} << 20);
+constexpr std::size_t kMaxMessageBytes = std::size_t{1} << 31;
+constexpr std::size_t kMaxOutputBytes = kMaxMessageBytes - (std::size_t{1} << 20);
 
 // One input on its way in, with what its error messages need.
 struct Input {
@@ -180,34 +183,71 @@ absl::StatusOr<Input> Describe(const WireInput& wire, const std::string& model, 
   return Input{wire, model, *dtype, Shape(wire.shape().begin(), wire.shape().end()), pool};
 }
 
-absl::StatusOr<TensorList> Inputs(const InferMessage& message, BufferPool& pool) {
+using Places = std::vector<std::optional<SharedPlace>>;  // one for each input
+
+// All of them together are not more than a message could have brought: an object may claim to be larger than any memory.
+absl::StatusOr<Places> PlacesOf(const inference::ModelInferRequest& wire) {
+  Places places;
+  std::uint64_t left = kMaxMessageBytes;
+  for (const auto& input : wire.inputs()) {
+    HEARTH_ASSIGN_OR_RETURN(const std::optional<SharedPlace> place,
+                            ReadSharedPlace("input", input.name(), input.parameters()));
+    if (place && place->byte_size > left) {
+      return absl::InvalidArgumentError(StrCat("the inputs in shared memory of one request for model '",
+                                               wire.model_name(), "' are more than 2 GiB"));
+    }
+    if (place) left -= place->byte_size;
+    places.push_back(place);
+  }
+  return places;
+}
+
+absl::StatusOr<Tensor> FromShared(const Input& input, const SharedPlace& place, const SharedMemory& memory) {
+  if (input.wire.has_contents()) {
+    return absl::InvalidArgumentError(StrCat("unexpected 'content' provided when using shared memory for input tensor '",
+                                             input.wire.name(), "' for model '", input.model, "'"));
+  }
+  HEARTH_ASSIGN_OR_RETURN(const std::shared_ptr<const SharedRegion> region, memory.Find(place.region));
+  HEARTH_RETURN_IF_ERROR(region->Check(place.offset, place.byte_size));  // before there is memory for it
+  const BufferPool::Buffer buffer = input.pool.Allocate(place.byte_size);
+  HEARTH_RETURN_IF_ERROR(region->Read(place.offset, buffer.bytes));
+  return Own(input, buffer);
+}
+
+// Those in shared memory have no entry among the raw ones.
+absl::StatusOr<TensorList> Inputs(const InferMessage& message, BufferPool& pool, const SharedMemory& memory) {
   const inference::ModelInferRequest& wire = message.head;
   const std::vector<BufferPool::Buffer>& raw = message.raw;
-  const auto count = static_cast<std::size_t>(wire.inputs_size());
-  if (raw.size() > count) {
-    return absl::InvalidArgumentError(StrCat("expected at most ", wire.inputs_size(),
+  HEARTH_ASSIGN_OR_RETURN(const Places places, PlacesOf(wire));
+  const auto in_message = static_cast<std::size_t>(std::count(places.begin(), places.end(), std::nullopt));
+  if (raw.size() > in_message) {
+    return absl::InvalidArgumentError(StrCat("expected at most ", in_message,
                                              " raw_input_contents, one per input, for model '",
                                              wire.model_name(), "', got ", raw.size()));
   }
   TensorList inputs;
-  inputs.reserve(count);
-  for (std::size_t i = 0; i < count; ++i) {
+  inputs.reserve(places.size());
+  std::size_t next_raw = 0;
+  for (std::size_t i = 0; i < places.size(); ++i) {
     HEARTH_ASSIGN_OR_RETURN(const Input input,
                             Describe(wire.inputs(static_cast<int>(i)), wire.model_name(), pool));
-    if (!raw.empty() && i >= raw.size()) return NoData(input);
-    HEARTH_ASSIGN_OR_RETURN(Tensor tensor,
-                            raw.empty() ? FromContents(input) : FromRaw(input, raw[i]));
+    const bool from_raw = !places[i] && !raw.empty();
+    if (from_raw && next_raw == raw.size()) return NoData(input);
+    HEARTH_ASSIGN_OR_RETURN(Tensor tensor, places[i]  ? FromShared(input, *places[i], memory)
+                                           : from_raw ? FromRaw(input, raw[next_raw++])
+                                                      : FromContents(input));
     inputs.push_back({input.wire.name(), std::move(tensor)});
   }
   return inputs;
 }
 
-absl::StatusOr<InferRequest> Convert(const InferMessage& message, BufferPool& pool, Deadline deadline,
-                                     TimePoint now) {
+absl::StatusOr<InferRequest> Convert(const InferMessage& message, BufferPool& pool, const SharedMemory& memory,
+                                     Deadline deadline, TimePoint now, OutputTargets& targets) {
   const inference::ModelInferRequest& wire = message.head;
   InferRequest request;
   HEARTH_RETURN_IF_ERROR(CheckParameters(wire, now, deadline, request.keep_alive));
-  HEARTH_ASSIGN_OR_RETURN(request.inputs, Inputs(message, pool));
+  HEARTH_ASSIGN_OR_RETURN(targets, ReadOutputTargets(wire, memory));
+  HEARTH_ASSIGN_OR_RETURN(request.inputs, Inputs(message, pool, memory));
   request.model = wire.model_name();
   request.version = wire.model_version();
   request.id = wire.id();
@@ -218,7 +258,14 @@ absl::StatusOr<InferRequest> Convert(const InferMessage& message, BufferPool& po
   return request;
 }
 
-ModelInferResponse Head(const InferResponse& response, const std::string& id) {
+void FillPlace(const OutputTarget& target, ModelInferResponse::InferOutputTensor& wire) {
+  auto& parameters = *wire.mutable_parameters();
+  parameters["shared_memory_region"].set_string_param(target.region->place().name);
+  parameters["shared_memory_byte_size"].set_int64_param(static_cast<std::int64_t>(target.byte_size));
+  parameters["shared_memory_offset"].set_int64_param(static_cast<std::int64_t>(target.offset));
+}
+
+ModelInferResponse Head(const InferResponse& response, const std::string& id, const OutputTargets& targets) {
   ModelInferResponse wire;
   wire.set_model_name(response.model.name);
   wire.set_model_version(std::to_string(response.model.version));
@@ -234,16 +281,19 @@ ModelInferResponse Head(const InferResponse& response, const std::string& id) {
     tensor->set_datatype(std::string(ToString(output.tensor.dtype)));
     tensor->mutable_shape()->Add(output.tensor.shape.begin(), output.tensor.shape.end());
   }
+  for (std::size_t i = 0; i < targets.size(); ++i) {
+    if (targets[i].region != nullptr) FillPlace(targets[i], *wire.mutable_outputs(static_cast<int>(i)));
+  }
   return wire;
 }
 
 }  // namespace
 
-absl::StatusOr<InferRequest> ToInferRequest(const InferMessage& wire, BufferPool& pool, Deadline deadline,
-                                            TimePoint now) {
+absl::StatusOr<InferRequest> ToInferRequest(const InferMessage& wire, BufferPool& pool, const SharedMemory& memory,
+                                            Deadline deadline, TimePoint now, OutputTargets& targets) {
   absl::StatusOr<InferRequest> request;
   try {
-    request = Convert(wire, pool, deadline, now);
+    request = Convert(wire, pool, memory, deadline, now, targets);
   } catch (const std::bad_alloc&) {
     request = absl::ResourceExhaustedError("no memory for the inputs of this request");
   }
@@ -253,7 +303,8 @@ absl::StatusOr<InferRequest> ToInferRequest(const InferMessage& wire, BufferPool
   return absl::Status(error.code(), StrCat("[request id: ", id, "] ", FromAbsl(error.message())));
 }
 
-absl::StatusOr<grpc::ByteBuffer> ToWire(const InferResponse& response, const std::string& id, InferRpc rpc) {
+absl::StatusOr<grpc::ByteBuffer> ToWire(const InferResponse& response, const std::string& id, InferRpc rpc,
+                                        const OutputTargets& targets) {
   std::size_t total = 0;
   for (const NamedTensor& output : response.outputs) total += output.tensor.data.size();
   if (total > kMaxOutputBytes) {
@@ -262,7 +313,7 @@ absl::StatusOr<grpc::ByteBuffer> ToWire(const InferResponse& response, const std
                ", more than the 2 GiB of one message: ask for fewer outputs or a smaller batch"));
   }
   try {
-    ModelInferResponse head = Head(response, id);
+    ModelInferResponse head = Head(response, id, targets);
     if (rpc == InferRpc::kUnary) return MakeInferResponse(head, response.outputs);
     (*head.mutable_parameters())["triton_final_response"].set_bool_param(true);
     return WrapForStream(MakeInferResponse(head, response.outputs));

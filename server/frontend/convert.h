@@ -8,7 +8,9 @@
 #include "server/base/clock.h"
 #include "server/base/status.h"
 #include "server/frontend/infer_message.h"
+#include "server/frontend/output_targets.h"
 #include "server/serving/infer_service.h"
+#include "server/serving/shared_memory.h"
 #include "server/tensor/buffer_pool.h"
 
 namespace hearth {
@@ -18,20 +20,24 @@ namespace hearth {
 // parameters. Shapes and sizes are serving's business (validate.h), for every front end the same. A
 // `timeout` parameter tightens `deadline`; it counts from `now`.
 //
+// Inputs in shared memory are copied from there, because their owner may write to it at any time. `targets` is where the
+// outputs go.
+//
 // INVALID_ARGUMENT: the request, with Triton's text where it has one. UNIMPLEMENTED: sequences,
-// shared memory, classification. RESOURCE_EXHAUSTED: no memory for the inputs.
-absl::StatusOr<InferRequest> ToInferRequest(const InferMessage& wire, BufferPool& pool, Deadline deadline,
-                                            TimePoint now);
+// shared memory that is not allowed, classification. NOT_FOUND: no such region. RESOURCE_EXHAUSTED: no memory for the inputs.
+absl::StatusOr<InferRequest> ToInferRequest(const InferMessage& wire, BufferPool& pool, const SharedMemory& memory,
+                                            Deadline deadline, TimePoint now, OutputTargets& targets);
 
 // Whose answer it is: ModelInfer's or ModelStreamInfer's.
 enum class InferRpc : std::uint8_t { kUnary, kStream };
 
 // Echoes `id`. The parameter `hearth_cache` says how the request found its model ("hit", "wait", "load"), and
 // `hearth_load_ms` how long it waited for that, unless it was a hit. Answers in raw contents only, exactly one entry per
-// output: clients index by position, and do not look at typed contents. On a stream it says that it is the last answer of its request, which
-// every one is. RESOURCE_EXHAUSTED: more than a message can hold.
+// output: clients index by position, and do not look at typed contents. On a stream it says that it is the last answer
+// of its request, which every one is. Outputs in shared memory have been delivered to `targets`. RESOURCE_EXHAUSTED: more
+// than a message can hold.
 absl::StatusOr<grpc::ByteBuffer> ToWire(const InferResponse& response, const std::string& id,
-                                        InferRpc rpc = InferRpc::kUnary);
+                                        InferRpc rpc = InferRpc::kUnary, const OutputTargets& targets = {});
 
 // What a stream says of a request that failed.
 grpc::ByteBuffer ToStreamError(const absl::Status& status, const std::string& id);

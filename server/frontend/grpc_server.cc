@@ -20,6 +20,8 @@
 #include "server/frontend/cache_rpc.h"
 #include "server/frontend/inference_rpc.h"
 #include "server/frontend/model_rpc.h"
+#include "server/frontend/settings_rpc.h"
+#include "server/frontend/shared_memory_rpc.h"
 
 namespace hearth {
 namespace {
@@ -117,7 +119,8 @@ GrpcServer::GrpcServer(const Deps& deps, const Options& options)
     : deps_(deps),
       options_(options),
       started_(deps.clock.Now()),
-      streams_(inference_, {deps.infer, deps.buffers, deps.clock}),
+      shared_memory_(options.client_shared_memory),
+      streams_(inference_, {deps.infer, deps.buffers, shared_memory_, deps.clock}),
       watch_(std::make_shared<WatchRpc>(cache_, deps.cache.events(), deps.cache.devices(), deps.clock)),
       health_({"", inference::GRPCInferenceService::service_full_name(),
                hearth::v1::Cache::service_full_name(), hearth::v1::Config::service_full_name(), "readiness"}) {}
@@ -164,9 +167,9 @@ absl::Status GrpcServer::Listen() {
 }
 
 void GrpcServer::Serve() {
-  const InferenceRpcDeps inference{deps_.infer, deps_.buffers, deps_.clock};
+  const InferenceRpcDeps inference{deps_.infer, deps_.buffers, shared_memory_, deps_.clock};
   const AdminRpcDeps admin{deps_.repository, deps_.clock, options_.server_name,
-                           options_.server_version};
+                           options_.server_version, shared_memory_.allowed()};
   const CacheRpcDeps cache{deps_.infer, deps_.repository,     deps_.metrics,          deps_.clock,
                            started_,    options_.server_name, options_.server_version};
   const ModelRpcDeps models{deps_.repository, deps_.metrics, deps_.clock};
@@ -177,6 +180,8 @@ void GrpcServer::Serve() {
     streams_.Serve(loop);
     ServeAdmin(loop, inference_, admin);
     ServeModels(loop, inference_, models);
+    ServeSharedMemory(loop, inference_, shared_memory_);
+    ServeSettings(loop, inference_);
     ServeCache(loop, cache_, cache);
     ServeCacheControl(loop, cache_, deps_.cache);
     watch_->Serve(loop);

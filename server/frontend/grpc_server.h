@@ -23,6 +23,7 @@
 #include "server/serving/cache_service.h"
 #include "server/serving/infer_service.h"
 #include "server/serving/repository_service.h"
+#include "server/serving/shared_memory.h"
 #include "server/tensor/buffer_pool.h"
 
 namespace hearth {
@@ -48,6 +49,7 @@ class GrpcServer {
     int max_receive_bytes = std::numeric_limits<int>::max();
     int max_send_bytes = std::numeric_limits<int>::max();
     bool reflection = true;
+    bool client_shared_memory = false;
     Keepalive keepalive;
     std::string server_name = "hearth";  // ServerMetadata
     std::string server_version = "unknown";
@@ -101,6 +103,7 @@ class GrpcServer {
 
   // Destroyed from the last to the first: the loops' calls refer to the services.
   CallCount calls_;
+  SharedMemory shared_memory_;
   InferenceAsyncService inference_;
   StreamRpc streams_;
   hearth::v1::Cache::AsyncService cache_;

@@ -11,6 +11,7 @@
 #include "server/base/status.h"
 #include "server/frontend/convert.h"
 #include "server/serving/infer_service.h"
+#include "server/serving/shared_memory.h"
 #include "server/tensor/buffer_pool.h"
 
 namespace hearth {
@@ -18,6 +19,7 @@ namespace hearth {
 struct InferenceRpcDeps {
   InferService& infer;
   BufferPool& buffers;
+  const SharedMemory& memory;
   const Clock& clock;
 };
 

@@ -84,11 +84,6 @@ absl::Status OfRequest(const std::string& name, const InferParameter& value, Tim
 absl::Status OfTensor(std::string_view kind, const std::string& tensor,
                       const ParameterMap& parameters) {
   for (const auto& [name, value] : parameters) {
-    if (name.rfind("shared_memory_", 0) == 0) {
-      return absl::UnimplementedError(StrCat(
-          "Client shared memory is disabled. It is not supported by this server: send the data of ",
-          kind, " '", tensor, "' in the message, without '", name, "'."));
-    }
     if (name == "classification") {
       return absl::UnimplementedError(StrCat("'classification' is not supported for ", kind, " '",
                                              tensor,
@@ -98,7 +93,41 @@ absl::Status OfTensor(std::string_view kind, const std::string& tensor,
   return absl::OkStatus();
 }
 
+constexpr const char* kRegion = "shared_memory_region";
+constexpr const char* kOffset = "shared_memory_offset";
+constexpr const char* kByteSize = "shared_memory_byte_size";
+
+// A number of bytes; 0 where there is none.
+absl::StatusOr<std::uint64_t> Bytes(const ParameterMap& parameters, const char* name) {
+  const auto found = parameters.find(name);
+  if (found == parameters.end()) return 0;
+  if (!found->second.has_int64_param()) return WrongType(name, "int64_param");
+  const std::int64_t bytes = found->second.int64_param();
+  if (bytes >= 0) return static_cast<std::uint64_t>(bytes);
+  return absl::InvalidArgumentError(StrCat("invalid value ", bytes, " for '", name, "' parameter, expected bytes >= 0."));
+}
+
 }  // namespace
+
+absl::StatusOr<std::optional<SharedPlace>> ReadSharedPlace(std::string_view kind, const std::string& tensor,
+                                                           const ParameterMap& parameters) {
+  const auto region = parameters.find(kRegion);
+  const bool has_size = parameters.contains(kByteSize);
+  if (region == parameters.end()) {
+    if (!has_size && !parameters.contains(kOffset)) return std::nullopt;
+    return absl::InvalidArgumentError(StrCat("'", has_size ? kByteSize : kOffset, "' is given for ", kind, " '", tensor,
+                                             "' without '", kRegion, "'"));
+  }
+  if (!region->second.has_string_param()) return WrongType(kRegion, "string_param");
+  if (!has_size) {
+    return absl::InvalidArgumentError(
+        StrCat("'", kByteSize, "' must be specified along with '", kRegion, "' for ", kind, " '", tensor, "'"));
+  }
+  SharedPlace place{.region = region->second.string_param()};
+  HEARTH_ASSIGN_OR_RETURN(place.byte_size, Bytes(parameters, kByteSize));
+  HEARTH_ASSIGN_OR_RETURN(place.offset, Bytes(parameters, kOffset));
+  return place;
+}
 
 absl::Status CheckParameters(const inference::ModelInferRequest& wire, TimePoint now,
                              Deadline& deadline, std::optional<Duration>& keep_alive) {

@@ -69,6 +69,7 @@ grpc:
   port: 0
   max_message_bytes: 64MiB
   reflection: false
+  client_shared_memory: true
   completion_queues: 3
   max_in_flight: 7
   buffer_pool: 0
@@ -143,6 +144,7 @@ TEST(ServerConfig, ReadsEveryKey) {
   EXPECT_EQ(config->grpc.port, 0);
   EXPECT_EQ(config->grpc.max_message_bytes, 64u << 20);
   EXPECT_FALSE(config->grpc.reflection);
+  EXPECT_TRUE(config->grpc.client_shared_memory);
   EXPECT_EQ(config->grpc.completion_queues, 3);
   EXPECT_EQ(config->grpc.max_in_flight, 7);
   EXPECT_EQ(config->grpc.buffer_pool, 0u);

@@ -9,8 +9,12 @@
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
+
+#include "tests/serving/shared_object.h"
 
 namespace hearth {
 namespace {
@@ -62,15 +66,16 @@ class ConvertTest : public testing::Test {
   }
 
   // As it arrives: through its bytes.
-  absl::StatusOr<InferRequest> Convert(Deadline deadline = kNoDeadline) {
+  absl::StatusOr<InferRequest> Convert(Deadline deadline = kNoDeadline, const SharedMemory* memory = nullptr) {
     const grpc::Slice slice(wire_.SerializeAsString());
     grpc::ByteBuffer bytes(&slice, 1);
     const auto message = TakeInferRequest(bytes, pool_);
     EXPECT_TRUE(message.ok()) << message.status();
-    return ToInferRequest(*message, pool_, deadline, kNow);
+    return ToInferRequest(*message, pool_, memory == nullptr ? memory_ : *memory, deadline, kNow, targets_);
   }
-  static ModelInferResponse Answer(const InferResponse& response, const std::string& id) {
-    auto bytes = ToWire(response, id);
+  static ModelInferResponse Answer(const InferResponse& response, const std::string& id,
+                                   const OutputTargets& targets = {}) {
+    auto bytes = ToWire(response, id, InferRpc::kUnary, targets);
     EXPECT_TRUE(bytes.ok()) << bytes.status();
     ModelInferResponse answer;
     grpc::Slice slice;
@@ -88,6 +93,8 @@ class ConvertTest : public testing::Test {
   }
 
   BufferPool pool_{1 << 20};
+  SharedMemory memory_{/*allowed=*/true};
+  OutputTargets targets_;
   ModelInferRequest wire_;
 };
 
@@ -428,21 +435,112 @@ TEST_F(ConvertTest, SequencesAreUnimplemented) {
   }
 }
 
-TEST_F(ConvertTest, SharedMemoryIsUnimplemented) {
-  auto& input = AddInput("x", "FP32", {1});
-  (*input.mutable_parameters())["shared_memory_region"].set_string_param("r");
-  absl::Status status = Refusal();
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(std::string(FromAbsl(status.message())),
-              StartsWith("Client shared memory is disabled."));
+// --- shared memory ---
 
+class SharedTensorTest : public ConvertTest {
+ protected:
+  SharedTensorTest() {
+    object_.Set("0123456789abcdef");
+    EXPECT_TRUE(memory_.Register({"r", object_.key(), 2, 12}).ok());  // 23456789abcd
+  }
+  using Parameters = google::protobuf::Map<std::string, inference::InferParameter>;
+  static void Place(Parameters& parameters, std::int64_t offset, std::int64_t size, const std::string& region = "r") {
+    parameters["shared_memory_region"].set_string_param(region);
+    parameters["shared_memory_byte_size"].set_int64_param(size);
+    if (offset != 0) parameters["shared_memory_offset"].set_int64_param(offset);
+  }
+  Parameters& AddOutput(const std::string& name) {
+    auto* output = wire_.add_outputs();
+    output->set_name(name);
+    return *output->mutable_parameters();
+  }
+
+  SharedObject object_{16};
+};
+
+TEST_F(SharedTensorTest, InputsComeFromItAndTakeNoRawEntry) {
+  AddRaw("a", "UINT8", {2}, "aa");
+  Place(*AddInput("x", "UINT8", {4}).mutable_parameters(), 8, 4);
+  AddRaw("b", "UINT8", {2}, "bb");
+  const auto request = Convert();
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(DataOf(request->inputs[0].tensor), "aa");
+  EXPECT_EQ(DataOf(request->inputs[1].tensor), "abcd");
+  EXPECT_EQ(DataOf(request->inputs[2].tensor), "bb");
+  object_.Set("................");
+  EXPECT_EQ(DataOf(request->inputs[1].tensor), "abcd") << "it is a copy";
+  wire_.add_raw_input_contents("one too many");
+  EXPECT_THAT(Refusal().ToString(), HasSubstr("expected at most 2 raw_input_contents"));
+}
+
+TEST_F(SharedTensorTest, OutputsGoThereAndHaveAnEmptyEntry) {
+  Place(AddOutput("y"), 1, 8);
+  AddOutput("z");
+  ASSERT_TRUE(Convert().ok());
+  const std::string data = "YYYY";
+  const Tensor tensor{DType::kUInt8, {4}, std::as_bytes(std::span(data)), nullptr};
+  InferResponse response{{"m", 1}, {{"y", tensor}, {"z", tensor}}};
+  ASSERT_TRUE(Deliver(targets_, response).ok());
+  EXPECT_EQ(object_.Get(), "012YYYY789abcdef");
+  const ModelInferResponse wire = Answer(response, "", targets_);
+  EXPECT_THAT(wire.raw_output_contents(), ElementsAre("", "YYYY"));
+  EXPECT_THAT(wire.outputs(0).shape(), ElementsAre(4));
+  EXPECT_EQ(wire.outputs(0).parameters().at("shared_memory_region").string_param(), "r");
+  EXPECT_TRUE(wire.outputs(1).parameters().empty());
+
+  const std::string large(9, 'L');
+  InferResponse more{{"m", 1}, {{"y", {DType::kUInt8, {9}, std::as_bytes(std::span(large)), nullptr}}, {"z", tensor}}};
+  const absl::Status refused = Deliver(targets_, more);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(refused.ToString(), HasSubstr("(8 bytes) should be at least 9 bytes to hold the results"));
+  EXPECT_EQ(object_.Get(), "012YYYY789abcdef");
+}
+
+TEST_F(SharedTensorTest, WhatIsBeyondTheRegionIsRefusedWhateverItOverflows) {
+  constexpr std::int64_t kHuge = std::numeric_limits<std::int64_t>::max();
+  for (const auto& [offset, size] : {std::pair<std::int64_t, std::int64_t>{0, 13}, {12, 1}, {kHuge, 1}}) {
+    wire_.clear_inputs();
+    wire_.clear_outputs();
+    Place(*AddInput("x", "UINT8", {1}).mutable_parameters(), offset, size);
+    EXPECT_THAT(Refusal().ToString(), HasSubstr("Invalid offset + byte size for shared memory region: 'r'"));
+    wire_.clear_inputs();
+    Place(AddOutput("y"), offset, size);
+    EXPECT_THAT(Refusal().ToString(), HasSubstr("Invalid offset + byte size for shared memory region: 'r'"));
+  }
+  wire_.clear_outputs();
+  Place(*AddInput("x", "UINT8", {1}).mutable_parameters(), 0, kHuge);
+  EXPECT_THAT(Refusal().ToString(), HasSubstr("more than 2 GiB"));
   wire_.clear_inputs();
-  auto* output = wire_.add_outputs();
-  output->set_name("y");
-  (*output->mutable_parameters())["shared_memory_region"].set_string_param("r");
-  status = Refusal();
+  Place(*AddInput("x", "UINT8", {1}).mutable_parameters(), -1, 1);
+  EXPECT_THAT(Refusal().ToString(), HasSubstr("invalid value -1 for 'shared_memory_offset'"));
+  wire_.clear_inputs();
+  Place(*AddInput("x", "UINT8", {1}).mutable_parameters(), 0, 1, "nowhere");
+  EXPECT_EQ(Refusal().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(SharedTensorTest, HalfAPlaceIsRefused) {
+  auto& input = AddInput("x", "UINT8", {1});
+  (*input.mutable_parameters())["shared_memory_region"].set_string_param("r");
+  EXPECT_THAT(Refusal().ToString(), HasSubstr("'shared_memory_byte_size' must be specified"));
+  (*input.mutable_parameters())["shared_memory_byte_size"].set_string_param("1");
+  EXPECT_THAT(Refusal().ToString(), HasSubstr("expected int64_param"));
+  input.mutable_parameters()->erase("shared_memory_region");
+  EXPECT_THAT(Refusal().ToString(), HasSubstr("without 'shared_memory_region'"));
+  Place(*input.mutable_parameters(), 0, 1);
+  EXPECT_TRUE(Convert().ok());
+  input.mutable_contents()->add_uint_contents(1);
+  EXPECT_THAT(Refusal().ToString(), HasSubstr("unexpected 'content'"));
+}
+
+TEST_F(SharedTensorTest, IsUnimplementedWhereItIsNotAllowed) {
+  const SharedMemory off(/*allowed=*/false);
+  Place(*AddInput("x", "UINT8", {1}).mutable_parameters(), 0, 1);
+  absl::Status status = Convert(kNoDeadline, &off).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(status.ToString(), HasSubstr("output 'y'"));
+  EXPECT_THAT(status.ToString(), HasSubstr("Client shared memory is disabled."));
+  wire_.clear_inputs();
+  Place(AddOutput("y"), 0, 1);
+  EXPECT_EQ(Convert(kNoDeadline, &off).status().code(), absl::StatusCode::kUnimplemented);
 }
 
 TEST_F(ConvertTest, ClassificationIsUnimplemented) {

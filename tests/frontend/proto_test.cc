@@ -163,6 +163,37 @@ const std::map<std::string, Fields>& Protocol() {
         {"compute_infer", "inference.StatisticDuration 3"},
         {"compute_output", "inference.StatisticDuration 4"}}},
       {"MemoryUsage", {{"type", "string 1"}, {"id", "int64 2"}, {"byte_size", "uint64 3"}}},
+      {"SystemSharedMemoryStatusRequest", {{"name", "string 1"}}},
+      {"SystemSharedMemoryStatusResponse",
+       {{"regions", "map string inference.SystemSharedMemoryStatusResponse.RegionStatus 1"}}},
+      {"SystemSharedMemoryStatusResponse.RegionStatus",
+       {{"name", "string 1"}, {"key", "string 2"}, {"offset", "uint64 3"}, {"byte_size", "uint64 4"}}},
+      {"SystemSharedMemoryRegisterRequest",
+       {{"name", "string 1"}, {"key", "string 2"}, {"offset", "uint64 3"}, {"byte_size", "uint64 4"}}},
+      {"SystemSharedMemoryRegisterResponse", {}},
+      {"SystemSharedMemoryUnregisterRequest", {{"name", "string 1"}}},
+      {"SystemSharedMemoryUnregisterResponse", {}},
+      {"CudaSharedMemoryStatusRequest", {{"name", "string 1"}}},
+      {"CudaSharedMemoryStatusResponse",
+       {{"regions", "map string inference.CudaSharedMemoryStatusResponse.RegionStatus 1"}}},
+      {"CudaSharedMemoryStatusResponse.RegionStatus",
+       {{"name", "string 1"}, {"device_id", "uint64 2"}, {"byte_size", "uint64 3"}}},
+      {"CudaSharedMemoryRegisterRequest",
+       {{"name", "string 1"}, {"raw_handle", "bytes 2"}, {"device_id", "int64 3"}, {"byte_size", "uint64 4"}}},
+      {"CudaSharedMemoryRegisterResponse", {}},
+      {"CudaSharedMemoryUnregisterRequest", {{"name", "string 1"}}},
+      {"CudaSharedMemoryUnregisterResponse", {}},
+      {"TraceSettingRequest",
+       {{"settings", "map string inference.TraceSettingRequest.SettingValue 1"}, {"model_name", "string 2"}}},
+      {"TraceSettingRequest.SettingValue", {{"value", "repeated string 1"}}},
+      {"TraceSettingResponse", {{"settings", "map string inference.TraceSettingResponse.SettingValue 1"}}},
+      {"TraceSettingResponse.SettingValue", {{"value", "repeated string 1"}}},
+      {"LogSettingsRequest", {{"settings", "map string inference.LogSettingsRequest.SettingValue 1"}}},
+      {"LogSettingsRequest.SettingValue",
+       {{"bool_param", "bool 1"}, {"uint32_param", "uint32 2"}, {"string_param", "string 3"}}},
+      {"LogSettingsResponse", {{"settings", "map string inference.LogSettingsResponse.SettingValue 1"}}},
+      {"LogSettingsResponse.SettingValue",
+       {{"bool_param", "bool 1"}, {"uint32_param", "uint32 2"}, {"string_param", "string 3"}}},
   };
   return messages;
 }
@@ -197,7 +228,11 @@ TEST(Proto, HasTheProtocolsMethods) {
             (std::vector<std::string>{"ServerLive", "ServerReady", "ModelReady", "ServerMetadata",
                                       "ModelMetadata", "ModelConfig", "ModelStatistics", "ModelInfer",
                                       "ModelStreamInfer", "RepositoryIndex",
-                                      "RepositoryModelLoad", "RepositoryModelUnload"}));
+                                      "RepositoryModelLoad", "RepositoryModelUnload",
+                                      "SystemSharedMemoryStatus", "SystemSharedMemoryRegister",
+                                      "SystemSharedMemoryUnregister", "CudaSharedMemoryStatus",
+                                      "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister", "TraceSetting",
+                                      "LogSettings"}));
 }
 
 }  // namespace

@@ -29,6 +29,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       whole.DebugString() != expected.DebugString()) {
     std::abort();
   }
-  (void)hearth::ToInferRequest(*message, pool, hearth::kNoDeadline, hearth::TimePoint{});
+  const hearth::SharedMemory memory(/*allowed=*/true);
+  hearth::OutputTargets targets;
+  (void)hearth::ToInferRequest(*message, pool, memory, hearth::kNoDeadline, hearth::TimePoint{}, targets);
   return 0;
 }

@@ -399,6 +399,6 @@ def test_what_the_model_itself_raises_reaches_the_client(server):
 
 
 def test_calls_that_hearthd_does_not_have_are_unimplemented(server):
-    with pytest.raises(grpc.RpcError) as error:
-        server.stub().TraceSetting(pb.TraceSettingRequest(), timeout=60)
+    with server.channel() as channel, pytest.raises(grpc.RpcError) as error:
+        channel.unary_unary("/inference.GRPCInferenceService/ModelDream")(b"", timeout=60)
     assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED

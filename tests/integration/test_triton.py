@@ -1,17 +1,20 @@
 """What Triton's tools ask beside the Open Inference Protocol, with Triton's own client."""
 
+import os
 import queue
 
 import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+import tritonclient.utils.shared_memory as shm
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import FieldDescriptor
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.utils import InferenceServerException
 
+import hearthd
 import models
 from test_protocol import FLOATS, floats, infer_floats, request
 
@@ -226,3 +229,145 @@ def test_a_stream_ends_when_the_server_does(start, repository):
         assert stream.next()[1] is None
         assert server.terminate() == 0, server.log()
         assert stream.next()[1].status() == "StatusCode.UNAVAILABLE"
+
+
+# --- shared memory ---
+
+
+@pytest.fixture(scope="module")
+def sharing(repository, tmp_path_factory):
+    """A hearthd whose clients may use shared memory."""
+    config = {"grpc": {"client_shared_memory": True}}
+    with hearthd.Hearthd(repository, tmp_path_factory.mktemp("sharing"), config=config) as running:
+        yield running
+        assert running.alive, running.log()
+
+
+@pytest.fixture
+def region(request):
+    """region(size) -> (the client's handle, key); destroyed afterwards."""
+    made = []
+
+    def make(size):
+        key = f"/hearth-test-{os.getpid()}-{len(made)}"
+        made.append(shm.create_shared_memory_region("r", key, size, create_only=True))
+        return made[-1], key
+
+    yield make
+    for handle in made:
+        shm.destroy_shared_memory_region(handle)
+
+
+def shared_input(name, values, offset=0):
+    tensor = triton.InferInput(name, list(values.shape), "FP32")
+    tensor.set_shared_memory("r", values.nbytes, offset=offset)
+    return tensor
+
+
+def test_tensors_travel_through_shared_memory(sharing, region):
+    values = np.arange(8, dtype=np.float32).reshape(2, 4)
+    handle, key = region(128)
+    shm.set_shared_memory_region(handle, [values], offset=16)
+    with sharing.client() as client:
+        assert "system_shared_memory" in client.get_server_metadata().extensions
+        client.register_system_shared_memory("r", key, 128)
+        status = client.get_system_shared_memory_status("r").regions["r"]
+        assert (status.key, status.offset, status.byte_size) == (key, 0, 128)
+        output = triton.InferRequestedOutput("y")
+        output.set_shared_memory("r", 64, offset=64)
+        result = client.infer("batched", [shared_input("x", values, 16)], outputs=[output])
+        answer = result.get_response()
+        assert list(answer.raw_output_contents) == [b""] and list(answer.outputs[0].shape) == [2, 4]
+        got = shm.get_contents_as_numpy(handle, np.float32, [2, 4], offset=64)
+        assert got.tolist() == (values * 2).tolist()
+        # With an input in the message, and the output too.
+        assert client.infer("batched", [shared_input("x", values, 16)]).as_numpy("y").tolist() == (values * 2).tolist()
+        client.unregister_system_shared_memory("r")
+        assert not client.get_system_shared_memory_status().regions
+        with pytest.raises(InferenceServerException) as refused:
+            client.infer("batched", [shared_input("x", values)])
+        assert refused.value.status() == "StatusCode.NOT_FOUND"
+        assert "Unable to find shared memory region: 'r'" in refused.value.message()
+
+
+def test_an_object_that_is_cut_short_hurts_nobody(sharing, region):
+    values = np.ones((1024, 4), np.float32)
+    handle, key = region(values.nbytes)
+    with sharing.client() as client:
+        client.register_system_shared_memory("r", key, values.nbytes)
+        os.truncate(f"/dev/shm{key}", 100)
+        with pytest.raises(InferenceServerException) as refused:
+            client.infer("batched", [shared_input("x", values)])
+        assert "is longer than its object" in refused.value.message()
+        client.unregister_system_shared_memory()
+        assert infer_floats(client, "batched").shape == (1, 4)
+    assert sharing.alive
+
+
+def test_an_output_that_does_not_fit_its_place_is_refused(sharing, region):
+    values = np.ones((2, 4), np.float32)
+    handle, key = region(64)
+    with sharing.client() as client:
+        client.register_system_shared_memory("r", key, 64)
+        output = triton.InferRequestedOutput("y")
+        output.set_shared_memory("r", 31)
+        with pytest.raises(InferenceServerException) as refused:
+            client.infer("batched", [shared_input("x", values)], outputs=[output])
+        assert "(31 bytes) should be at least 32 bytes to hold the results" in refused.value.message()
+        client.unregister_system_shared_memory()
+
+
+def test_shared_memory_is_off_unless_it_is_allowed(server, region):
+    handle, key = region(64)
+    with server.client() as client:
+        assert "system_shared_memory" not in client.get_server_metadata().extensions
+        with pytest.raises(InferenceServerException) as refused:
+            client.register_system_shared_memory("r", key, 64)
+        assert "Client shared memory is disabled" in refused.value.message()
+        assert not client.get_system_shared_memory_status().regions
+        client.unregister_system_shared_memory()
+
+
+def test_there_is_no_memory_of_cuda_to_share(server):
+    with server.client() as client:
+        assert not client.get_cuda_shared_memory_status().regions
+        client.unregister_cuda_shared_memory()
+        with pytest.raises(InferenceServerException) as refused:
+            client.register_cuda_shared_memory("r", b"A" * 64, 0, 64)
+    assert refused.value.status() == "StatusCode.UNIMPLEMENTED"
+
+
+# --- settings, and all there is ---
+
+
+def test_a_client_changes_the_level_of_the_log(start, repository):
+    server = start(repository)
+    with server.client() as client:
+        settings = client.get_log_settings(as_json=True)["settings"]
+        assert settings["log_info"]["bool_param"] and settings["log_verbose_level"]["uint32_param"] == 1
+        client.update_log_settings({"log_info": False, "log_verbose_level": 0})
+        infer_floats(client, "batched")
+        settings = client.update_log_settings({"log_verbose_level": 1}).settings
+        assert settings["log_info"].bool_param and settings["log_verbose_level"].uint32_param == 1
+        infer_floats(client, "never")
+        assert server.wait_for("model ready")["model"] == "never"
+        with pytest.raises(InferenceServerException) as refused:
+            client.update_log_settings({"log_file": "elsewhere"})
+        assert "standard error" in refused.value.message()
+
+
+def test_requests_are_not_traced(server):
+    with server.client() as client:
+        assert client.get_trace_settings().settings["trace_level"].value == ["OFF"]
+        client.update_trace_settings(settings={"trace_rate": None})
+        with pytest.raises(InferenceServerException) as refused:
+            client.update_trace_settings(settings={"trace_level": ["TIMESTAMPS"]})
+    assert refused.value.status() == "StatusCode.UNIMPLEMENTED"
+
+
+def test_every_call_of_triton_is_there(server):
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        ours = descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+        mine = ours.FindServiceByName("inference.GRPCInferenceService").methods_by_name
+    theirs = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
+    assert set(mine) == set(theirs) and len(mine) == 20
