@@ -234,7 +234,8 @@ TEST_F(StreamRpcTest, AShutdownWaitsForWhatAStreamHasAsked) {
   while (running_.load() == 0) std::this_thread::yield();
   auto shutdown = std::async(std::launch::async, [this] { return stack_.server->Shutdown(kNoDeadline); });
   const auto refused = [this] {
-    grpc::ClientContext context;
+    grpc::ClientContext context;  // a call that comes while the port closes may never be answered
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(1));
     inference::ServerLiveResponse response;
     return !stack_.Stub()->ServerLive(&context, {}, &response).ok();
   };
