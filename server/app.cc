@@ -16,6 +16,7 @@
 #include "server/config/config_diff.h"
 #include "server/frontend/grpc_server.h"
 #include "server/frontend/http_server.h"
+#include "server/frontend/rest_routes.h"
 #include "server/metrics/metrics.h"
 #include "server/residency/model_manager.h"
 #include "server/serving/cache_service.h"
@@ -152,6 +153,7 @@ struct App::Parts {
   std::unique_ptr<RepositoryWatcher> repository_watcher;  // config_pool's, once started
   std::unique_ptr<FileWatcher> watcher;  // config_pool's
   std::unique_ptr<HttpServer> http;
+  std::unique_ptr<HttpServer> rest;  // null unless it is configured
   std::unique_ptr<GrpcServer> grpc;
 
   absl::Status BuildCore(const ServerConfig& c);
@@ -174,6 +176,7 @@ App::App(ServerConfig config, ReadConfig read_config, std::string config_file)
 App::~App() {
   parts_->StopReloads();
   parts_->grpc.reset();
+  parts_->rest.reset();
   parts_->http.reset();
   parts_->preloader.reset();
   // A run that is queued holds a handle, and a handle must not outlive the manager.
@@ -310,11 +313,8 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
 }
 
 absl::Status App::Parts::Listen(const ServerConfig& c) {
-  HttpServer::Options http_options;
-  http_options.host = c.http.host;
-  http_options.port = static_cast<std::uint16_t>(c.http.port);
   HEARTH_ASSIGN_OR_RETURN(
-      http, HttpServer::Start(http_options, HttpServer::Handlers{
+      http, HttpServer::Start(HttpOptions(c.http), HttpServer::Handlers{
                                                 .metrics = [this] { return metrics->Text(); },
                                                 .live = [this] { return repository->live(); },
                                                 .why_not_ready =
@@ -327,10 +327,17 @@ absl::Status App::Parts::Listen(const ServerConfig& c) {
                                  });
                                }, &heartbeats},
                               GrpcOptions(c)));
+  if (c.rest.enabled) {
+    HEARTH_ASSIGN_OR_RETURN(rest, HttpServer::Start(RestOptions(c.rest, *buffers),
+                                                    MakeRestHandler({*infer, *repository, *metrics, *buffers, clock,
+                                                                     c.server.name, Version()})));
+  }
   log::Info("listening", {{"grpc_host", c.grpc.host},
                           {"grpc_port", grpc->port()},
                           {"http_host", c.http.host},
                           {"http_port", static_cast<int>(http->port())},
+                          {"rest_host", c.rest.enabled ? c.rest.host : "off"},
+                          {"rest_port", rest == nullptr ? 0 : static_cast<int>(rest->port())},
                           {"models", catalog->List().size()}});
   return absl::OkStatus();
 }
@@ -487,6 +494,7 @@ absl::Status App::Parts::Drain() {
   manager->Shutdown();
   HEARTH_RETURN_IF_ERROR(WaitUntil(deadline, [this] { return manager->idle(); }));
   HEARTH_RETURN_IF_ERROR(grpc->Shutdown(deadline));
+  if (rest != nullptr) rest->Stop();
   http->Stop();
   log::Info("stopped", {});
   return absl::OkStatus();

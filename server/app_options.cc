@@ -124,4 +124,26 @@ GrpcServer::Options GrpcOptions(const ServerConfig& config) {
   return options;
 }
 
+HttpServer::Options HttpOptions(const ServerConfig::Http& http) {
+  HttpServer::Options options;
+  options.host = http.host;
+  options.port = static_cast<std::uint16_t>(http.port);
+  return options;
+}
+
+HttpServer::Options RestOptions(const ServerConfig::Rest& rest, BufferPool& buffers) {
+  HttpServer::Options options;
+  options.name = "rest";
+  options.host = rest.host;
+  options.port = static_cast<std::uint16_t>(rest.port);
+  options.threads = rest.threads;
+  options.buffers = &buffers;
+  options.idle_timeout = rest.idle_timeout;
+  options.read_timeout = rest.stall_timeout;
+  options.write_timeout = rest.stall_timeout;
+  options.max_body_bytes = rest.max_body_bytes;
+  options.max_connections = static_cast<std::size_t>(rest.max_connections);
+  return options;
+}
+
 }  // namespace hearth

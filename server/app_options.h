@@ -7,6 +7,7 @@
 #include "server/config/machine_limits.h"
 #include "server/config/server_config.h"
 #include "server/frontend/grpc_server.h"
+#include "server/frontend/http_server.h"
 #include "server/residency/model_manager.h"
 #include "server/serving/infer_service.h"
 #include "server/serving/preloader.h"
@@ -33,6 +34,8 @@ InferService::Options InferOptions(const ServerConfig& config);
 Preloader::Options PreloaderOptions(const ServerConfig::Cache& cache);
 std::vector<PreloadItem> PreloadItems(const std::vector<ServerConfig::Preload>& models);
 GrpcServer::Options GrpcOptions(const ServerConfig& config);
+HttpServer::Options HttpOptions(const ServerConfig::Http& http);
+HttpServer::Options RestOptions(const ServerConfig::Rest& rest, BufferPool& buffers);
 int ComputeThreads(const ServerConfig::Compute& compute);
 
 }  // namespace hearth

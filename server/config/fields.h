@@ -115,6 +115,16 @@ void VisitFields(Visitor& v, Config& config) {
     v.Text("host", config.http.host);
     v.Int("port", config.http.port, 0, 65535);
   });
+  v.Section("rest", [&] {
+    v.Flag("enabled", config.rest.enabled);
+    v.Text("host", config.rest.host);
+    v.Int("port", config.rest.port, 0, 65535);
+    v.Int("threads", config.rest.threads, 1, 64);
+    v.Bytes("max_body_bytes", config.rest.max_body_bytes, 1, std::uint64_t{1} << 40);
+    v.Int("max_connections", config.rest.max_connections, 1, 1 << 20);
+    v.Time("idle_timeout", config.rest.idle_timeout, kShortestTime);
+    v.Time("stall_timeout", config.rest.stall_timeout, kShortestTime);
+  });
   v.Section("metrics", [&] { v.Flag("triton_names", config.metrics.triton_names); });
   v.Section("logging", [&] {
     v.Word("level", config.logging.level, kLogLevels);

@@ -135,18 +135,33 @@ class FieldReader {
   YamlMap* map_;
 };
 
+// Each listener needs a port of its own.
+void CheckPorts(const ServerConfig& config, YamlReader& yaml) {
+  const ServerConfig defaults;
+  struct Listener {
+    std::string_view key;
+    int port, usual;
+  };
+  std::vector<Listener> listeners = {{"grpc.port", config.grpc.port, defaults.grpc.port},
+                                     {"http.port", config.http.port, defaults.http.port}};
+  if (config.rest.enabled) listeners.push_back({"rest.port", config.rest.port, defaults.rest.port});
+  for (std::size_t i = 0; i < listeners.size(); ++i) {
+    for (std::size_t j = 0; j < i; ++j) {
+      if (listeners[i].port == 0 || listeners[i].port != listeners[j].port) continue;
+      // Blame the one that somebody chose.
+      const bool later = listeners[i].port != listeners[i].usual;
+      yaml.ErrorAt(listeners[later ? i : j].key, StrCat(listeners[i].port, " is also ", listeners[later ? j : i].key,
+                                                        "; each listener needs a port of its own"));
+    }
+  }
+}
+
 // What no single key can tell.
 void CheckTogether(const ServerConfig& config, YamlReader& yaml) {
   if (config.repository.roots.empty()) {
     yaml.ErrorAt("repository.roots", "is empty; name at least one directory with models");
   }
-  if (config.grpc.port != 0 && config.grpc.port == config.http.port) {
-    // Blame the one that somebody chose.
-    const bool http = config.http.port != ServerConfig{}.http.port;
-    yaml.ErrorAt(http ? "http.port" : "grpc.port",
-                 StrCat(config.grpc.port, " is also ", http ? "grpc.port" : "http.port",
-                        "; each listener needs a port of its own"));
-  }
+  CheckPorts(config, yaml);
   const int fakes = config.devices.fake.count;
   for (const DeviceSizes::Named& own : config.cache.budget.device.named) {
     if (NumberOf(own.device, "fake").value_or(-1) >= fakes) {

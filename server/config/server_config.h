@@ -103,6 +103,16 @@ struct ServerConfig {
     std::string host = "0.0.0.0";
     int port = 8002;  // 0: any that is free
   };
+  struct Rest {
+    bool enabled = true;
+    std::string host = "0.0.0.0";
+    int port = 8000;  // 0: any that is free
+    int threads = 1;
+    std::uint64_t max_body_bytes = std::uint64_t{64} << 20;
+    int max_connections = 1024;
+    Duration idle_timeout = std::chrono::seconds(60);
+    Duration stall_timeout = std::chrono::seconds(30);
+  };
   struct Metrics {
     bool triton_names = false;
   };
@@ -131,6 +141,7 @@ struct ServerConfig {
   Compute compute;
   Grpc grpc;
   Http http;
+  Rest rest;
   Metrics metrics;
   Logging logging;
   Limits limits;

@@ -303,6 +303,13 @@ absl::StatusOr<InferRequest> ToInferRequest(const InferMessage& wire, BufferPool
   return absl::Status(error.code(), StrCat("[request id: ", id, "] ", FromAbsl(error.message())));
 }
 
+absl::StatusOr<InferRequest> ToInferRequest(const InferMessage& wire, BufferPool& pool, Deadline deadline,
+                                            TimePoint now) {
+  const SharedMemory none(/*allowed=*/false);
+  OutputTargets in_the_message;
+  return ToInferRequest(wire, pool, none, deadline, now, in_the_message);
+}
+
 absl::StatusOr<grpc::ByteBuffer> ToWire(const InferResponse& response, const std::string& id, InferRpc rpc,
                                         const OutputTargets& targets) {
   std::size_t total = 0;

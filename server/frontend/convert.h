@@ -27,6 +27,9 @@ namespace hearth {
 // shared memory that is not allowed, classification. NOT_FOUND: no such region. RESOURCE_EXHAUSTED: no memory for the inputs.
 absl::StatusOr<InferRequest> ToInferRequest(const InferMessage& wire, BufferPool& pool, const SharedMemory& memory,
                                             Deadline deadline, TimePoint now, OutputTargets& targets);
+// For front ends without shared memory: what asks for it is UNIMPLEMENTED.
+absl::StatusOr<InferRequest> ToInferRequest(const InferMessage& wire, BufferPool& pool, Deadline deadline,
+                                            TimePoint now);
 
 // Whose answer it is: ModelInfer's or ModelStreamInfer's.
 enum class InferRpc : std::uint8_t { kUnary, kStream };

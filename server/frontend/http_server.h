@@ -1,9 +1,8 @@
-// A small HTTP/1.1 server: metrics and health for machines, on one thread.
+// An HTTP/1.1 server: sockets, timeouts and limits. What a path answers is its handler's business.
 //
-// It knows sockets, timeouts and limits; what a path answers comes in as routes, so it decides
-// nothing. Any number of idle keep-alive connections cost a descriptor and a few kilobytes each,
-// and a client that sends or reads slowly delays nobody: every step is asynchronous and has a time
-// limit.
+// Any number of idle keep-alive connections cost a descriptor and a few kilobytes each, and a client that sends or
+// reads slowly delays nobody: every step is asynchronous and has a time limit. While a request is worked on, its
+// connection is watched: a client that goes away is noticed at once.
 #pragma once
 
 #include <cstddef>
@@ -11,31 +10,20 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "server/base/clock.h"
 #include "server/base/status.h"
+#include "server/frontend/http_call.h"
+#include "server/tensor/buffer_pool.h"
 
 namespace hearth {
 
-struct HttpRequest {
-  std::string method;  // "GET"
-  std::string path;    // "/metrics", as sent, without query
-  std::string query;   // what follows "?", without it
-  std::string body;
-};
+// Called on one of the server's threads: it must not block. May keep the call and answer it later, on any thread.
+// What it throws becomes a 500.
+using HttpCallHandler = std::function<void(HttpCall)>;
 
-struct HttpResponse {
-  int status = 200;
-  std::string content_type = "application/json";
-  std::string body;
-};
-
-// {"error":"<message>"}, the protocol's error body.
-HttpResponse HttpError(int status, std::string_view message);
-
-// Called on the server's thread: it must not block. What it throws becomes a 500.
+// Answers at once.
 using HttpHandler = std::function<HttpResponse(const HttpRequest&)>;
 
 // One exact path and what it answers, by method. A route for GET answers HEAD too.
@@ -45,18 +33,21 @@ struct HttpRoute {
   HttpHandler handler;
 };
 
-// Thread-safe. Owns its thread.
+// Thread-safe. Owns its threads.
 class HttpServer {
  public:
   struct Options {
+    std::string name = "http";  // of its threads, with a number when there are several
     std::string host = "0.0.0.0";
-    std::uint16_t port = 8002;                          // 0: any free one
+    std::uint16_t port = 8002;  // 0: any free one
+    int threads = 1;
+    BufferPool* buffers = nullptr;                      // for bodies; outlives the server. Null: memory of its own
     Duration idle_timeout = std::chrono::seconds(60);   // between requests of a connection
-    Duration read_timeout = std::chrono::seconds(10);   // from a request's first byte to its last
-    Duration write_timeout = std::chrono::seconds(10);  // for an answer to be taken
+    Duration read_timeout = std::chrono::seconds(10);   // for a header, and between two pieces of a body
+    Duration write_timeout = std::chrono::seconds(10);  // between two pieces of an answer
     Duration stop_grace = std::chrono::seconds(1);      // Stop(): for answers under way
     std::size_t max_header_bytes = 16 * 1024;           // else 431
-    std::size_t max_body_bytes = 64 * 1024;             // else 413
+    std::uint64_t max_body_bytes = 64 * 1024;           // else 413
     std::size_t max_connections = 1024;                 // more wait in the kernel's queue
   };
 
@@ -70,8 +61,9 @@ class HttpServer {
   static std::vector<HttpRoute> OperationalRoutes(Handlers handlers);
 
   // Listening when this returns. ALREADY_EXISTS: the port is taken; INVALID_ARGUMENT: a bad host.
-  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(Options options,
-                                                           std::vector<HttpRoute> routes);
+  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(Options options, HttpCallHandler handler);
+  // Any other path is a 404 that names these, any other method a 405.
+  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(Options options, std::vector<HttpRoute> routes);
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(Options options, Handlers handlers) {
     return Start(std::move(options), OperationalRoutes(std::move(handlers)));
   }
@@ -81,19 +73,19 @@ class HttpServer {
   std::uint16_t port() const;
 
   // Stops accepting, closes idle connections, lets answers under way be finished within
-  // `stop_grace`, joins the thread. Idempotent. REQUIRES: not called from a handler, nor twice at
-  // once.
+  // `stop_grace` and cuts off the others, waits for every call to be answered, joins the threads. Idempotent.
+  // REQUIRES: not called from a handler, nor twice at once; whoever has a call will answer it.
   void Stop();
 
  private:
   class Listener;
   class Connection;
+  struct Worker;
   struct Shared;
 
   explicit HttpServer(std::shared_ptr<Shared> shared);
 
   const std::shared_ptr<Shared> shared_;
-  std::thread thread_;
 };
 
 }  // namespace hearth

@@ -55,6 +55,7 @@ def start_hearthd(build, folder):
         "models": [{"name": "identity", "pin": True}],
         "grpc": {"host": "127.0.0.1", "port": 0},
         "http": {"host": "127.0.0.1", "port": 0},
+        "rest": {"enabled": False},
         "logging": {"format": "json"},
     }), encoding="utf-8")
     return Server([build / "server" / "hearthd", "--config", config], "stderr", "grpc_port")

@@ -81,6 +81,7 @@ grpc:
     max_ping_strikes: 0
     max_connection_age: 1h
 http: {host: localhost, port: 9002}
+rest: {enabled: false, host: "::1", port: 9000, threads: 3, max_body_bytes: 1MiB, max_connections: 9, idle_timeout: 5s, stall_timeout: 6s}
 metrics: {triton_names: true}
 logging: {level: error, format: json, access: true}
 limits: {max_tensors: 8, max_dimensions: 4}
@@ -93,6 +94,7 @@ TEST(ServerConfig, HasItsDefaultsWithoutAnyFile) {
   EXPECT_THAT(ChangedKeys(ServerConfig{}, *config), IsEmpty());
   EXPECT_EQ(config->grpc.port, 8001);
   EXPECT_EQ(config->http.port, 8002);
+  EXPECT_EQ(config->rest.port, 8000);
 }
 
 TEST(ServerConfig, ReadsEveryKey) {
@@ -156,6 +158,14 @@ TEST(ServerConfig, ReadsEveryKey) {
   EXPECT_EQ(config->grpc.keepalive.max_connection_age, 1h);
   EXPECT_EQ(config->http.host, "localhost");
   EXPECT_EQ(config->http.port, 9002);
+  EXPECT_FALSE(config->rest.enabled);
+  EXPECT_EQ(config->rest.host, "::1");
+  EXPECT_EQ(config->rest.port, 9000);
+  EXPECT_EQ(config->rest.threads, 3);
+  EXPECT_EQ(config->rest.max_body_bytes, 1u << 20);
+  EXPECT_EQ(config->rest.max_connections, 9);
+  EXPECT_EQ(config->rest.idle_timeout, 5s);
+  EXPECT_EQ(config->rest.stall_timeout, 6s);
   EXPECT_TRUE(config->metrics.triton_names);
   EXPECT_EQ(config->logging.level, log::Level::kError);
   EXPECT_EQ(config->logging.format, log::Format::kJson);
@@ -319,7 +329,10 @@ TEST(ServerConfig, RefusesTwoListenersOnOnePort) {
       Mistakes("", {{"grpc.port", "8002", "--grpc-port"}}),
       "--grpc-port: key 'grpc.port': 8002 is also http.port; each listener needs a port of its "
       "own");
-  EXPECT_TRUE(Parse("http: {port: 0}\ngrpc: {port: 0}\n").ok());
+  EXPECT_EQ(Mistakes("rest: {port: 8001}\n"),
+            "f:1:14: key 'rest.port': 8001 is also grpc.port; each listener needs a port of its own");
+  EXPECT_TRUE(Parse("rest: {port: 8001, enabled: false}\n").ok());
+  EXPECT_TRUE(Parse("http: {port: 0}\ngrpc: {port: 0}\nrest: {port: 0}\n").ok());
 }
 
 TEST(ServerConfig, ChecksTheListOfModels) {

@@ -7,8 +7,14 @@
 #include <sys/socket.h>
 
 #include <atomic>
+#include <condition_variable>
+#include <deque>
 #include <future>
+#include <mutex>
+#include <span>
 #include <stdexcept>
+#include <thread>
+#include <vector>
 
 #include "server/base/unique_fd.h"
 
@@ -284,7 +290,7 @@ TEST_F(HttpServerTest, AHandlerThatThrowsIsA500AndTheServerLives) {
 
 TEST_F(HttpServerTest, RoutesOfOtherMethodsGetTheBodyAndTheQuery) {
   const HttpHandler echo = [](const HttpRequest& r) -> HttpResponse {
-    return {201, "text/plain", r.method + " " + r.path + " " + r.query + " " + r.body};
+    return {201, "text/plain", r.method + " " + r.path + " " + r.query + " " + std::string(r.body)};
   };
   auto server = HttpServer::Start(options_, {{"POST", "/echo", echo}, {"GET", "/echo", echo}});
   ASSERT_TRUE(server.ok());
@@ -341,6 +347,172 @@ TEST_F(HttpServerTest, StopDoesNotWaitForAClientThatIsStuck) {
   Client other(server_->port());  // once this is answered, the first bytes of `client` were read
   ASSERT_THAT(other.Send(Get("/metrics")).Receive(), StartsWith("HTTP/1.1 200 "));
   server_->Stop();
+  EXPECT_TRUE(client.Closed());
+}
+
+// --- calls that are answered later ---
+
+// Keeps the calls that come, for the test to answer.
+class HttpCallTest : public HttpServerTest {
+ protected:
+  HttpServer& StartKeeping() {
+    auto started = HttpServer::Start(options_, [this](HttpCall call) { calls_.push(std::move(call)); });
+    EXPECT_TRUE(started.ok()) << started.status();
+    server_ = *std::move(started);
+    return *server_;
+  }
+
+  // Calls from the server's threads to the test's.
+  class Queue {
+   public:
+    void push(HttpCall call) {
+      const std::lock_guard<std::mutex> lock(mu_);
+      calls_.push_back(std::move(call));
+      changed_.notify_one();
+    }
+    HttpCall Next() {
+      std::unique_lock<std::mutex> lock(mu_);
+      changed_.wait(lock, [this] { return !calls_.empty(); });
+      HttpCall call = std::move(calls_.front());
+      calls_.pop_front();
+      return call;
+    }
+
+   private:
+    std::mutex mu_;
+    std::condition_variable changed_;
+    std::deque<HttpCall> calls_;
+  };
+  Queue calls_;
+};
+
+TEST_F(HttpCallTest, AnAnswerMayComeLaterAndFromAnyThread) {
+  Client client(StartKeeping().port());
+  client.Send("POST /a?b HTTP/1.1\r\nX-One: 1\r\nContent-Length: 3\r\n\r\nabc");
+  HttpCall call = calls_.Next();
+  EXPECT_EQ(call.request().method + call.request().path + call.request().query, "POST/ab");
+  EXPECT_EQ(call.request().body, "abc");
+  ASSERT_NE(call.request().Header("x-ONE"), nullptr);
+  EXPECT_EQ(*call.request().Header("x-ONE"), "1");
+  EXPECT_EQ(call.request().Header("x"), nullptr);
+  std::move(call).Finish({200, "text/plain", "done"});
+  EXPECT_THAT(client.Receive(), EndsWith("\r\n\r\ndone"));
+  client.Send(Get("/again"));
+  calls_.Next();  // dropped
+  EXPECT_THAT(client.Receive(), AllOf(StartsWith("HTTP/1.1 500 "), HasSubstr("dropped unanswered")));
+}
+
+TEST_F(HttpCallTest, PartsFollowTheBodyAndAreKeptUntilTheyAreSent) {
+  Client client(StartKeeping().port());
+  client.Send(Get("/"));
+  HttpCall call = calls_.Next();
+  HttpResponse answer{200, "text/plain", "head "};
+  const std::string large(8 << 20, 'x');
+  std::weak_ptr<const void> kept;
+  for (const std::string& text : {std::string("one "), large, std::string(" end")}) {
+    const auto owner = std::make_shared<std::string>(text);
+    kept = owner;
+    answer.parts.push_back({std::as_bytes(std::span(*owner)), owner});
+  }
+  answer.headers.emplace_back("X-More", "1");
+  std::move(call).Finish(std::move(answer));
+  const std::string got = client.Receive();
+  EXPECT_THAT(got.substr(0, 300), AllOf(HasSubstr("X-More: 1\r\n"), HasSubstr("\r\n\r\nhead one xxx")));
+  EXPECT_THAT(got.substr(got.size() - 5), "x end");
+  EXPECT_THAT(client.Send("HEAD / HTTP/1.1\r\n\r\n").connected(), true);
+  std::move(calls_.Next()).Finish({200, "text/plain", "not sent"});
+  EXPECT_THAT(client.Receive(/*head=*/true), HasSubstr("Content-Length: 8\r\n"));
+  EXPECT_TRUE(kept.expired());
+}
+
+TEST_F(HttpCallTest, AClientThatGoesAwayCancelsItsCall) {
+  StartKeeping();
+  auto client = std::make_unique<Client>(server_->port());
+  client->Send(Get("/"));
+  HttpCall call = calls_.Next();
+  EXPECT_FALSE(call.cancelled().stop_requested());
+  std::promise<void> cancelled;
+  const std::stop_callback on_stop(call.cancelled(), [&] { cancelled.set_value(); });
+  client.reset();
+  cancelled.get_future().wait();
+  std::move(call).Finish({200, "text/plain", "for nobody"});
+  Client other(server_->port());
+  other.Send(Get("/"));
+  std::move(calls_.Next()).Finish({200, "text/plain", "for somebody"});
+  EXPECT_THAT(other.Receive(), EndsWith("for somebody"));
+}
+
+TEST_F(HttpCallTest, ARequestThatIsWorkedOnIsNotIdle) {
+  options_.idle_timeout = options_.read_timeout = milliseconds(1);
+  Client client(StartKeeping().port());
+  client.Send(Get("/"));
+  HttpCall call = calls_.Next();
+  Client later(server_->port());
+  EXPECT_TRUE(later.Closed());  // more than the time has passed
+  std::move(call).Finish({200, "text/plain", "done"});
+  EXPECT_THAT(client.Receive(), EndsWith("done"));
+}
+
+TEST_F(HttpCallTest, RequestsThatFollowAtOnceWaitForTheirTurn) {
+  Client client(StartKeeping().port());
+  client.Send(Get("/1") + Get("/2"));
+  HttpCall first = calls_.Next();
+  client.Send(Get("/3"));
+  std::move(first).Finish({200, "text/plain", "1"});
+  for (const char* name : {"/2", "/3"}) {
+    HttpCall call = calls_.Next();
+    EXPECT_EQ(call.request().path, name);
+    std::move(call).Finish({200, "text/plain", name});
+  }
+  EXPECT_THAT(client.Receive(), EndsWith("1"));
+  EXPECT_THAT(client.Receive(), EndsWith("/2"));
+  EXPECT_THAT(client.Receive(), EndsWith("/3"));
+}
+
+TEST_F(HttpCallTest, AClientIsToldToGoOnWithItsBody) {
+  Client client(StartKeeping().port());
+  client.Send("POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
+  EXPECT_THAT(client.Receive(), StartsWith("HTTP/1.1 100 Continue"));
+  client.Send("abc");
+  HttpCall call = calls_.Next();
+  EXPECT_EQ(call.request().body, "abc");
+  std::move(call).Finish({200, "text/plain", "done"});
+  EXPECT_THAT(client.Receive(), EndsWith("done"));
+}
+
+TEST_F(HttpCallTest, SeveralThreadsServeConnectionsInTurn) {
+  options_.threads = 3;
+  StartKeeping();
+  std::vector<std::unique_ptr<Client>> clients;
+  for (int i = 0; i < 9; ++i) {
+    clients.push_back(std::make_unique<Client>(server_->port()));
+    clients.back()->Send(Get("/" + std::to_string(i)));
+  }
+  for (int i = 0; i < 9; ++i) {
+    HttpCall call = calls_.Next();
+    std::string name = call.request().path;
+    std::move(call).Finish({200, "text/plain", std::move(name)});
+  }
+  for (int i = 0; i < 9; ++i) EXPECT_THAT(clients[static_cast<std::size_t>(i)]->Receive(), EndsWith("/" + std::to_string(i)));
+}
+
+TEST_F(HttpCallTest, StopWaitsForCallsAndCutsOffWhoDoesNotTakeTheAnswer) {
+  options_.stop_grace = milliseconds(1);
+  options_.threads = 2;
+  Client client(StartKeeping().port());
+  client.Send(Get("/"));
+  HttpCall call = calls_.Next();
+  std::promise<void> cancelled;
+  const std::stop_callback on_stop(call.cancelled(), [&] { cancelled.set_value(); });
+  std::atomic<bool> stopped{false};
+  std::thread stop([&] {
+    server_->Stop();
+    stopped = true;
+  });
+  cancelled.get_future().wait();
+  EXPECT_FALSE(stopped);
+  std::move(call).Finish({200, "text/plain", "late"});
+  stop.join();
   EXPECT_TRUE(client.Closed());
 }
 

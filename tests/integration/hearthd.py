@@ -50,6 +50,7 @@ def base_config(repository):
         "repository": {"roots": [str(repository)]},
         "grpc": {"host": "127.0.0.1", "port": 0},
         "http": {"host": "127.0.0.1", "port": 0},
+        "rest": {"host": "127.0.0.1", "port": 0},
         "logging": {"format": "json", "level": "debug"},
     }
 
@@ -92,7 +93,7 @@ class Hearthd:
         self._events = queue.Queue()
         self._ended = threading.Event()
         self.process = None
-        self.grpc_port = self.http_port = None
+        self.grpc_port = self.http_port = self.rest_port = None
 
     def __enter__(self):
         self.start()
@@ -127,6 +128,7 @@ class Hearthd:
         self.spawn()
         event = self.wait_for("listening")
         self.grpc_port, self.http_port = int(event["grpc_port"]), int(event["http_port"])
+        self.rest_port = int(event["rest_port"])
         if self._wait_until_ready:
             self.wait_for("ready")
         return self

@@ -341,7 +341,7 @@ def test_threads_that_load_ahead_of_need_count_for_less_and_nobody_else_with_the
 
 
 def test_a_second_daemon_on_the_port_is_an_error_that_says_so(server, repository, tmp_path):
-    for section, port in (("grpc", server.grpc_port), ("http", server.http_port)):
+    for section, port in (("grpc", server.grpc_port), ("http", server.http_port), ("rest", server.rest_port)):
         workdir = tmp_path / section
         workdir.mkdir()
         second = hearthd.Hearthd(repository, workdir, config={section: {"port": port}})

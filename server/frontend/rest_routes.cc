@@ -1,0 +1,327 @@
+#include "server/frontend/rest_routes.h"
+
+#include <array>
+#include <charconv>
+#include <optional>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "server/frontend/admin_wire.h"
+#include "server/frontend/convert.h"
+#include "server/frontend/json_reader.h"
+#include "server/frontend/json_writer.h"
+#include "server/frontend/model_config_wire.h"
+#include "server/frontend/model_statistics_wire.h"
+#include "server/frontend/rest_infer.h"
+#include "server/frontend/rest_json.h"
+#include "server/frontend/rest_status.h"
+
+namespace hearth {
+namespace {
+
+// What a path names.
+struct Target {
+  std::string model;
+  std::string version;  // empty: none
+};
+
+using Route = void (*)(HttpCall, const Target&, const RestDeps&);
+
+void Finish(HttpCall call, const absl::Status& status) { std::move(call).Finish(ErrorResponse(status)); }
+
+void FinishJson(HttpCall call, std::string json) { std::move(call).Finish({200, "application/json", std::move(json)}); }
+
+void FinishReady(HttpCall call, bool ready, std::string json) {
+  std::move(call).Finish({ready ? 200 : 503, "application/json", std::move(json)});
+}
+
+// --- the server ---
+
+void Server(HttpCall call, const Target&, const RestDeps& deps) {
+  inference::ServerMetadataResponse wire;
+  FillServer(deps.server_name, deps.server_version, wire);
+  FinishJson(std::move(call), ToJson(wire));
+}
+
+void Live(HttpCall call, const Target&, const RestDeps& deps) {
+  const bool live = deps.repository.live();
+  FinishReady(std::move(call), live, live ? "{\"live\":true}" : "{\"live\":false}");
+}
+
+void Ready(HttpCall call, const Target&, const RestDeps& deps) {
+  const std::string why_not = deps.repository.why_not_ready();
+  if (why_not.empty()) return FinishReady(std::move(call), true, "{\"ready\":true}");
+  std::string json = "{\"ready\":false,\"reason\":";
+  AppendJsonString(why_not, json);
+  FinishReady(std::move(call), false, json + "}");
+}
+
+// --- models ---
+
+void ModelReady(HttpCall call, const Target& target, const RestDeps& deps) {
+  const bool ready = deps.repository.ModelReady(target.model, target.version);
+  std::string json = "{\"name\":";
+  AppendJsonString(target.model, json);
+  FinishReady(std::move(call), ready, json + (ready ? ",\"ready\":true}" : ",\"ready\":false}"));
+}
+
+void Metadata(HttpCall call, const Target& target, const RestDeps& deps) {
+  deps.repository.Metadata(target.model, target.version, kNoDeadline,
+                           [call = std::move(call)](absl::StatusOr<ModelMetadata> answer) mutable {
+                             if (!answer.ok()) return Finish(std::move(call), answer.status());
+                             inference::ModelMetadataResponse wire;
+                             FillMetadata(*answer, wire);
+                             FinishJson(std::move(call), ToJson(wire));
+                           });
+}
+
+void Config(HttpCall call, const Target& target, const RestDeps& deps) {
+  deps.repository.Metadata(target.model, target.version, kNoDeadline,
+                           [call = std::move(call)](absl::StatusOr<ModelMetadata> answer) mutable {
+                             if (!answer.ok()) return Finish(std::move(call), answer.status());
+                             inference::ModelConfig wire;
+                             FillConfig(*answer, wire);
+                             FinishJson(std::move(call), ToJson(wire));
+                           });
+}
+
+void Statistics(HttpCall call, const Target& target, const RestDeps& deps) {
+  inference::ModelStatisticsResponse wire;
+  const absl::Status status = FillStatistics(deps.repository, deps.metrics, target.model, target.version, wire);
+  if (!status.ok()) return Finish(std::move(call), status);
+  FinishJson(std::move(call), ToJson(wire));
+}
+
+// How much of the body is JSON; none: all of it.
+absl::StatusOr<std::optional<std::size_t>> JsonBytes(const HttpRequest& request) {
+  const std::string* text = request.Header("Inference-Header-Content-Length");
+  if (text == nullptr) return std::nullopt;
+  std::size_t bytes = 0;
+  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), bytes);
+  if (error != std::errc() || end != text->data() + text->size()) {
+    return absl::InvalidArgumentError(
+        StrCat("Inference-Header-Content-Length is '", text->substr(0, 40), "', which is no number of bytes"));
+  }
+  return bytes;
+}
+
+struct Prepared {
+  InferRequest request;
+  std::string id;
+  BinaryOutputs binary;
+};
+
+absl::StatusOr<Prepared> Prepare(const HttpRequest& http, const Target& target, const RestDeps& deps) {
+  const TimePoint now = deps.clock.Now();
+  HEARTH_ASSIGN_OR_RETURN(const std::optional<std::size_t> json_bytes, JsonBytes(http));
+  HEARTH_ASSIGN_OR_RETURN(RestInferRequest rest, ReadInferRequest(http.body, json_bytes, deps.buffers));
+  rest.message.head.set_model_name(target.model);
+  rest.message.head.set_model_version(target.version);
+  HEARTH_ASSIGN_OR_RETURN(InferRequest request, ToInferRequest(rest.message, deps.buffers, kNoDeadline, now));
+  return Prepared{std::move(request), rest.message.head.id(), std::move(rest.binary)};
+}
+
+void Infer(HttpCall call, const Target& target, const RestDeps& deps) {
+  absl::StatusOr<Prepared> prepared = Prepare(call.request(), target, deps);
+  if (!prepared.ok()) return Finish(std::move(call), prepared.status());
+  call.request() = {};  // its body has been copied to where it is wanted
+  const std::stop_token cancelled = call.cancelled();
+  deps.infer.Infer(std::move(prepared->request), cancelled,
+                   [call = std::move(call), id = std::move(prepared->id), binary = std::move(prepared->binary)](
+                       absl::StatusOr<InferResponse> answer) mutable {
+                     if (!answer.ok()) return Finish(std::move(call), answer.status());
+                     absl::StatusOr<HttpResponse> response = WriteInferResponse(*answer, id, binary);
+                     if (!response.ok()) return Finish(std::move(call), response.status());
+                     std::move(call).Finish(*std::move(response));
+                   });
+}
+
+// --- the repository ---
+
+absl::StatusOr<bool> ReadyOnly(std::string_view body) {
+  bool ready = false;
+  if (body.empty()) return ready;
+  JsonReader json(body);
+  HEARTH_RETURN_IF_ERROR(json.Object([&](const std::string& key) -> absl::Status {
+    if (key != "ready") return json.Skip();
+    HEARTH_ASSIGN_OR_RETURN(ready, json.Bool());
+    return absl::OkStatus();
+  }));
+  HEARTH_RETURN_IF_ERROR(json.End());
+  return ready;
+}
+
+void Index(HttpCall call, const Target&, const RestDeps& deps) {
+  const absl::StatusOr<bool> ready = ReadyOnly(call.request().body);
+  if (!ready.ok()) return Finish(std::move(call), ready.status());
+  inference::RepositoryIndexResponse wire;
+  FillIndex(deps.repository.Index(*ready), wire);
+  std::string json = "[";
+  for (const auto& model : wire.models()) {
+    if (json.size() > 1) json += ',';
+    AppendJson(model, json);
+  }
+  FinishJson(std::move(call), json + "]");
+}
+
+// The parameters of a load or an unload, which may have no body at all.
+absl::StatusOr<RepositoryParameters> ReadRepositoryParameters(std::string_view body) {
+  RepositoryParameters parameters;
+  if (body.empty()) return parameters;
+  JsonReader json(body);
+  const auto parameter = [&](const std::string& name) -> absl::Status {
+    if (parameters.size() > 1000) return json.Error("more than 1000 parameters");
+    inference::ModelRepositoryParameter& value = parameters[name];
+    switch (json.Peek()) {
+      case JsonReader::Kind::kBool: {
+        HEARTH_ASSIGN_OR_RETURN(const bool truth, json.Bool());
+        value.set_bool_param(truth);
+        return absl::OkStatus();
+      }
+      case JsonReader::Kind::kNumber: {
+        HEARTH_ASSIGN_OR_RETURN(const std::int64_t number, json.Int64());
+        value.set_int64_param(number);
+        return absl::OkStatus();
+      }
+      default:
+        HEARTH_ASSIGN_OR_RETURN(*value.mutable_string_param(), json.String());
+        return absl::OkStatus();
+    }
+  };
+  HEARTH_RETURN_IF_ERROR(json.Object(
+      [&](const std::string& key) { return key == "parameters" ? json.Object(parameter) : json.Skip(); }));
+  HEARTH_RETURN_IF_ERROR(json.End());
+  return parameters;
+}
+
+void Load(HttpCall call, const Target& target, const RestDeps& deps) {
+  const absl::StatusOr<RepositoryParameters> parameters = ReadRepositoryParameters(call.request().body);
+  const absl::Status status = parameters.ok() ? CheckLoadParameters(*parameters) : parameters.status();
+  if (!status.ok()) return Finish(std::move(call), status);
+  deps.repository.Load(target.model, kNoDeadline, [call = std::move(call)](absl::StatusOr<LoadReport> report) mutable {
+    if (!report.ok()) return Finish(std::move(call), report.status());
+    HttpResponse done{200, "application/json", "{}"};
+    done.headers.emplace_back("Server-Timing", ServerTiming(*report));
+    std::move(call).Finish(std::move(done));
+  });
+}
+
+void Unload(HttpCall call, const Target& target, const RestDeps& deps) {
+  const absl::StatusOr<RepositoryParameters> parameters = ReadRepositoryParameters(call.request().body);
+  const absl::Status status = parameters.ok() ? CheckUnloadParameters(*parameters) : parameters.status();
+  if (!status.ok()) return Finish(std::move(call), status);
+  deps.repository.Unload(target.model, [call = std::move(call)](const absl::Status& done) mutable {
+    if (!done.ok()) return Finish(std::move(call), done);
+    FinishJson(std::move(call), "{}");
+  });
+}
+
+// --- paths ---
+
+struct Found {
+  std::string_view method;
+  Route route = nullptr;
+  Target target = {};
+};
+
+constexpr std::string_view kPaths =
+    "there is nothing here; see GET /v2, /v2/health/live, /v2/health/ready, /v2/models/MODEL[/versions/VERSION] with "
+    "/ready, /config, /stats after it or not, POST .../infer, /v2/repository/index, /v2/repository/models/MODEL/load "
+    "and /unload";
+
+// "a%20b" -> "a b". Nothing: it is no such escape.
+std::optional<std::string> Decode(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '%') {
+      out += text[i];
+      continue;
+    }
+    unsigned value = 0;
+    if (i + 2 >= text.size()) return std::nullopt;
+    const char* const digits = text.data() + i + 1;
+    if (std::from_chars(digits, digits + 2, value, 16).ptr != digits + 2) return std::nullopt;
+    out += static_cast<char>(value);
+    i += 2;
+  }
+  return out;
+}
+
+// The parts of a path between its slashes; a last one that is empty is dropped. Nothing: an escape is broken.
+std::optional<std::vector<std::string>> Split(std::string_view path) {
+  std::vector<std::string> parts;
+  while (!path.empty()) {
+    path.remove_prefix(1);  // a slash
+    const std::string_view part = path.substr(0, path.find('/'));
+    path.remove_prefix(part.size());
+    if (part.empty() && path.empty()) break;
+    std::optional<std::string> decoded = Decode(part);
+    if (!decoded) return std::nullopt;
+    parts.push_back(*std::move(decoded));
+  }
+  return parts;
+}
+
+std::optional<Found> FindModelRoute(const std::vector<std::string>& parts) {
+  if (parts.size() == 3 && parts[2] == "stats") return Found{"GET", &Statistics};
+  Target target{parts[2], ""};
+  std::size_t at = 3;
+  if (parts.size() > 4 && parts[3] == "versions") {
+    target.version = parts[4];
+    at = 5;
+  }
+  if (parts.size() == at) return Found{"GET", &Metadata, target};
+  if (parts.size() != at + 1) return std::nullopt;
+  const std::string& last = parts[at];
+  if (last == "ready") return Found{"GET", &ModelReady, target};
+  if (last == "config") return Found{"GET", &Config, target};
+  if (last == "stats") return Found{"GET", &Statistics, target};
+  if (last == "infer") return Found{"POST", &Infer, target};
+  return std::nullopt;
+}
+
+std::optional<Found> FindRoute(const std::string& path) {
+  if (!path.starts_with('/')) return std::nullopt;
+  const auto split = Split(path);
+  if (!split || split->empty() || (*split)[0] != "v2") return std::nullopt;
+  const std::vector<std::string>& parts = *split;
+  const auto is = [&parts](std::size_t i, std::string_view name) { return parts.size() > i && parts[i] == name; };
+  if (parts.size() == 1) return Found{"GET", &Server};
+  if (is(1, "health") && parts.size() == 3) {
+    if (is(2, "live")) return Found{"GET", &Live};
+    if (is(2, "ready")) return Found{"GET", &Ready};
+  }
+  if (is(1, "models") && parts.size() > 2) return FindModelRoute(parts);
+  if (is(1, "repository") && is(2, "index") && parts.size() == 3) return Found{"POST", &Index};
+  if (is(1, "repository") && is(2, "models") && parts.size() == 5) {
+    if (is(4, "load")) return Found{"POST", &Load, {parts[3], ""}};
+    if (is(4, "unload")) return Found{"POST", &Unload, {parts[3], ""}};
+  }
+  return std::nullopt;
+}
+
+void Handle(HttpCall call, const RestDeps& deps) {
+  const HttpRequest& request = call.request();
+  const std::optional<Found> found = FindRoute(request.path);
+  if (!found) return std::move(call).Finish(HttpError(404, kPaths));
+  const std::string_view method = request.method == "HEAD" ? "GET" : std::string_view(request.method);
+  if (method != found->method) {
+    HttpResponse refusal = HttpError(405, StrCat("this path takes ", found->method, ", not ", request.method));
+    refusal.headers.emplace_back("Allow", found->method == "GET" ? "GET, HEAD" : "POST");
+    return std::move(call).Finish(std::move(refusal));
+  }
+  if (const std::string* encoding = request.Header("Content-Encoding"); encoding != nullptr && *encoding != "identity") {
+    return std::move(call).Finish(
+        HttpError(415, StrCat("a body in the encoding '", encoding->substr(0, 40), "' is not understood: send it plain")));
+  }
+  found->route(std::move(call), found->target, deps);
+}
+
+}  // namespace
+
+HttpCallHandler MakeRestHandler(RestDeps deps) {
+  return [deps = std::move(deps)](HttpCall call) { Handle(std::move(call), deps); };
+}
+
+}  // namespace hearth

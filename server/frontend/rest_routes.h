@@ -1,0 +1,40 @@
+// The Open Inference Protocol over HTTP: which path is which call. Triton's and KServe's clients speak it.
+//
+//   GET  /v2                                            the server
+//   GET  /v2/health/live  /v2/health/ready
+//   GET  /v2/models/M[/versions/V]                      metadata
+//   GET  /v2/models/M[/versions/V]/ready  /config  /stats
+//   POST /v2/models/M[/versions/V]/infer
+//   GET  /v2/models/stats                               of all models
+//   POST /v2/repository/index
+//   POST /v2/repository/models/M/load  /unload
+//
+// Each converts, calls one function of serving/, and converts back; the answers say what gRPC's say.
+#pragma once
+
+#include <string>
+
+#include "server/base/clock.h"
+#include "server/frontend/http_call.h"
+#include "server/frontend/http_server.h"
+#include "server/metrics/metrics.h"
+#include "server/serving/infer_service.h"
+#include "server/serving/repository_service.h"
+#include "server/tensor/buffer_pool.h"
+
+namespace hearth {
+
+struct RestDeps {
+  InferService& infer;
+  RepositoryService& repository;
+  Metrics& metrics;
+  BufferPool& buffers;
+  const Clock& clock;
+  std::string server_name;  // as GET /v2 reports them
+  std::string server_version;
+};
+
+// Never blocks. What `deps` refers to outlives its calls.
+HttpCallHandler MakeRestHandler(RestDeps deps);
+
+}  // namespace hearth
