@@ -330,7 +330,7 @@ absl::Status App::Parts::Listen(const ServerConfig& c) {
   if (c.rest.enabled) {
     HEARTH_ASSIGN_OR_RETURN(rest, HttpServer::Start(RestOptions(c.rest, *buffers),
                                                     MakeRestHandler({*infer, *repository, *metrics, *buffers, clock,
-                                                                     c.server.name, Version()})));
+                                                                     c.server.name, Version(), c.rest.max_body_bytes})));
   }
   log::Info("listening", {{"grpc_host", c.grpc.host},
                           {"grpc_port", grpc->port()},
@@ -494,7 +494,11 @@ absl::Status App::Parts::Drain() {
   manager->Shutdown();
   HEARTH_RETURN_IF_ERROR(WaitUntil(deadline, [this] { return manager->idle(); }));
   HEARTH_RETURN_IF_ERROR(grpc->Shutdown(deadline));
-  if (rest != nullptr) rest->Stop();
+  if (rest != nullptr) {
+    rest->BeginStop();
+    HEARTH_RETURN_IF_ERROR(WaitUntil(deadline, [this] { return rest->calls() == 0; }));
+    rest->Stop();
+  }
   http->Stop();
   log::Info("stopped", {});
   return absl::OkStatus();

@@ -132,6 +132,7 @@ struct HttpServer::Shared {
   std::vector<Worker> workers;              // the acceptor is the first one's
   tcp::acceptor acceptor{workers[0].io};
   std::atomic<std::size_t> connections{0};  // accepted and not yet gone
+  std::atomic<std::size_t> calls{0};        // not yet answered
   std::function<void()> made_room = [] {};  // wakes a listener that waits for it; the first worker's
   std::uint16_t port = 0;
 };
@@ -181,7 +182,10 @@ class HttpServer::Connection : public std::enable_shared_from_this<Connection> {
   class Exchange : public HttpExchange {
    public:
     explicit Exchange(std::shared_ptr<Connection> connection)
-        : shared_(connection->shared_), connection_(std::move(connection)), work_(connection_->worker_.io.get_executor()) {}
+        : shared_(connection->shared_), connection_(std::move(connection)), work_(connection_->worker_.io.get_executor()) {
+      ++shared_->calls;
+    }
+    ~Exchange() override { --shared_->calls; }
     void Answer(HttpResponse response) override {
       Connection& connection = *connection_;
       asio::dispatch(connection.worker_.io, [self = std::move(connection_), response = std::move(response)]() mutable {
@@ -559,8 +563,10 @@ HttpServer::~HttpServer() { Stop(); }
 
 std::uint16_t HttpServer::port() const { return shared_->port; }
 
-void HttpServer::Stop() {
-  if (!shared_->workers[0].thread.joinable()) return;
+std::size_t HttpServer::calls() const { return shared_->calls; }
+
+void HttpServer::BeginStop() {
+  if (std::exchange(stopping_, true)) return;
   asio::post(shared_->workers[0].io, [s = shared_.get()] {
     ErrorCode ignored;
     s->acceptor.close(ignored);
@@ -581,6 +587,11 @@ void HttpServer::Stop() {
       w->on_closed();
     });
   }
+}
+
+void HttpServer::Stop() {
+  BeginStop();
+  if (!shared_->workers[0].thread.joinable()) return;
   for (Worker& worker : shared_->workers) worker.thread.join();  // run() ends when nothing is left to wait for
   for (Worker& worker : shared_->workers) worker.on_closed = [] {};
 }

@@ -72,9 +72,14 @@ class HttpServer {
 
   std::uint16_t port() const;
 
+  // Calls that have not been answered yet.
+  std::size_t calls() const;
+
   // Stops accepting, closes idle connections, lets answers under way be finished within
-  // `stop_grace` and cuts off the others, waits for every call to be answered, joins the threads. Idempotent.
-  // REQUIRES: not called from a handler, nor twice at once; whoever has a call will answer it.
+  // `stop_grace` and cuts off the others. Idempotent. REQUIRES: not called twice at once, as Stop().
+  void BeginStop();
+  // The same, and waits until every call is answered and the threads are gone. Idempotent. REQUIRES: not called from a
+  // handler; whoever has a call will answer it.
   void Stop();
 
  private:
@@ -86,6 +91,7 @@ class HttpServer {
   explicit HttpServer(std::shared_ptr<Shared> shared);
 
   const std::shared_ptr<Shared> shared_;
+  bool stopping_ = false;
 };
 
 }  // namespace hearth

@@ -38,10 +38,11 @@ class Request {
 
   absl::StatusOr<RestInferRequest> Read() {
     KeysOnce keys(json_);
-    HEARTH_RETURN_IF_ERROR(json_.Object([&](const std::string& key) {
+    const absl::Status read = json_.Object([&](const std::string& key) {
       HEARTH_RETURN_IF_ERROR(keys.Add(key));
       return Member(key);
-    }));
+    });
+    HEARTH_RETURN_IF_ERROR(read);
     HEARTH_RETURN_IF_ERROR(json_.End());
     for (int i = 0; i < head().inputs_size(); ++i) HEARTH_RETURN_IF_ERROR(Data(i));
     if (!binary_.empty()) {
@@ -179,6 +180,59 @@ class Request {
   std::vector<Place> places_;
 };
 
+// The signature's shape with its open dimension as large as `bytes` say; nothing: they say nothing whole.
+std::optional<Shape> ShapeOf(const TensorInfo& input, std::size_t bytes) {
+  const bool words = input.dtype == DType::kBytes;
+  const std::size_t elements = words ? 1 : bytes / SizeOf(input.dtype);
+  if (!words && elements * SizeOf(input.dtype) != bytes) return std::nullopt;
+  Shape shape = input.shape.value_or(Shape{-1});
+  std::int64_t* open = nullptr;
+  for (std::int64_t& dimension : shape) {
+    if (dimension >= 0) continue;
+    if (open != nullptr && !words) return std::nullopt;
+    open = &dimension;
+    dimension = 1;
+  }
+  if (open == nullptr || words) return shape;
+  const std::int64_t rest = ElementCount(shape).value_or(0);
+  const auto count = static_cast<std::int64_t>(elements);
+  if (rest == 0 || count % rest != 0) return std::nullopt;
+  *open = count / rest;
+  return shape;
+}
+
+absl::StatusOr<RestInferRequest> ReadRaw(std::string_view body, const Signature& signature, BufferPool& pool) {
+  if (signature.inputs.size() != 1) {
+    return absl::InvalidArgumentError(StrCat("a body without JSON is for models of one input, and this one has ",
+                                             signature.inputs.size(), ": name them in JSON"));
+  }
+  const TensorInfo& input = signature.inputs[0];
+  if (input.dtype == DType::kUnknown) {
+    return absl::InvalidArgumentError(StrCat("the model does not say the datatype of its input '", input.name,
+                                             "': say it in JSON, or in its model.yaml"));
+  }
+  const std::optional<Shape> shape = ShapeOf(input, body.size());
+  if (!shape) {
+    return absl::InvalidArgumentError(StrCat("a body of ", body.size(), " bytes does not say the shape of input '", input.name,
+                                             "', ", ToString(input.dtype), " ", ToString(input.shape.value_or(Shape{-1})),
+                                             ": say it in JSON"));
+  }
+  RestInferRequest request;
+  request.binary.all = true;
+  WireInput& wire = *request.message.head.add_inputs();
+  wire.set_name(input.name);
+  wire.set_datatype(std::string(ToString(input.dtype)));
+  wire.mutable_shape()->Add(shape->begin(), shape->end());
+  const std::uint32_t length = static_cast<std::uint32_t>(body.size());
+  const std::size_t prefix = input.dtype == DType::kBytes ? sizeof length : 0;
+  if (prefix > 0 && length != body.size()) return absl::InvalidArgumentError("an element of 4 GiB and more");
+  BufferPool::Buffer raw = pool.Allocate(prefix + body.size());
+  std::memcpy(raw.bytes.data(), &length, prefix);
+  if (!body.empty()) std::memcpy(raw.bytes.data() + prefix, body.data(), body.size());
+  request.message.raw.push_back(std::move(raw));
+  return request;
+}
+
 void AppendShape(const Shape& shape, std::string& out) {
   out += '[';
   for (std::size_t i = 0; i < shape.size(); ++i) {
@@ -240,6 +294,14 @@ absl::StatusOr<RestInferRequest> ReadInferRequest(std::string_view body, std::op
   }
   try {
     return Request(body.substr(0, size), std::as_bytes(std::span(body.substr(size))), pool).Read();
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError("no memory for the inputs of this request");
+  }
+}
+
+absl::StatusOr<RestInferRequest> ReadRawRequest(std::string_view body, const Signature& signature, BufferPool& pool) {
+  try {
+    return ReadRaw(body, signature, pool);
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError("no memory for the inputs of this request");
   }

@@ -10,6 +10,7 @@
 #include "server/base/status.h"
 #include "server/frontend/http_call.h"
 #include "server/frontend/infer_message.h"
+#include "server/model/signature.h"
 #include "server/serving/infer.h"
 #include "server/tensor/buffer_pool.h"
 
@@ -32,6 +33,11 @@ struct RestInferRequest {
 // INVALID_ARGUMENT with a sentence. RESOURCE_EXHAUSTED: no memory.
 absl::StatusOr<RestInferRequest> ReadInferRequest(std::string_view body, std::optional<std::size_t> json_bytes,
                                                   BufferPool& pool);
+
+// A body that is nothing but the data of a model's only input (a JSON length of 0): its shape follows from its size where
+// one dimension is open, and a BYTES input is one element, without its length. All outputs go back as binary data.
+// INVALID_ARGUMENT: the model has other inputs, or the signature leaves open what the body cannot say.
+absl::StatusOr<RestInferRequest> ReadRawRequest(std::string_view body, const Signature& signature, BufferPool& pool);
 
 // Binary outputs are sent from where they lie. The same parameters as over gRPC (convert.h).
 // INVALID_ARGUMENT: an output that cannot be JSON. RESOURCE_EXHAUSTED: no memory.

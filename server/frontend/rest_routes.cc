@@ -1,6 +1,5 @@
 #include "server/frontend/rest_routes.h"
 
-#include <array>
 #include <charconv>
 #include <optional>
 #include <system_error>
@@ -8,6 +7,7 @@
 #include <vector>
 
 #include "server/frontend/admin_wire.h"
+#include "server/frontend/compression.h"
 #include "server/frontend/convert.h"
 #include "server/frontend/json_reader.h"
 #include "server/frontend/json_writer.h"
@@ -106,35 +106,58 @@ absl::StatusOr<std::optional<std::size_t>> JsonBytes(const HttpRequest& request)
   return bytes;
 }
 
-struct Prepared {
-  InferRequest request;
-  std::string id;
-  BinaryOutputs binary;
-};
+// So small an answer is not worth the while.
+constexpr std::size_t kLeastToCompress = 1024;
 
-absl::StatusOr<Prepared> Prepare(const HttpRequest& http, const Target& target, const RestDeps& deps) {
-  const TimePoint now = deps.clock.Now();
-  HEARTH_ASSIGN_OR_RETURN(const std::optional<std::size_t> json_bytes, JsonBytes(http));
-  HEARTH_ASSIGN_OR_RETURN(RestInferRequest rest, ReadInferRequest(http.body, json_bytes, deps.buffers));
-  rest.message.head.set_model_name(target.model);
-  rest.message.head.set_model_version(target.version);
-  HEARTH_ASSIGN_OR_RETURN(InferRequest request, ToInferRequest(rest.message, deps.buffers, kNoDeadline, now));
-  return Prepared{std::move(request), rest.message.head.id(), std::move(rest.binary)};
+// Of what is no binary data: numbers of a model do not get smaller.
+void CompressFor(Encoding encoding, HttpResponse& response) {
+  if (encoding == Encoding::kIdentity || !response.parts.empty() || response.body.size() < kLeastToCompress) return;
+  response.body = Compress(response.body, encoding);
+  response.headers.emplace_back("Content-Encoding", ToString(encoding));
 }
 
-void Infer(HttpCall call, const Target& target, const RestDeps& deps) {
-  absl::StatusOr<Prepared> prepared = Prepare(call.request(), target, deps);
-  if (!prepared.ok()) return Finish(std::move(call), prepared.status());
+// What goes on once the body has been read.
+void Run(HttpCall call, const RestInferRequest& rest, const Target& target, const RestDeps& deps, TimePoint now) {
+  absl::StatusOr<InferRequest> request = ToInferRequest(rest.message, deps.buffers, kNoDeadline, now);
+  if (!request.ok()) return Finish(std::move(call), request.status());
+  const std::string* accept = call.request().Header("Accept-Encoding");
+  const Encoding encoding = accept == nullptr ? Encoding::kIdentity : ChooseEncoding(*accept);
   call.request() = {};  // its body has been copied to where it is wanted
+  request->model = target.model;
+  request->version = target.version;
   const std::stop_token cancelled = call.cancelled();
-  deps.infer.Infer(std::move(prepared->request), cancelled,
-                   [call = std::move(call), id = std::move(prepared->id), binary = std::move(prepared->binary)](
+  deps.infer.Infer(*std::move(request), cancelled,
+                   [call = std::move(call), id = rest.message.head.id(), binary = rest.binary, encoding](
                        absl::StatusOr<InferResponse> answer) mutable {
                      if (!answer.ok()) return Finish(std::move(call), answer.status());
                      absl::StatusOr<HttpResponse> response = WriteInferResponse(*answer, id, binary);
                      if (!response.ok()) return Finish(std::move(call), response.status());
+                     CompressFor(encoding, *response);
                      std::move(call).Finish(*std::move(response));
                    });
+}
+
+// The model says what the body is.
+void InferRaw(HttpCall call, const Target& target, const RestDeps& deps, TimePoint now) {
+  deps.repository.Metadata(target.model, target.version, kNoDeadline,
+                           [call = std::move(call), target, deps, now](absl::StatusOr<ModelMetadata> model) mutable {
+                             if (!model.ok()) return Finish(std::move(call), model.status());
+                             const absl::StatusOr<RestInferRequest> rest =
+                                 ReadRawRequest(call.request().body, model->signature, deps.buffers);
+                             if (!rest.ok()) return Finish(std::move(call), rest.status());
+                             Run(std::move(call), *rest, target, deps, now);
+                           });
+}
+
+void Infer(HttpCall call, const Target& target, const RestDeps& deps) {
+  const TimePoint now = deps.clock.Now();
+  const absl::StatusOr<std::optional<std::size_t>> json_bytes = JsonBytes(call.request());
+  if (!json_bytes.ok()) return Finish(std::move(call), json_bytes.status());
+  if (*json_bytes == 0) return InferRaw(std::move(call), target, deps, now);
+  absl::StatusOr<RestInferRequest> rest = ReadInferRequest(call.request().body, *json_bytes, deps.buffers);
+  if (!rest.ok()) return Finish(std::move(call), rest.status());
+  rest->message.head.set_model_name(target.model);  // for messages
+  Run(std::move(call), *rest, target, deps, now);
 }
 
 // --- the repository ---
@@ -143,11 +166,12 @@ absl::StatusOr<bool> ReadyOnly(std::string_view body) {
   bool ready = false;
   if (body.empty()) return ready;
   JsonReader json(body);
-  HEARTH_RETURN_IF_ERROR(json.Object([&](const std::string& key) -> absl::Status {
+  const absl::Status read = json.Object([&](const std::string& key) -> absl::Status {
     if (key != "ready") return json.Skip();
     HEARTH_ASSIGN_OR_RETURN(ready, json.Bool());
     return absl::OkStatus();
-  }));
+  });
+  HEARTH_RETURN_IF_ERROR(read);
   HEARTH_RETURN_IF_ERROR(json.End());
   return ready;
 }
@@ -301,6 +325,24 @@ std::optional<Found> FindRoute(const std::string& path) {
   return std::nullopt;
 }
 
+// Nothing: the body is plain, or it is now.
+std::optional<HttpResponse> DecompressBody(HttpRequest& request, const RestDeps& deps) {
+  const std::string* name = request.Header("Content-Encoding");
+  if (name == nullptr || request.body.empty()) return std::nullopt;
+  const std::optional<Encoding> encoding = ParseEncoding(*name);
+  if (!encoding) {
+    return HttpError(415, StrCat("a body in the encoding '", name->substr(0, 40), "' is not understood: send gzip, deflate, or "
+                                 "it as it is"));
+  }
+  if (*encoding == Encoding::kIdentity) return std::nullopt;
+  const absl::StatusOr<BufferPool::Buffer> plain = Decompress(request.body, *encoding, deps.max_body_bytes, deps.buffers);
+  if (absl::IsOutOfRange(plain.status())) return HttpError(413, FromAbsl(plain.status().message()));
+  if (!plain.ok()) return ErrorResponse(plain.status());
+  request.body = {reinterpret_cast<const char*>(plain->bytes.data()), plain->bytes.size()};
+  request.owner = plain->owner;
+  return std::nullopt;
+}
+
 void Handle(HttpCall call, const RestDeps& deps) {
   const HttpRequest& request = call.request();
   const std::optional<Found> found = FindRoute(request.path);
@@ -311,9 +353,8 @@ void Handle(HttpCall call, const RestDeps& deps) {
     refusal.headers.emplace_back("Allow", found->method == "GET" ? "GET, HEAD" : "POST");
     return std::move(call).Finish(std::move(refusal));
   }
-  if (const std::string* encoding = request.Header("Content-Encoding"); encoding != nullptr && *encoding != "identity") {
-    return std::move(call).Finish(
-        HttpError(415, StrCat("a body in the encoding '", encoding->substr(0, 40), "' is not understood: send it plain")));
+  if (const std::optional<HttpResponse> refusal = DecompressBody(call.request(), deps)) {
+    return std::move(call).Finish(*refusal);
   }
   found->route(std::move(call), found->target, deps);
 }

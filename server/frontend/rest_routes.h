@@ -9,9 +9,12 @@
 //   POST /v2/repository/index
 //   POST /v2/repository/models/M/load  /unload
 //
+// Bodies may be gzip or deflate, and so are answers to who takes them, binary data apart.
+//
 // Each converts, calls one function of serving/, and converts back; the answers say what gRPC's say.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "server/base/clock.h"
@@ -32,6 +35,7 @@ struct RestDeps {
   const Clock& clock;
   std::string server_name;  // as GET /v2 reports them
   std::string server_version;
+  std::uint64_t max_body_bytes = 64 << 20;  // of a body that came compressed, once it is not
 };
 
 // Never blocks. What `deps` refers to outlives its calls.

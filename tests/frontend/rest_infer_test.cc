@@ -159,6 +159,34 @@ TEST_F(RestInfer, AnUnknownTypeIsLeftToTheConversion) {
   EXPECT_THAT(ToInferRequest(request->message, pool_, kNoDeadline, TimePoint{}).status().message(), HasSubstr("FP7"));
 }
 
+TEST_F(RestInfer, ABodyWithoutJsonIsTheOnlyInputsData) {
+  const auto read = [this](DType dtype, std::optional<Shape> shape, const std::string& body) {
+    Signature signature;
+    signature.inputs = {{"x", dtype, std::move(shape)}};
+    return ReadRawRequest(body, signature, pool_);
+  };
+  const auto shape = [&](DType dtype, std::optional<Shape> open, std::size_t bytes) -> std::string {
+    const auto request = read(dtype, std::move(open), std::string(bytes, 'a'));
+    if (!request.ok()) return std::string(request.status().message());
+    const auto& wire = request->message.head.inputs(0);
+    EXPECT_TRUE(ToInferRequest(request->message, pool_, kNoDeadline, TimePoint{}).ok());
+    EXPECT_TRUE(request->binary.all);
+    return ToString(Shape(wire.shape().begin(), wire.shape().end()));
+  };
+  EXPECT_EQ(shape(DType::kFp32, Shape{-1, 4}, 32), "[2,4]");
+  EXPECT_EQ(shape(DType::kFp32, Shape{-1, 4}, 0), "[0,4]");
+  EXPECT_EQ(shape(DType::kInt8, std::nullopt, 5), "[5]");
+  EXPECT_EQ(shape(DType::kFp32, Shape{4}, 8), "[4]");  // judged with all others
+  EXPECT_EQ(shape(DType::kBytes, Shape{-1, -1}, 3), "[1,1]");
+  EXPECT_THAT(shape(DType::kFp32, Shape{-1, 4}, 20), HasSubstr("does not say the shape of input 'x', FP32 [-1,4]"));
+  EXPECT_THAT(shape(DType::kFp32, Shape{-1}, 5), HasSubstr("does not say the shape"));
+  EXPECT_THAT(shape(DType::kFp32, Shape{-1, -1}, 16), HasSubstr("does not say the shape"));
+  EXPECT_THAT(shape(DType::kFp32, Shape{-1, 0}, 16), HasSubstr("does not say the shape"));
+  EXPECT_THAT(shape(DType::kUnknown, std::nullopt, 16), HasSubstr("does not say the datatype"));
+  EXPECT_EQ(BytesOf(read(DType::kBytes, std::nullopt, "abc")->message.raw[0].bytes), Bytes(3, 'a', 'b', 'c'));
+  EXPECT_THAT(std::string(ReadRawRequest("", Signature{}, pool_).status().message()), HasSubstr("models of one input"));
+}
+
 InferResponse Response(DType dtype, const std::string& data) {
   const auto bytes = std::make_shared<std::string>(data);
   InferResponse response;

@@ -1,5 +1,6 @@
 """The Open Inference Protocol over HTTP: Triton's own client, and requests that it cannot send."""
 
+import gzip
 import http.client
 import json
 import signal
@@ -206,6 +207,49 @@ def test_a_large_tensor_passes_both_ways(client):
     result = client.infer("identity", [binary("x", "FP32", values)],
                           outputs=[triton.InferRequestedOutput(output, binary_data=True)])
     assert np.array_equal(result.as_numpy(output), values)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+@pytest.mark.parametrize("as_binary", [True, False], ids=["binary", "json"])
+def test_compressed_bodies_and_answers_are_the_same(client, encoding, as_binary):
+    values = np.arange(20000, dtype=np.float32).reshape(100, 200)
+    output = client.get_model_metadata("identity")["outputs"][0]["name"]
+    result = client.infer("identity", [binary("x", "FP32", values, as_binary)],
+                          outputs=[triton.InferRequestedOutput(output, binary_data=as_binary)],
+                          request_compression_algorithm=encoding, response_compression_algorithm=encoding)
+    assert np.array_equal(result.as_numpy(output), values)
+
+
+def test_an_answer_is_compressed_for_who_takes_it(server):
+    body = json.dumps({"inputs": [tensor("x", "INT32", [1000], [7] * 1000)]})
+    plain = ask(server, "POST", "/v2/models/identity/infer", body)
+    small = ask(server, "POST", "/v2/models/identity/infer", body, {"Accept-Encoding": "br, gzip"})
+    assert small[1]["Content-Encoding"] == "gzip" and len(small[2]) < len(plain[2]) / 10
+    assert json.loads(gzip.decompress(small[2])) == json.loads(plain[2])
+
+
+@pytest.mark.parametrize("body, encoding, status", [
+    (b"plain", "gzip", 400), (gzip.compress(b"{}")[:-1], "gzip", 400), (gzip.compress(b"{}"), "br", 415),
+    (gzip.compress(bytes(100 << 20)), "gzip", 413)])
+def test_bodies_that_are_not_what_they_say_are_refused(server, body, encoding, status):
+    got, _, answer = ask(server, "POST", "/v2/models/identity/infer", body, {"Content-Encoding": encoding})
+    assert got == status and json.loads(answer)["error"]
+
+
+def test_a_body_without_json_is_the_data_of_the_only_input(server):
+    for model, body, shape in (("typed", FLOATS.tobytes() * 2, [2, 4]), ("typed", b"", [0, 4])):
+        status, headers, answer = ask(server, "POST", f"/v2/models/{model}/infer", body,
+                                      {"Inference-Header-Content-Length": "0"})
+        size = int(headers["Inference-Header-Content-Length"])
+        (output,) = json.loads(answer[:size])["outputs"]
+        assert status == 200 and output["shape"] == shape
+        assert np.array_equal(np.frombuffer(answer[size:], np.float32), np.frombuffer(body, np.float32) * 2)
+    status, answer = infer(server, "typed", bytes(15), {"Inference-Header-Content-Length": "0"})
+    assert status == 400 and "does not say the shape of input 'x'" in answer["error"]
+    status, answer = infer(server, "addsub", bytes(16), {"Inference-Header-Content-Length": "0"})
+    assert status == 400 and "models of one input" in answer["error"]
+    status, answer = infer(server, "nobody", bytes(16), {"Inference-Header-Content-Length": "0"})
+    assert status == 404
 
 
 def test_some_tensors_are_binary_and_others_json(server, client):
