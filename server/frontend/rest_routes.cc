@@ -15,6 +15,7 @@
 #include "server/frontend/model_statistics_wire.h"
 #include "server/frontend/rest_infer.h"
 #include "server/frontend/rest_json.h"
+#include "server/frontend/rest_openapi.h"
 #include "server/frontend/rest_status.h"
 
 namespace hearth {
@@ -56,6 +57,8 @@ void Ready(HttpCall call, const Target&, const RestDeps& deps) {
   AppendJsonString(why_not, json);
   FinishReady(std::move(call), false, json + "}");
 }
+
+void Description(HttpCall call, const Target&, const RestDeps&) { FinishJson(std::move(call), std::string(OpenApi())); }
 
 // --- models ---
 
@@ -250,7 +253,7 @@ struct Found {
 };
 
 constexpr std::string_view kPaths =
-    "there is nothing here; see GET /v2, /v2/health/live, /v2/health/ready, /v2/models/MODEL[/versions/VERSION] with "
+    "there is nothing here; see GET /v2, /v2/openapi.json, /v2/health/live, /v2/health/ready, /v2/models/MODEL[/versions/VERSION] with "
     "/ready, /config, /stats after it or not, POST .../infer, /v2/repository/index, /v2/repository/models/MODEL/load "
     "and /unload";
 
@@ -312,6 +315,7 @@ std::optional<Found> FindRoute(const std::string& path) {
   const std::vector<std::string>& parts = *split;
   const auto is = [&parts](std::size_t i, std::string_view name) { return parts.size() > i && parts[i] == name; };
   if (parts.size() == 1) return Found{"GET", &Server};
+  if (is(1, "openapi.json") && parts.size() == 2) return Found{"GET", &Description};
   if (is(1, "health") && parts.size() == 3) {
     if (is(2, "live")) return Found{"GET", &Live};
     if (is(2, "ready")) return Found{"GET", &Ready};

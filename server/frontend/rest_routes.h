@@ -1,6 +1,7 @@
 // The Open Inference Protocol over HTTP: which path is which call. Triton's and KServe's clients speak it.
 //
 //   GET  /v2                                            the server
+//   GET  /v2/openapi.json                               these paths, for tools (rest_openapi.h)
 //   GET  /v2/health/live  /v2/health/ready
 //   GET  /v2/models/M[/versions/V]                      metadata
 //   GET  /v2/models/M[/versions/V]/ready  /config  /stats

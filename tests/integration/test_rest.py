@@ -1,8 +1,10 @@
 """The Open Inference Protocol over HTTP: Triton's own client, and requests that it cannot send."""
 
+import functools
 import gzip
 import http.client
 import json
+import re
 import signal
 import socket
 import time
@@ -122,6 +124,21 @@ def test_a_load_may_have_no_body(server):
     assert status == 200 and {row["state"] for row in json.loads(body)} == {"READY"}
     status, _, body = ask(server, "POST", "/v2/repository/models/table/load", '{"parameters": {"config": "{}"}}')
     assert status == 501 and "model.yaml" in json.loads(body)["error"]
+
+
+def test_the_description_is_of_the_paths_that_there_are(server):
+    document = json.loads(ask(server, "GET", "/v2/openapi.json")[2])
+    assert document["openapi"].startswith("3.0")
+    for path, methods in document["paths"].items():
+        (method,) = methods
+        there = path.format(model="identity", version="1")
+        status, headers, _ = ask(server, "DELETE", there)
+        assert status == 405 and method.upper() in headers["Allow"].split(", "), path
+        for name in re.findall(r"{(\w+)}", path):
+            assert {"$ref": f"#/components/parameters/{name.title()}"} in methods[method]["parameters"]
+    references = re.findall(r"#(/[\w/]+)", json.dumps(document))
+    for reference in references:
+        assert functools.reduce(lambda node, key: node[key], reference[1:].split("/"), document), reference
 
 
 # --- inference ---
