@@ -27,7 +27,7 @@ constexpr int kMostTensors = 1 << 16;
 struct Place {
   std::optional<std::size_t> json;         // its array begins there
   std::optional<std::uint64_t> binary;     // so many bytes of what follows the JSON
-  bool elsewhere = false;                  // in shared memory
+  bool elsewhere = false;                  // in shared memory; such an input has no place in InferMessage::raw
 };
 
 // What of a body has been read.
@@ -105,7 +105,7 @@ class Request {
     }
     if (key != "parameters") return json_.Skip();
     return ReadParameters(json_, *input.mutable_parameters(), [&](const std::string& name) -> absl::StatusOr<bool> {
-      place.elsewhere = place.elsewhere || name.starts_with("shared_memory_");
+      place.elsewhere = place.elsewhere || name == "shared_memory_region";
       if (name != "binary_data_size") return false;
       HEARTH_ASSIGN_OR_RETURN(place.binary, json_.UInt64());
       return true;
@@ -213,8 +213,8 @@ absl::StatusOr<RestInferRequest> ReadRaw(std::string_view body, const Signature&
   }
   const std::optional<Shape> shape = ShapeOf(input, body.size());
   if (!shape) {
-    return absl::InvalidArgumentError(StrCat("a body of ", body.size(), " bytes does not say the shape of input '", input.name,
-                                             "', ", ToString(input.dtype), " ", ToString(input.shape.value_or(Shape{-1})),
+    return absl::InvalidArgumentError(StrCat("a body of ", body.size(), " bytes does not say the shape of input '",
+                                             input.name, "', ", ToString(input.dtype), " ", ToString(input.shape.value_or(Shape{-1})),
                                              ": say it in JSON"));
   }
   RestInferRequest request;

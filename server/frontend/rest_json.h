@@ -14,9 +14,9 @@
 
 namespace hearth {
 
-// Appends `message` with the names of its fields as they are in its .proto. Every number, string and list is there, set or not;
-// messages and members of a oneof only when they are set. Numbers are numbers, also those of 64 bits, which protobuf's own JSON has as
-// strings: clients of this protocol expect that.
+// Appends `message` with the names of its fields as they are in its .proto. Every number, string and list is there, set
+// or not; messages and members of a oneof only when they are set. Numbers are numbers, also those of 64 bits, which
+// protobuf's own JSON has as strings: clients of this protocol expect that.
 void AppendJson(const google::protobuf::Message& message, std::string& out);
 std::string ToJson(const google::protobuf::Message& message);
 
@@ -32,9 +32,9 @@ class KeysOnce {
   std::set<std::string> keys_;
 };
 
-// Reads an object of parameters. `own` reads the value of a name that is its own and says whether it was; all others become
-// `parameters`: text, truth, whole numbers (int64, or uint64 beyond that), other numbers. INVALID_ARGUMENT: anything
-// else.
+// Reads an object of parameters. `own` reads the value of a name that is its own and says whether it was; all others
+// become `parameters`: text, truth, whole numbers (int64, or uint64 beyond that), other numbers. INVALID_ARGUMENT:
+// anything else.
 absl::Status ReadParameters(JsonReader& json, google::protobuf::Map<std::string, inference::InferParameter>& parameters,
                             absl::FunctionRef<absl::StatusOr<bool>(const std::string& name)> own);
 

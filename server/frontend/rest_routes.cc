@@ -253,8 +253,8 @@ struct Found {
 };
 
 constexpr std::string_view kPaths =
-    "there is nothing here; see GET /v2, /v2/openapi.json, /v2/health/live, /v2/health/ready, /v2/models/MODEL[/versions/VERSION] with "
-    "/ready, /config, /stats after it or not, POST .../infer, /v2/repository/index, /v2/repository/models/MODEL/load "
+    "there is nothing here; see GET /v2, /v2/openapi.json, /v2/health/live, /v2/health/ready, "
+    "/v2/models/MODEL[/versions/VERSION] with /ready, /config, /stats after it or not, POST .../infer, /v2/repository/index, /v2/repository/models/MODEL/load "
     "and /unload";
 
 // "a%20b" -> "a b". Nothing: it is no such escape.
@@ -335,8 +335,8 @@ std::optional<HttpResponse> DecompressBody(HttpRequest& request, const RestDeps&
   if (name == nullptr || request.body.empty()) return std::nullopt;
   const std::optional<Encoding> encoding = ParseEncoding(*name);
   if (!encoding) {
-    return HttpError(415, StrCat("a body in the encoding '", name->substr(0, 40), "' is not understood: send gzip, deflate, or "
-                                 "it as it is"));
+    return HttpError(415, StrCat("a body in the encoding '", name->substr(0, 40),
+                                 "' is not understood: send gzip, deflate, or it as it is"));
   }
   if (*encoding == Encoding::kIdentity) return std::nullopt;
   const absl::StatusOr<BufferPool::Buffer> plain = Decompress(request.body, *encoding, deps.max_body_bytes, deps.buffers);
