@@ -57,7 +57,8 @@ TEST_F(GrpcShutdownTest, WaitsForWhatRuns) {
       std::async(std::launch::async, [&] { return stack_.server->Shutdown(kNoDeadline); });
   // A new connection is refused once the shutdown has begun; the call under way is not hurt.
   const auto refused = [this] {
-    grpc::ClientContext context;
+    grpc::ClientContext context;  // a call that comes while the port closes may never be answered
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(1));
     inference::ServerLiveResponse response;
     return !stack_.Stub()->ServerLive(&context, {}, &response).ok();
   };
