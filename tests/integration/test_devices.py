@@ -236,6 +236,17 @@ def test_memory_that_a_device_does_not_free_leaves_its_budget(start, tmp_path):
     assert server.metric("hearth_resident_bytes", device="fake:0") <= 20 * MIB - lost
 
 
+def test_a_request_whose_victims_take_their_memory_along_hears_at_once_that_it_can_never_fit(start, tmp_path):
+    root = tmp_path / "models"
+    affines(root, a=0, b=0, c=0)
+    config = {"devices": {"fake": {"count": 2, "memory": "64MiB", "failing_frees": 4}}}
+    server = start(root, config={**config, **budgets("20MiB", "20MiB")})
+    for name in ("a", "b"):
+        ask(server, name, ONES)
+    code, text = refusal(server, request("c", floats(values=ONES)))
+    assert code == "FAILED_PRECONDITION" and "16.0 MiB were lost" in text, text
+
+
 @pytest.mark.parametrize("device, code, words", [
     ("fake:0", "FAILED_PRECONDITION", "devices.fake.count"),  # a test device, and there are none
     ("toaster", "INVALID_ARGUMENT", "'toaster'"),
