@@ -99,15 +99,6 @@ class CodeCounters {
     return *counter;
   }
 
-  double SumOfFailures() const {
-    double sum = 0;
-    for (std::size_t i = 1; i < kCodes; ++i) {
-      const auto* counter = by_code_[i].load(std::memory_order_acquire);
-      if (counter != nullptr) sum += counter->Value();
-    }
-    return sum;
-  }
-
  private:
   static std::size_t Index(absl::StatusCode code) {
     const auto index = static_cast<std::size_t>(code);
@@ -183,8 +174,6 @@ struct ModelMetrics::Impl {
   prometheus::Counter& loads;
   prometheus::Counter& refusals;
   std::unique_ptr<TritonModelMetrics> triton;  // null unless asked for
-  // request_seconds holds failures too; this is its share of successes, for totals().
-  std::atomic<std::int64_t> succeeded_ns{0};
   StatisticsCounter statistics{};
 };
 
@@ -195,9 +184,6 @@ void ModelMetrics::RequestSucceeded(const RequestTimes& times, std::int64_t batc
   impl_->statistics.Succeeded(times, batch_size, when);
   impl_->succeeded.Increment();
   impl_->inferences.Increment(static_cast<double>(batch_size));
-  impl_->succeeded_ns.fetch_add(
-      std::chrono::duration_cast<std::chrono::nanoseconds>(times.total).count(),
-      std::memory_order_relaxed);
   impl_->request_seconds.Observe(ToSeconds(times.total));
   impl_->queue_seconds.Observe(ToSeconds(times.queue));
   impl_->infer_seconds.Observe(ToSeconds(times.infer));
@@ -226,10 +212,8 @@ void ModelMetrics::CacheLookup(CacheResult result) {
 void ModelMetrics::CacheRefused() { impl_->refusals.Increment(); }
 
 ModelMetrics::Totals ModelMetrics::totals() const {
-  return {static_cast<std::uint64_t>(impl_->succeeded.Value()),
-          static_cast<std::uint64_t>(impl_->requests.SumOfFailures()),
-          ToSeconds(std::chrono::nanoseconds(impl_->succeeded_ns.load(std::memory_order_relaxed))),
-          impl_->infer_seconds.Collect().histogram.sample_sum};
+  const ModelStatistics sums = statistics();
+  return {sums.success.count, sums.fail.count, ToSeconds(sums.success.time), ToSeconds(sums.infer.time)};
 }
 
 ModelStatistics ModelMetrics::statistics() const { return impl_->statistics.Get(); }

@@ -4,7 +4,7 @@
 
 namespace hearth {
 
-void StatisticsCounter::Succeeded(const RequestTimes& times, std::int64_t batch_size, WallTime arrived) {
+void StatisticsCounter::Succeeded(const RequestTimes& times, std::int64_t batch_size, WallTime when) {
   MutexLock lock(mu_);
   sums_.success.Add(times.total);
   sums_.queue.Add(times.queue);
@@ -13,7 +13,7 @@ void StatisticsCounter::Succeeded(const RequestTimes& times, std::int64_t batch_
   sums_.output.Add(times.output);
   sums_.inferences += static_cast<std::uint64_t>(batch_size);
   ++sums_.executions;
-  sums_.last_inference = std::max(sums_.last_inference, arrived);
+  sums_.last_inference = std::max(sums_.last_inference, when);
   auto at = sums_.by_batch_size.find(batch_size);
   if (at == sums_.by_batch_size.end()) {
     if (sums_.by_batch_size.size() >= kMaxBatchSizes) return;

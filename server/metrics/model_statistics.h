@@ -30,14 +30,14 @@ struct ModelStatistics {
   Sum queue, input, infer, output;  // of successes
   std::uint64_t inferences = 0;  // their batch sizes, summed up
   std::uint64_t executions = 0;  // runs of the program
-  WallTime last_inference{};     // the last one's arrival; the epoch: there was none
+  WallTime last_inference{};     // when the last one was answered; the epoch: there was none
   std::map<std::int64_t, Batches> by_batch_size;
 };
 
 // Thread-safe; a lock of its own is held for a few additions.
 class StatisticsCounter {
  public:
-  void Succeeded(const RequestTimes& times, std::int64_t batch_size, WallTime arrived) ABSL_LOCKS_EXCLUDED(mu_);
+  void Succeeded(const RequestTimes& times, std::int64_t batch_size, WallTime when) ABSL_LOCKS_EXCLUDED(mu_);
   void Failed(Duration total) ABSL_LOCKS_EXCLUDED(mu_);
   ModelStatistics Get() const ABSL_LOCKS_EXCLUDED(mu_);
 
