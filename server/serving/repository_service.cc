@@ -133,7 +133,7 @@ ModelMetadata RepositoryService::Describe(const ModelHandle& handle) const {
   metadata.id = handle.id();
   metadata.versions = deps_.catalog.Versions(handle.id().name);
   metadata.signature = handle->signature();
-  if (const absl::StatusOr<ModelSpec> spec = deps_.catalog.Spec(handle.id()); spec.ok()) {
+  if (const absl::StatusOr<ModelSpec> spec = deps_.catalog.Listed(handle.id()); spec.ok()) {
     metadata.options = spec->options;
     metadata.file = spec->file.filename().string();
   }

@@ -432,6 +432,12 @@ bool Catalog::IsResourcePreserving(std::string_view model) const {
 }
 
 absl::StatusOr<ModelSpec> Catalog::Spec(const ModelId& id) const {
+  absl::StatusOr<ModelSpec> spec = Listed(id);
+  if (spec.ok()) spec->revision = RevisionOf(*spec);
+  return spec;
+}
+
+absl::StatusOr<ModelSpec> Catalog::Listed(const ModelId& id) const {
   const std::shared_ptr<const Snapshot> now = snapshot();
   const auto found = now->find(id.name);
   if (found == now->end()) return absl::NotFoundError(Unknown(id.name));
@@ -442,10 +448,8 @@ absl::StatusOr<ModelSpec> Catalog::Spec(const ModelId& id) const {
   }
   const Version& version = at->second;
   const std::shared_ptr<const ModelOptions>& options = found->second->options;
-  ModelSpec spec{id, FormatOf(version.file), version.file, options == nullptr ? ModelOptions{} : *options,
-                 {version.weights.begin(), version.weights.end()}};
-  spec.revision = RevisionOf(spec);
-  return spec;
+  return ModelSpec{id, FormatOf(version.file), version.file, options == nullptr ? ModelOptions{} : *options,
+                   {version.weights.begin(), version.weights.end()}};
 }
 
 std::shared_ptr<const ModelOptions> Catalog::Options(std::string_view model) const {

@@ -70,6 +70,8 @@ class Catalog {
   bool IsResourcePreserving(std::string_view model) const;
   // With its files' revision as of now: a look at each file, though not into it.
   absl::StatusOr<ModelSpec> Spec(const ModelId& id) const;
+  // The same as it was when it was last read, without a revision: no look at any file.
+  absl::StatusOr<ModelSpec> Listed(const ModelId& id) const;
   // What model.yaml said of it when it was last read: no look at any file. Null: nothing, or the model is unknown.
   std::shared_ptr<const ModelOptions> Options(std::string_view model) const;
 
