@@ -406,14 +406,22 @@ void ModelManager::Fail(PendingLoad& load, const absl::Status& error, bool remem
   const ModelId& id = load.entry.slot.id;
   NoteLost(id);
   ModelCache::Failed failed = cache_.Fail(load.entry, error, remember, load.revision);
-  if (failed.hung) return EndHung(load, failed);
+  if (failed.hung) {
+    TellHangEnded(load);
+  } else {
+    TellFailed(load, error, failed.waiters.size());
+  }
+  for (Waiter& waiter : failed.waiters) std::move(waiter.done)(failed.error, waiter.result);
+  if (failed.requeued) TellQueued(id, false, *failed.requeued == LoadPriority::kNormal);
+  PostLoadNext(failed.requeued);
+  RoomChanged();
+}
+
+void ModelManager::TellFailed(const PendingLoad& load, const absl::Status& error, std::size_t waiters) {
+  const ModelId& id = load.entry.slot.id;
   const Duration took = deps_.clock.Now() - load.started;
   deps_.metrics.LoadFinished(id.name, error.code(), took, {});
-  events_.Add({.kind = CacheEventKind::kFailed,
-               .id = id,
-               .took = took,
-               .waiters = failed.waiters.size(),
-               .error = error});
+  events_.Add({.kind = CacheEventKind::kFailed, .id = id, .took = took, .waiters = waiters, .error = error});
   // That there was no room for what nobody waits for is nothing to warn of.
   const bool harmless = load.priority == LoadPriority::kBackground && absl::IsResourceExhausted(error);
   const log::Level level = harmless ? log::Level::kInfo : log::Level::kWarning;
@@ -422,16 +430,12 @@ void ModelManager::Fail(PendingLoad& load, const absl::Status& error, bool remem
                                            {"version", id.version},
                                            {"code", absl::StatusCodeToString(error.code())},
                                            {"error", FromAbsl(error.message())},
-                                           {"waiters", failed.waiters.size()}});
+                                           {"waiters", waiters}});
   }
-  for (Waiter& waiter : failed.waiters) std::move(waiter.done)(failed.error, waiter.result);
-  if (failed.requeued) TellQueued(id, false, *failed.requeued == LoadPriority::kNormal);
-  PostLoadNext(failed.requeued);
-  RoomChanged();
 }
 
 // Everybody has heard so when it was found to hang.
-void ModelManager::EndHung(const PendingLoad& load, ModelCache::Failed& failed) {
+void ModelManager::TellHangEnded(const PendingLoad& load) {
   const ModelId& id = load.entry.slot.id;
   const Duration took = deps_.clock.Now() - load.started;
   log::Info("a load that hung has come to its end; what came of it is dropped",
@@ -440,9 +444,6 @@ void ModelManager::EndHung(const PendingLoad& load, ModelCache::Failed& failed) 
                .id = id,
                .took = took,
                .error = absl::AbortedError("it had hung (cache.load_timeout), and what came of it was dropped")});
-  if (failed.requeued) TellQueued(id, false, *failed.requeued == LoadPriority::kNormal);
-  PostLoadNext(failed.requeued);
-  RoomChanged();
 }
 
 // On the timer's thread.

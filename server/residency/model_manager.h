@@ -271,7 +271,8 @@ class ModelManager {
   LoadPtr TakeResuming(std::uint64_t generation, LoadPriority priority);
   void Promote(std::uint64_t generation);
   void Fail(PendingLoad& load, const absl::Status& error, bool remember);
-  void EndHung(const PendingLoad& load, ModelCache::Failed& failed);
+  void TellFailed(const PendingLoad& load, const absl::Status& error, std::size_t waiters);
+  void TellHangEnded(const PendingLoad& load);
   void Ready(PendingLoad& load, const LoadReport& report, ModelCache::Published published);
   void Hangs(const LoadWatch::Hang& hang);
   void Stalls(const LoadWatch::Stall& stall);
