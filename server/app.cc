@@ -88,6 +88,13 @@ std::vector<Metrics::Sample> BackendSamples(const BackgroundVerifier& verifier, 
            static_cast<double>(kept.bytes.load())}};
 }
 
+std::vector<Metrics::Sample> RunSamples(const RunScheduler::Counts& counts) {
+  return {{"hearth_queued_requests", "Requests that wait for a compute thread.", {}, static_cast<double>(counts.waiting)},
+          {"hearth_runs", "Runs under way.", {}, static_cast<double>(counts.running)},
+          {"hearth_overdue_runs", "Of those, the ones that take far longer than others of their model did.", {},
+           static_cast<double>(counts.overdue)}};
+}
+
 std::vector<Metrics::Sample> HeartbeatSamples(const Heartbeats& heartbeats) {
   std::vector<Metrics::Sample> samples;
   for (const Heartbeats::Silence& part : heartbeats.all()) {
@@ -141,9 +148,11 @@ struct App::Parts {
   std::unique_ptr<ThreadPool> background_pool;
   std::unique_ptr<ThreadPool> unload_pool;
   std::unique_ptr<ThreadPool> compute_pool;
+  std::unique_ptr<ThreadPool> reserve_pool;
   std::unique_ptr<ThreadPool> config_pool;  // one thread: reloads and looks at the repository
   std::unique_ptr<ModelManager> manager;
   std::unique_ptr<VersionRoutes> versions;
+  std::unique_ptr<OtlpExporter> traces;  // null unless it is configured
   std::unique_ptr<InferService> infer;
   std::unique_ptr<RepositoryService> repository;
   std::unique_ptr<CacheService> cache;
@@ -181,6 +190,7 @@ App::~App() {
   parts_->preloader.reset();
   // A run that is queued holds a handle, and a handle must not outlive the manager.
   if (parts_->compute_pool != nullptr) parts_->compute_pool->Shutdown();
+  if (parts_->reserve_pool != nullptr) parts_->reserve_pool->Shutdown();
 }
 
 absl::Status App::Start() {
@@ -268,6 +278,7 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
   unload_pool = std::make_unique<ThreadPool>(ThreadPool::Options{"unload", 1, {}, /*replacements=*/8});
   compute_pool = std::make_unique<ThreadPool>(ThreadPool::Options{
       "compute", static_cast<std::size_t>(ComputeThreads(c.compute)), configure_thread});
+  reserve_pool = std::make_unique<ThreadPool>(ThreadPool::Options{"reserve", 1, configure_thread});
   config_pool = std::make_unique<ThreadPool>(ThreadPool::Options{"config", 1, {}});
   manager = std::make_unique<ModelManager>(
       ModelManager::Deps{
@@ -291,8 +302,17 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
   metrics->AddCollector([this] { return manager->Samples(); });
   metrics->AddCollector([this] { return HeartbeatSamples(heartbeats); });
   versions = std::make_unique<VersionRoutes>(VersionRoutes::Deps{*catalog, *manager});
+  if (!c.tracing.endpoint.empty()) {
+    HEARTH_ASSIGN_OR_RETURN(OtlpExporter::Options tracing, TracingOptions(c));
+    traces = std::make_unique<OtlpExporter>(std::move(tracing));
+    metrics->AddCollector([this] { return traces->Counts(); });
+  }
   infer = std::make_unique<InferService>(
-      InferService::Deps{*catalog, *manager, *compute_pool, clock, *metrics, *versions}, InferOptions(c));
+      InferService::Deps{*catalog, *manager, *compute_pool, *timer, clock, *metrics, *versions, *buffers, reserve_pool.get(),
+                         traces.get()},
+      InferOptions(c));
+  metrics->AddCollector([this] { return RunSamples(infer->runs()); });
+  metrics->AddCollector([this] { return infer->SequenceSamples(); });
   repository = std::make_unique<RepositoryService>(RepositoryService::Deps{
       *catalog, *manager, clock, *versions, [this] { preloader->RenewPins(); }, &heartbeats,
       config_pool.get()});

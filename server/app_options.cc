@@ -1,6 +1,9 @@
 #include "server/app_options.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <thread>
 
@@ -88,6 +91,18 @@ Preloader::Options PreloaderOptions(const ServerConfig::Cache& cache) {
   return {cache.failure_backoff, cache.max_failure_backoff};
 }
 
+absl::StatusOr<OtlpExporter::Options> TracingOptions(const ServerConfig& config) {
+  OtlpExporter::Options options;
+  auto endpoint = ParseOtlpEndpoint(config.tracing.endpoint);
+  if (!endpoint.ok()) return Annotate(endpoint.status(), "tracing.endpoint");
+  options.endpoint = *std::move(endpoint);
+  std::array<char, 256> host{};
+  if (::gethostname(host.data(), host.size() - 1) != 0) host[0] = '\0';
+  options.resource = {config.server.name, Version(), host.data()};
+  if (config.tracing.one_in > 0) options.sample = 1.0 / config.tracing.one_in;
+  return options;
+}
+
 int ComputeThreads(const ServerConfig::Compute& compute) {
   if (compute.threads > 0) return compute.threads;
   const int cores = FindCpuLimit(static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
@@ -112,6 +127,7 @@ GrpcServer::Options GrpcOptions(const ServerConfig& config) {
   options.max_receive_bytes = static_cast<int>(grpc.max_message_bytes);
   options.max_send_bytes = static_cast<int>(grpc.max_message_bytes);
   options.reflection = grpc.reflection;
+  options.model_headers = grpc.model_headers;
   options.client_shared_memory = grpc.client_shared_memory;
   options.keepalive.time_ms = ms(grpc.keepalive.time);
   options.keepalive.timeout_ms = ms(grpc.keepalive.timeout);

@@ -8,6 +8,7 @@
 #include "server/config/server_config.h"
 #include "server/frontend/grpc_server.h"
 #include "server/frontend/http_server.h"
+#include "server/frontend/otlp_exporter.h"
 #include "server/residency/model_manager.h"
 #include "server/serving/infer_service.h"
 #include "server/serving/preloader.h"
@@ -36,6 +37,8 @@ std::vector<PreloadItem> PreloadItems(const std::vector<ServerConfig::Preload>& 
 GrpcServer::Options GrpcOptions(const ServerConfig& config);
 HttpServer::Options HttpOptions(const ServerConfig::Http& http);
 HttpServer::Options RestOptions(const ServerConfig::Rest& rest, BufferPool& buffers);
+// INVALID_ARGUMENT: the endpoint is none.
+absl::StatusOr<OtlpExporter::Options> TracingOptions(const ServerConfig& config);
 int ComputeThreads(const ServerConfig::Compute& compute);
 
 }  // namespace hearth

@@ -33,6 +33,7 @@ inline constexpr Duration kShortestTime = std::chrono::milliseconds(1);
 // `Config` is ServerConfig or const ServerConfig. A Visitor has
 //   Section(key, fields)          a mapping; calls `fields` unless there is nothing to visit
 //   Text(key, string)             not empty
+//   MaybeText(key, string)        may be empty
 //   Texts(key, strings)           none of them empty
 //   Flag(key, bool)  Int(key, int, min, max)  Time(key, Duration, min)  Size(key, BytesOrPercent)
 //   DeviceSizes(key, DeviceSizes)
@@ -44,6 +45,7 @@ void VisitGrpcFields(Visitor& v, Config& grpc) {
   v.Bytes("max_message_bytes", grpc.max_message_bytes, 1, 2147483647);
   v.Flag("reflection", grpc.reflection);
   v.Flag("client_shared_memory", grpc.client_shared_memory);
+  v.Texts("model_headers", grpc.model_headers);
   v.Int("completion_queues", grpc.completion_queues, 1, 64);
   v.Int("max_in_flight", grpc.max_in_flight, 0, 1 << 20);
   v.Bytes("buffer_pool", grpc.buffer_pool, 0, std::uint64_t{1} << 40);
@@ -126,6 +128,10 @@ void VisitFields(Visitor& v, Config& config) {
     v.Time("stall_timeout", config.rest.stall_timeout, kShortestTime);
   });
   v.Section("metrics", [&] { v.Flag("triton_names", config.metrics.triton_names); });
+  v.Section("tracing", [&] {
+    v.MaybeText("endpoint", config.tracing.endpoint);
+    v.Int("one_in", config.tracing.one_in, 0, 1'000'000'000);
+  });
   v.Section("logging", [&] {
     v.Word("level", config.logging.level, kLogLevels);
     v.Word("format", config.logging.format, kLogFormats);

@@ -30,6 +30,7 @@ class LineWriter {
     path_.resize(parent);
   }
   void Text(std::string_view key, const std::string& text) { Add(key, QuoteYaml(text)); }
+  void MaybeText(std::string_view key, const std::string& text) { Text(key, text); }
   void Texts(std::string_view key, const std::vector<std::string>& texts) {
     std::string list;
     for (const std::string& text : texts) list += (list.empty() ? "" : ", ") + QuoteYaml(text);

@@ -47,6 +47,7 @@ class FieldReader {
     const YamlNode node = (*map_)[key];
     if (node.Read(text) && text.empty()) node.Error("must not be empty");
   }
+  void MaybeText(std::string_view key, std::string& text) { (*map_)[key].Read(text); }
   void Texts(std::string_view key, std::vector<std::string>& texts) {
     const YamlNode node = (*map_)[key];
     if (node.Read(texts) && std::find(texts.begin(), texts.end(), "") != texts.end()) {

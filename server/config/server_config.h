@@ -94,6 +94,7 @@ struct ServerConfig {
     std::uint64_t max_message_bytes = 2147483647;
     bool reflection = true;
     bool client_shared_memory = false;
+    std::vector<std::string> model_headers = {"mm-model-id"};
     int completion_queues = 1;
     int max_in_flight = 1024;
     std::uint64_t buffer_pool = std::uint64_t{256} << 20;  // BufferPool's max_kept_bytes
@@ -115,6 +116,10 @@ struct ServerConfig {
   };
   struct Metrics {
     bool triton_names = false;
+  };
+  struct Tracing {
+    std::string endpoint;  // of an OTLP/HTTP collector; empty: none
+    int one_in = 0;        // of so many requests that belong to no trace one begins one; 0: none
   };
   struct Logging {
     log::Level level = log::Level::kInfo;
@@ -143,6 +148,7 @@ struct ServerConfig {
   Http http;
   Rest rest;
   Metrics metrics;
+  Tracing tracing;
   Logging logging;
   Limits limits;
   Shutdown shutdown;

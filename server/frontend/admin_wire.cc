@@ -7,7 +7,7 @@ namespace {
 
 // Only what works is advertised.
 constexpr const char* kExtensions[] = {"model_repository", "model_repository(unload_dependents)", "model_configuration",
-                                       "statistics", "binary_tensor_data"};
+                                       "statistics", "binary_tensor_data", "sequence", "schedule_policy"};
 
 void FillTensors(
     const std::vector<TensorInfo>& tensors,

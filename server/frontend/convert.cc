@@ -245,7 +245,7 @@ absl::StatusOr<InferRequest> Convert(const InferMessage& message, BufferPool& po
                                      Deadline deadline, TimePoint now, OutputTargets& targets) {
   const inference::ModelInferRequest& wire = message.head;
   InferRequest request;
-  HEARTH_RETURN_IF_ERROR(CheckParameters(wire, now, deadline, request.keep_alive));
+  HEARTH_ASSIGN_OR_RETURN(RequestParameters parameters, ReadParameters(wire, now, deadline));
   HEARTH_ASSIGN_OR_RETURN(targets, ReadOutputTargets(wire, memory));
   HEARTH_ASSIGN_OR_RETURN(request.inputs, Inputs(message, pool, memory));
   request.model = wire.model_name();
@@ -253,7 +253,10 @@ absl::StatusOr<InferRequest> Convert(const InferMessage& message, BufferPool& po
   request.id = wire.id();
   request.outputs.reserve(static_cast<std::size_t>(wire.outputs_size()));
   for (const auto& output : wire.outputs()) request.outputs.push_back(output.name());
-  request.deadline = deadline;
+  request.deadline = parameters.deadline;
+  request.keep_alive = parameters.keep_alive;
+  request.priority = parameters.priority;
+  request.sequence = std::move(parameters.sequence);
   request.received = now;
   return request;
 }

@@ -23,7 +23,7 @@ namespace hearth {
 // Inputs in shared memory are copied from there, because their owner may write to it at any time. `targets` is where the
 // outputs go.
 //
-// INVALID_ARGUMENT: the request, with Triton's text where it has one. UNIMPLEMENTED: sequences,
+// INVALID_ARGUMENT: the request, with Triton's text where it has one. UNIMPLEMENTED:
 // shared memory that is not allowed, classification. NOT_FOUND: no such region. RESOURCE_EXHAUSTED: no memory for the inputs.
 absl::StatusOr<InferRequest> ToInferRequest(const InferMessage& wire, BufferPool& pool, const SharedMemory& memory,
                                             Deadline deadline, TimePoint now, OutputTargets& targets);

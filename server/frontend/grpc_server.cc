@@ -120,7 +120,7 @@ GrpcServer::GrpcServer(const Deps& deps, const Options& options)
       options_(options),
       started_(deps.clock.Now()),
       shared_memory_(options.client_shared_memory),
-      streams_(inference_, {deps.infer, deps.buffers, shared_memory_, deps.clock}),
+      streams_(inference_, {deps.infer, deps.buffers, shared_memory_, deps.clock, options_.model_headers}),
       watch_(std::make_shared<WatchRpc>(cache_, deps.cache.events(), deps.cache.devices(), deps.clock)),
       health_({"", inference::GRPCInferenceService::service_full_name(),
                hearth::v1::Cache::service_full_name(), hearth::v1::Config::service_full_name(), "readiness"}) {}
@@ -167,7 +167,7 @@ absl::Status GrpcServer::Listen() {
 }
 
 void GrpcServer::Serve() {
-  const InferenceRpcDeps inference{deps_.infer, deps_.buffers, shared_memory_, deps_.clock};
+  const InferenceRpcDeps inference{deps_.infer, deps_.buffers, shared_memory_, deps_.clock, options_.model_headers};
   const AdminRpcDeps admin{deps_.repository, deps_.clock, options_.server_name,
                            options_.server_version, shared_memory_.allowed()};
   const CacheRpcDeps cache{deps_.infer, deps_.repository,     deps_.metrics,          deps_.clock,

@@ -50,6 +50,7 @@ class GrpcServer {
     int max_send_bytes = std::numeric_limits<int>::max();
     bool reflection = true;
     bool client_shared_memory = false;
+    std::vector<std::string> model_headers;  // metadata keys, in lower case, that may name an inference's model
     Keepalive keepalive;
     std::string server_name = "hearth";  // ServerMetadata
     std::string server_version = "unknown";

@@ -1,8 +1,11 @@
 #include "server/frontend/infer_parameters.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <limits>
 #include <string>
+#include <utility>
 
 #include "server/serving/keep_alive.h"
 
@@ -10,6 +13,8 @@ namespace hearth {
 namespace {
 
 using inference::InferParameter;
+constexpr std::size_t kMaxSequenceId = 128;  // as Triton
+
 using ParameterMap = google::protobuf::Map<std::string, InferParameter>;
 
 absl::Status WrongType(const std::string& name, std::string_view expected) {
@@ -40,43 +45,51 @@ absl::Status KeepAlive(const InferParameter& value, std::optional<Duration>& kee
   return absl::OkStatus();
 }
 
-absl::Status Priority(const InferParameter& value) {
-  if (value.has_uint64_param()) return absl::OkStatus();
-  if (value.has_int64_param() && value.int64_param() >= 0) return absl::OkStatus();
-  return WrongType("priority", "uint64_param");
+absl::Status Priority(const InferParameter& value, int& priority) {
+  constexpr std::uint64_t kMost = std::numeric_limits<int>::max();
+  std::uint64_t level = 0;
+  if (value.has_uint64_param()) {
+    level = value.uint64_param();
+  } else if (value.has_int64_param() && value.int64_param() >= 0) {
+    level = static_cast<std::uint64_t>(value.int64_param());
+  } else {
+    return WrongType("priority", "uint64_param");
+  }
+  priority = static_cast<int>(std::min(level, kMost));
+  return absl::OkStatus();
 }
 
-absl::Status SequenceId(const InferParameter& value) {
-  bool none = false;
+// As messages have them: numbers bare, texts in quotes, so that 7 and "7" are not the same.
+absl::Status SequenceId(const InferParameter& value, std::string& id) {
   switch (value.parameter_choice_case()) {
     case InferParameter::kInt64Param:
-      none = value.int64_param() == 0;
-      break;
+      if (value.int64_param() != 0) id = StrCat(value.int64_param());
+      return absl::OkStatus();
     case InferParameter::kUint64Param:
-      none = value.uint64_param() == 0;
-      break;
+      if (value.uint64_param() != 0) id = StrCat(value.uint64_param());
+      return absl::OkStatus();
     case InferParameter::kStringParam:
-      none = value.string_param().empty();
-      break;
+      if (value.string_param().size() > kMaxSequenceId) {
+        return absl::InvalidArgumentError(StrCat("'sequence_id' is longer than ", kMaxSequenceId, " bytes"));
+      }
+      if (!value.string_param().empty()) id = StrCat("'", value.string_param(), "'");
+      return absl::OkStatus();
     default:
       return WrongType("sequence_id", "int64_param or string_param");
   }
-  if (none) return absl::OkStatus();
-  return absl::UnimplementedError(
-      "sequences are not supported: leave 'sequence_id' out, or send 0; every request starts from "
-      "the "
-      "model's initial state");
 }
 
-absl::Status OfRequest(const std::string& name, const InferParameter& value, TimePoint now,
-                       Deadline& deadline, std::optional<Duration>& keep_alive) {
-  if (name == "keep_alive") return KeepAlive(value, keep_alive);
-  if (name == "timeout") return Timeout(value, now, deadline);
-  if (name == "priority") return Priority(value);
-  if (name == "sequence_id") return SequenceId(value);
+absl::Status OfRequest(const std::string& name, const InferParameter& value, TimePoint now, RequestParameters& read,
+                       SequenceControl& sequence) {
+  if (name == "keep_alive") return KeepAlive(value, read.keep_alive);
+  if (name == "timeout") return Timeout(value, now, read.deadline);
+  if (name == "priority") return Priority(value, read.priority);
+  if (name == "sequence_id") return SequenceId(value, sequence.id);
   if (name == "sequence_start" || name == "sequence_end" ||
       name == "triton_enable_empty_final_response") {
-    return value.has_bool_param() ? absl::OkStatus() : WrongType(name, "bool_param");
+    if (!value.has_bool_param()) return WrongType(name, "bool_param");
+    if (name == "sequence_start") sequence.start = value.bool_param();
+    if (name == "sequence_end") sequence.end = value.bool_param();
   }
   return absl::OkStatus();
 }
@@ -129,18 +142,21 @@ absl::StatusOr<std::optional<SharedPlace>> ReadSharedPlace(std::string_view kind
   return place;
 }
 
-absl::Status CheckParameters(const inference::ModelInferRequest& wire, TimePoint now,
-                             Deadline& deadline, std::optional<Duration>& keep_alive) {
+absl::StatusOr<RequestParameters> ReadParameters(const inference::ModelInferRequest& wire, TimePoint now,
+                                                 Deadline deadline) {
+  RequestParameters read{.deadline = deadline, .keep_alive = {}, .priority = 0, .sequence = {}};
+  SequenceControl sequence;
   for (const auto& [name, value] : wire.parameters()) {
-    HEARTH_RETURN_IF_ERROR(OfRequest(name, value, now, deadline, keep_alive));
+    HEARTH_RETURN_IF_ERROR(OfRequest(name, value, now, read, sequence));
   }
+  if (!sequence.id.empty()) read.sequence = std::move(sequence);
   for (const auto& input : wire.inputs()) {
     HEARTH_RETURN_IF_ERROR(OfTensor("input", input.name(), input.parameters()));
   }
   for (const auto& output : wire.outputs()) {
     HEARTH_RETURN_IF_ERROR(OfTensor("output", output.name(), output.parameters()));
   }
-  return absl::OkStatus();
+  return read;
 }
 
 }  // namespace hearth

@@ -9,18 +9,27 @@
 #include "inference.pb.h"
 #include "server/base/clock.h"
 #include "server/base/status.h"
+#include "server/serving/infer.h"
 
 namespace hearth {
 
-// Checks all of them. Known: `timeout` (microseconds; tightens `deadline`), `priority` (one level:
-// no effect), `keep_alive`
-// (a time or seconds: InferRequest::keep_alive), `triton_enable_empty_final_response` (no effect on a unary call). Unknown ones are
-// accepted. Those that ask for something that is not there are refused rather than ignored:
-// sequences, classification. Shared memory is ReadSharedPlace's.
+// What they say of a request.
+struct RequestParameters {
+  Deadline deadline = kNoDeadline;
+  std::optional<Duration> keep_alive;
+  int priority = 0;  // none was given
+  std::optional<SequenceControl> sequence;
+};
+
+// Checks all of them. Known: `timeout` (microseconds, counted from `now`; tightens `deadline`), `priority`, `sequence_id` (a
+// number or a text; 0 and "" are none), `sequence_start`, `sequence_end`, `keep_alive` (a time or seconds:
+// InferRequest::keep_alive), `triton_enable_empty_final_response` (no effect on a unary call). Unknown ones are accepted.
+// Those that ask for something that is not there are refused rather than ignored: classification. Shared memory is
+// ReadSharedPlace's.
 //
 // Errors name the parameter; the caller puts the request's id before them.
-absl::Status CheckParameters(const inference::ModelInferRequest& wire, TimePoint now,
-                             Deadline& deadline, std::optional<Duration>& keep_alive);
+absl::StatusOr<RequestParameters> ReadParameters(const inference::ModelInferRequest& wire, TimePoint now,
+                                                 Deadline deadline);
 
 // Where a tensor is that is not in the message.
 struct SharedPlace {

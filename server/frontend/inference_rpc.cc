@@ -14,10 +14,11 @@ using InferCall = UnaryCall<grpc::ByteBuffer, grpc::ByteBuffer>;
 constexpr int kArmed = 64;
 
 void Infer(InferCall call, const InferenceRpcDeps& deps) {
-  const Deadline deadline = call.deadline(deps.clock);
+  const InferCaller caller = CallerOf(call.context(), deps);
   std::stop_token cancelled = call.cancelled();
+  if (caller.trace) call.AddHeader("traceparent", ToTraceParent(caller.trace->span));
   grpc::ByteBuffer& request = call.request();  // there until the call is finished
-  Exchange(request, InferRpc::kUnary, deadline, std::move(cancelled), deps,
+  Exchange(request, InferRpc::kUnary, caller, std::move(cancelled), deps,
            [call = std::move(call)](InferAnswer answer) mutable {
              if (answer.bytes.ok()) call.response() = *std::move(answer.bytes);
              std::move(call).Finish(answer.bytes.status());

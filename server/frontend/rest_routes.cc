@@ -123,6 +123,8 @@ void CompressFor(Encoding encoding, HttpResponse& response) {
 void Run(HttpCall call, const RestInferRequest& rest, const Target& target, const RestDeps& deps, TimePoint now) {
   absl::StatusOr<InferRequest> request = ToInferRequest(rest.message, deps.buffers, kNoDeadline, now);
   if (!request.ok()) return Finish(std::move(call), request.status());
+  if (const std::string* header = call.request().Header("traceparent")) request->trace = TraceOf(*header);
+  const std::string traceparent = request->trace ? ToTraceParent(request->trace->span) : "";
   const std::string* accept = call.request().Header("Accept-Encoding");
   const Encoding encoding = accept == nullptr ? Encoding::kIdentity : ChooseEncoding(*accept);
   call.request() = {};  // its body has been copied to where it is wanted
@@ -130,12 +132,14 @@ void Run(HttpCall call, const RestInferRequest& rest, const Target& target, cons
   request->version = target.version;
   const std::stop_token cancelled = call.cancelled();
   deps.infer.Infer(*std::move(request), cancelled,
-                   [call = std::move(call), id = rest.message.head.id(), binary = rest.binary, encoding](
+                   [call = std::move(call), id = rest.message.head.id(), binary = rest.binary, encoding,
+                    traceparent](
                        absl::StatusOr<InferResponse> answer) mutable {
                      if (!answer.ok()) return Finish(std::move(call), answer.status());
                      absl::StatusOr<HttpResponse> response = WriteInferResponse(*answer, id, binary);
                      if (!response.ok()) return Finish(std::move(call), response.status());
                      CompressFor(encoding, *response);
+                     if (!traceparent.empty()) response->headers.emplace_back("traceparent", traceparent);
                      std::move(call).Finish(*std::move(response));
                    });
 }

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "server/base/check.h"
-#include "server/frontend/call_deadline.h"
 #include "server/frontend/grpc_status.h"
 
 namespace hearth {
@@ -135,7 +134,7 @@ class StreamRpc::Stream : public std::enable_shared_from_this<Stream> {
       }
     }
     if (!wanted) return LeaveIfDone();
-    Exchange(request_, InferRpc::kStream, DeadlineOf(context_, rpc_.deps_.clock), stop_.get_token(), rpc_.deps_,
+    Exchange(request_, InferRpc::kStream, CallerOf(context_, rpc_.deps_), stop_.get_token(), rpc_.deps_,
              [self, number](InferAnswer answer) { self->Answer(number, std::move(answer)); });
     MutexLock lock(mu_);
     Advance();

@@ -55,6 +55,12 @@ class UnaryCall {
   // The client's deadline on `clock`.
   Deadline deadline(const Clock& clock) const { return DeadlineOf(state_->context, clock); }
 
+  const grpc::ServerContext& context() const { return state_->context; }
+
+  // Goes with the answer, before it. `key` in lower case.
+  void AddHeader(const std::string& key, const std::string& value) {
+    state_->context.AddInitialMetadata(key, value);
+  }
   // Goes with the answer, after it. `key` in lower case.
   void AddTrailer(const std::string& key, const std::string& value) {
     state_->context.AddTrailingMetadata(key, value);

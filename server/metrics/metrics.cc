@@ -166,6 +166,7 @@ struct ModelMetrics::Impl {
   CodeCounters requests;
   prometheus::Counter& succeeded;
   prometheus::Counter& inferences;
+  prometheus::Counter& runs;
   prometheus::Histogram& request_seconds;
   prometheus::Histogram& queue_seconds;
   prometheus::Histogram& infer_seconds;
@@ -180,14 +181,17 @@ struct ModelMetrics::Impl {
 ModelMetrics::ModelMetrics(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 ModelMetrics::~ModelMetrics() = default;
 
-void ModelMetrics::RequestSucceeded(const RequestTimes& times, std::int64_t batch_size, WallTime when) {
-  impl_->statistics.Succeeded(times, batch_size, when);
+void ModelMetrics::RequestSucceeded(const RequestTimes& times, std::int64_t rows, WallTime when,
+                                    std::optional<std::int64_t> run_rows) {
+  const std::int64_t ran = run_rows.value_or(rows);
+  impl_->statistics.Succeeded(times, rows, ran, when);
+  if (ran != 0) impl_->runs.Increment();
   impl_->succeeded.Increment();
-  impl_->inferences.Increment(static_cast<double>(batch_size));
+  impl_->inferences.Increment(static_cast<double>(rows));
   impl_->request_seconds.Observe(ToSeconds(times.total));
   impl_->queue_seconds.Observe(ToSeconds(times.queue));
   impl_->infer_seconds.Observe(ToSeconds(times.infer));
-  if (impl_->triton) impl_->triton->RequestSucceeded(times, batch_size);
+  if (impl_->triton) impl_->triton->RequestSucceeded(times, rows, ran != 0);
 }
 
 void ModelMetrics::RequestFailed(absl::StatusCode code, Duration total) {
@@ -229,6 +233,7 @@ struct Metrics::Impl {
   Histograms& queue_seconds;
   Histograms& infer_seconds;
   Counters& inferences;
+  Counters& runs;
   Counters& hits;
   Counters& misses;
   Counters& refusals;
@@ -267,6 +272,8 @@ Metrics::Impl::Impl(const Options& options)
                                     "Running the model, of successful requests.")),
       inferences(CounterFamily(registry, "hearth_inferences_total",
                                "Inferences of successful requests; a batch of n counts n.")),
+      runs(CounterFamily(registry, "hearth_runs_total",
+                         "Runs of the model that answered a request; with dynamic batching one answers several.")),
       hits(CounterFamily(registry, "hearth_cache_hits_total",
                          "Requests that found their model resident.")),
       misses(CounterFamily(registry, "hearth_cache_misses_total",
@@ -338,6 +345,7 @@ std::unique_ptr<ModelMetrics> Metrics::Impl::NewModel(std::string_view model,
       .requests = CodeCounters(requests, labels),
       .succeeded = requests.Add(With(labels, "code", CodeName(absl::StatusCode::kOk))),
       .inferences = inferences.Add(labels),
+      .runs = runs.Add(labels),
       .request_seconds = request_seconds.Add(labels, RequestBuckets()),
       .queue_seconds = queue_seconds.Add(labels, RequestBuckets()),
       .infer_seconds = infer_seconds.Add(labels, RequestBuckets()),

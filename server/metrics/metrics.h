@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -66,8 +67,10 @@ class ModelMetrics {
 
   ~ModelMetrics();
 
-  // `when`: the time of day, about.
-  void RequestSucceeded(const RequestTimes& times, std::int64_t batch_size, WallTime when = {});
+  // `rows`: of its batch dimension. `when`: the time of day, about. `run_rows`: of the run that answered it, if others were
+  // answered by the same one; 0 for all of them but one, with which the run is counted.
+  void RequestSucceeded(const RequestTimes& times, std::int64_t rows, WallTime when = {},
+                        std::optional<std::int64_t> run_rows = std::nullopt);
   void RequestFailed(absl::StatusCode code, Duration total);
   void CacheLookup(CacheResult result);
   void CacheRefused();  // a request, for the failure of a load a moment ago

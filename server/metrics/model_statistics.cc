@@ -4,20 +4,21 @@
 
 namespace hearth {
 
-void StatisticsCounter::Succeeded(const RequestTimes& times, std::int64_t batch_size, WallTime when) {
+void StatisticsCounter::Succeeded(const RequestTimes& times, std::int64_t rows, std::int64_t run_rows, WallTime when) {
   MutexLock lock(mu_);
   sums_.success.Add(times.total);
   sums_.queue.Add(times.queue);
   sums_.input.Add(times.input);
   sums_.infer.Add(times.infer);
   sums_.output.Add(times.output);
-  sums_.inferences += static_cast<std::uint64_t>(batch_size);
-  ++sums_.executions;
+  sums_.inferences += static_cast<std::uint64_t>(rows);
   sums_.last_inference = std::max(sums_.last_inference, when);
-  auto at = sums_.by_batch_size.find(batch_size);
+  if (run_rows == 0) return;
+  ++sums_.executions;
+  auto at = sums_.by_batch_size.find(run_rows);
   if (at == sums_.by_batch_size.end()) {
     if (sums_.by_batch_size.size() >= kMaxBatchSizes) return;
-    at = sums_.by_batch_size.try_emplace(batch_size).first;
+    at = sums_.by_batch_size.try_emplace(run_rows).first;
   }
   at->second.input.Add(times.input);
   at->second.infer.Add(times.infer);

@@ -11,7 +11,8 @@ namespace hearth {
 
 struct RequestTimes;
 
-// A value. Every request counts once in each sum that it had a part in; times are each request's own.
+// A value. Every request counts once in each sum that it had a part in; times are each request's own, and those of a run
+// that answered several count for each of them. By batch size, a run counts once.
 struct ModelStatistics {
   struct Sum {
     std::uint64_t count = 0;
@@ -37,7 +38,7 @@ struct ModelStatistics {
 // Thread-safe; a lock of its own is held for a few additions.
 class StatisticsCounter {
  public:
-  void Succeeded(const RequestTimes& times, std::int64_t batch_size, WallTime when) ABSL_LOCKS_EXCLUDED(mu_);
+  void Succeeded(const RequestTimes& times, std::int64_t rows, std::int64_t run_rows, WallTime when) ABSL_LOCKS_EXCLUDED(mu_);
   void Failed(Duration total) ABSL_LOCKS_EXCLUDED(mu_);
   ModelStatistics Get() const ABSL_LOCKS_EXCLUDED(mu_);
 

@@ -17,10 +17,10 @@ prometheus::Family<prometheus::Counter>& Counters(prometheus::Registry& registry
 
 }  // namespace
 
-void TritonModelMetrics::RequestSucceeded(const RequestTimes& times, std::int64_t batch_size) {
+void TritonModelMetrics::RequestSucceeded(const RequestTimes& times, std::int64_t rows, bool counts_run) {
   success_->Increment();
-  inferences_->Increment(static_cast<double>(batch_size));
-  executions_->Increment();
+  inferences_->Increment(static_cast<double>(rows));
+  if (counts_run) executions_->Increment();
   request_us_->Increment(Microseconds(times.total));
   queue_us_->Increment(Microseconds(times.queue));
   input_us_->Increment(Microseconds(times.input));

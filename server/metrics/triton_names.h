@@ -21,7 +21,7 @@ namespace hearth {
 // One model's nv_inference_* counters. Thread-safe, lock-free.
 class TritonModelMetrics {
  public:
-  void RequestSucceeded(const RequestTimes& times, std::int64_t batch_size);
+  void RequestSucceeded(const RequestTimes& times, std::int64_t rows, bool counts_run);
   void RequestFailed(absl::StatusCode code);
 
  private:

@@ -39,6 +39,9 @@ class Model {
   // What may be kept when it leaves. Null: nothing, since its weights are used where they are mapped.
   virtual std::shared_ptr<const Rest> rest() const { return nullptr; }
 
+  // Whether a run leaves something that the next one of its session sees.
+  virtual bool stateful() const { return false; }
+
   // A copy of what the module writes to, as it was when the model was loaded. Weights stay shared.
   virtual absl::StatusOr<std::unique_ptr<Session>> NewSession() const = 0;
 

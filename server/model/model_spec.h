@@ -45,6 +45,35 @@ struct VersionPolicy {
   std::vector<std::int64_t> specific;  // these, of those that are there
 };
 
+// Whether requests that wait are run together, as one batch along their first dimension.
+struct BatchingOptions {
+  bool enabled = false;
+  std::vector<std::int64_t> preferred = {};  // ascending; such a batch goes at once, and none is made larger than need be
+  // How long a request waits at most for others to join it. Zero: not at all, so only those run together that find
+  // every thread busy.
+  Duration max_delay{};
+  // Inputs that are filled up with zeros to the longest of their batch; of all others, only those of one shape go together.
+  std::vector<std::string> pad = {};
+};
+
+// Requests of one model that wait for a compute thread.
+struct QueueOptions {
+  std::size_t max_size = 0;  // more are refused; 0: no limit
+  Duration timeout{};        // of waiting; zero: none but the request's own
+  // What then: refused, or run when nobody else is waiting.
+  enum class OnTimeout : std::uint8_t { kReject, kDelay } on_timeout = OnTimeout::kReject;
+  int priorities = 1;        // levels that a request may ask for, 1 first
+  int default_priority = 1;  // of a request that says nothing
+};
+
+// Sequences of a model that has a state of its own.
+struct SequenceOptions {
+  Duration idle_timeout = std::chrono::minutes(1);  // one that nobody asked for so long ends
+  std::size_t max = 1024;                           // at the same time; more are refused
+  // When room is needed that their model holds: it waits for them, or those that nobody waits for an answer of end.
+  enum class OnPressure : std::uint8_t { kKeep, kEnd } on_pressure = OnPressure::kKeep;
+};
+
 // The optional <model>/model.yaml. Every field has the meaning of its key there (docs/models.md).
 struct ModelOptions {
   std::string method = "forward";
@@ -52,6 +81,9 @@ struct ModelOptions {
   std::vector<std::string> weights;  // names of files beside the program; empty: whatever is there
   std::int64_t max_batch_size = 0;
   int instances = 0;                 // runs of this model at the same time; 0: as many as compute threads
+  BatchingOptions batching;
+  QueueOptions queue;
+  SequenceOptions sequences;
   std::optional<Residency> residency = std::nullopt;  // none: as the configuration's loading.populate says
   Integrity integrity = Integrity::kOff;
   std::vector<TensorInfo> inputs;    // empty: from the program's schema

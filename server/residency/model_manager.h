@@ -219,6 +219,8 @@ class ModelManager {
   // Models that are still loaded, loading or unloading: what a hung shutdown should name.
   std::vector<ModelId> Remaining() const;
   bool idle() const { return Remaining().empty(); }
+  // Somebody waits for memory that models hold.
+  bool wants_room() const { return cache_.room_wanted(); }
 
   // Aborts on a bug; for tests. Debug builds check after every step.
   void CheckInvariants() const { cache_.CheckInvariants(); }

@@ -8,11 +8,19 @@
 #include "absl/functional/any_invocable.h"
 #include "server/base/clock.h"
 #include "server/base/status.h"
+#include "server/base/trace_context.h"
 #include "server/metrics/metrics.h"
 #include "server/model/signature.h"
 #include "server/tensor/tensor.h"
 
 namespace hearth {
+
+// One request of a sequence: requests of one client that share the state of a module.
+struct SequenceControl {
+  std::string id;  // of any bytes; numbers and texts that look like them are told apart by the front end
+  bool start = false;
+  bool end = false;
+};
 
 struct InferRequest {
   std::string model;
@@ -22,6 +30,9 @@ struct InferRequest {
   std::vector<std::string> outputs;  // empty: all
   Deadline deadline = kNoDeadline;
   std::optional<Duration> keep_alive = {};  // ModelManager::KeepAlive, from this request on
+  int priority = 0;  // 1 goes first; 0: the model's default
+  std::optional<SequenceControl> sequence = {};
+  std::optional<RequestTrace> trace = {};
   TimePoint received{};  // first byte parsed; left out: when Infer was called
 };
 

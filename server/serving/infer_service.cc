@@ -20,6 +20,10 @@ void InferService::SetOptions(const Options& options) { pipeline_->SetOptions(op
 
 std::int64_t InferService::in_flight() const { return pipeline_->in_flight(); }
 
+RunScheduler::Counts InferService::runs() const { return pipeline_->runs(); }
+
+std::vector<Metrics::Sample> InferService::SequenceSamples() const { return pipeline_->SequenceSamples(); }
+
 void InferService::StopAccepting() { pipeline_->StopAccepting(); }
 
 absl::StatusOr<std::optional<std::int64_t>> ParseVersion(const std::string& text) {

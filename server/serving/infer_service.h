@@ -11,11 +11,15 @@
 #include "server/base/clock.h"
 #include "server/base/executor.h"
 #include "server/base/status.h"
+#include "server/base/timer.h"
 #include "server/metrics/metrics.h"
 #include "server/residency/model_manager.h"
 #include "server/serving/infer.h"
 #include "server/serving/validate.h"
+#include "server/serving/request_span.h"
+#include "server/serving/run_scheduler.h"
 #include "server/storage/catalog.h"
+#include "server/tensor/buffer_pool.h"
 
 namespace hearth {
 
@@ -31,9 +35,13 @@ class InferService {
     const Catalog& catalog;
     ModelManager& manager;
     Executor& compute;
+    Timer& timer;
     const Clock& clock;
     Metrics& metrics;
     const VersionRoutes& versions;
+    BufferPool& buffers;          // for batches
+    Executor* reserve = nullptr;  // RunScheduler::Deps
+    SpanSink* spans = nullptr;    // null: nobody collects traces
   };
   struct Options {
     RequestLimits limits;
@@ -58,6 +66,10 @@ class InferService {
 
   // Requests accepted and not yet answered.
   std::int64_t in_flight() const;
+
+  // Of those, the ones that wait for a compute thread, and the runs.
+  RunScheduler::Counts runs() const;
+  std::vector<Metrics::Sample> SequenceSamples() const;
 
   // Refuse everything from now on: UNAVAILABLE "Server exiting".
   void StopAccepting();

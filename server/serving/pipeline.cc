@@ -1,11 +1,14 @@
 #include "server/serving/pipeline.h"
 
+#include <algorithm>
+#include <numeric>
 #include <optional>
 #include <utility>
 
 #include "server/base/check.h"
 #include "server/base/log.h"
 #include "server/base/server_exiting.h"
+#include "server/serving/batch.h"
 #include "server/serving/version_routes.h"
 
 namespace hearth {
@@ -13,8 +16,6 @@ namespace {
 
 // Among so many requests in progress, some have ended by then.
 constexpr std::chrono::milliseconds kSoon{100};
-
-absl::Status Cancelled() { return absl::CancelledError("the request was cancelled"); }
 
 // Tells the manager when a waiting request is cancelled. Shared by the thread that asked and the
 // callback that waits; whoever lets go last ends the registration. That may happen inside the
@@ -44,90 +45,18 @@ absl::StatusOr<TensorList> SelectOutputs(const InferRequest& request, TensorList
   return selected;
 }
 
+void TellOverdue(const RunScheduler::Overdue& run) {
+  log::Warning("a run takes far longer than others of its model did; it goes on, and keeps its thread",
+               {{"model", ToString(run.model)}, {"seconds", ToSeconds(run.so_far)}, {"typical_seconds", ToSeconds(run.typical)}});
+}
+
 }  // namespace
 
-// One request on its way. Owned by whoever does the next step; answered exactly once, by its
-// destructor if nobody else did (a task that an executor dropped).
-class InferCall final : public RunQueue::Runnable {
- public:
-  InferCall(Pipeline& pipeline, InferRequest r, std::stop_token c, InferCallback d)
-      : request(std::move(r)),
-        cancelled(std::move(c)),
-        accepted(pipeline.deps_.clock.Now()),
-        pipeline_(pipeline),
-        done_(std::move(d)) {
-    if (request.received == TimePoint{}) request.received = accepted;
-  }
-
-  ~InferCall() override {
-    if (done_) Fail(ServerExiting());
-    pipeline_.in_flight_.fetch_sub(1);  // last: the pipeline may go once nothing is in flight
-  }
-
-  void Run(std::unique_ptr<Runnable> self) override {
-    self.release();
-    pipeline_.Run(Pipeline::CallPtr(this));
-  }
-
-  // Lets go of the model and of the right to run it, so that neither waits for the answer to be
-  // sent.
-  void LetGo() {
-    handle.Reset();
-    slot.Release();
-  }
-
-  void Fail(absl::Status status) {
-    LetGo();
-    HEARTH_CHECK(!status.ok());
-    LogAccess(status, pipeline_.deps_.clock.Now() - request.received);
-    if (model != nullptr) {
-      model->metrics.RequestFailed(status.code(), pipeline_.deps_.clock.Now() - request.received);
-    } else {
-      pipeline_.deps_.metrics.RequestRefused(status.code());
-    }
-    std::exchange(done_, nullptr)(std::move(status));
-  }
-
-  void Succeed(InferResponse response, const RequestTimes& times, std::int64_t batch_size) {
-    request.inputs.clear();  // their memory serves the next request while this answer is sent
-    model->metrics.RequestSucceeded(times, batch_size, pipeline_.deps_.clock.WallNow());
-    LogAccess(absl::OkStatus(), times.total);
-    std::exchange(done_, nullptr)(std::move(response));
-  }
-
-  absl::Status CheckStillWanted(TimePoint now) const {
-    if (cancelled.stop_requested()) return Cancelled();
-    if (request.deadline <= now) return absl::DeadlineExceededError("Request timeout expired");
-    return absl::OkStatus();
-  }
-
-  InferRequest request;
-  const std::stop_token cancelled;
-  const TimePoint accepted;
-  ServedModel* model = nullptr;  // once resolved
-  ModelHandle handle;            // from Acquire to the end of the run
-  std::optional<CacheResult> cache;  // once acquired
-  Duration waited_for_load{};
-
- private:
-  void LogAccess(const absl::Status& status, Duration total) const {
-    if (!pipeline_.access_log_.load(std::memory_order_relaxed)) return;
-    log::Info("request",
-              {{"model", request.model},
-               {"version", model != nullptr ? std::to_string(model->id.version) : request.version},
-               {"id", request.id},
-               {"code", absl::StatusCodeToString(status.code())},
-               {"cache", cache ? ToString(*cache) : "none"},
-               {"ms", ToMilliseconds(total)},
-               {"reason", FromAbsl(status.message())}});
-  }
-
-  Pipeline& pipeline_;
-  InferCallback done_;
-};
-
 Pipeline::Pipeline(InferService::Deps deps, InferService::Options options)
-    : deps_(deps), models_(deps.metrics, deps.compute) {
+    : deps_(deps),
+      models_(deps.metrics),
+      sequences_({deps.catalog, deps.manager, deps.timer, deps.clock}),
+      scheduler_({deps.compute, deps.timer, deps.clock, deps.reserve, TellOverdue}) {
   SetOptions(options);
 }
 
@@ -144,11 +73,60 @@ void Pipeline::Start(InferRequest request, std::stop_token cancelled, InferCallb
   const std::int64_t in_flight = in_flight_.fetch_add(1) + 1;
   auto call =
       std::make_unique<InferCall>(*this, std::move(request), std::move(cancelled), std::move(done));
+  if (!call->request.trace && deps_.spans != nullptr && deps_.spans->Samples()) {
+    call->request.trace = RequestTrace{NewTrace(true), std::nullopt};
+  }
   if (absl::Status status = CheckAccepting(in_flight); !status.ok()) return call->Fail(status);
   absl::StatusOr<ModelId> id = Resolve(call->request);
   if (!id.ok()) return call->Fail(std::move(id).status());
   call->model = &models_.Get(*id);
+  if (call->request.sequence) return EnterSequence(std::move(call));
   Acquire(std::move(call));
+}
+
+void Pipeline::EnterSequence(CallPtr call) {
+  switch (sequences_.Enter(call)) {
+    case Sequences::Entered::kLater:
+      return;
+    case Sequences::Entered::kTooMany:
+      return call->Fail(WithRetryAfter(
+          absl::UnavailableError(StrCat("model '", call->request.model,
+                                        "' has as many sequences as it may; end some, or set sequences.max in its model.yaml")),
+          kSoon));
+    case Sequences::Entered::kNone:
+      return Acquire(std::move(call));
+    case Sequences::Entered::kNow:
+      if (!call->sequence->handle) return Acquire(std::move(call));  // it begins
+      call->model = call->sequence->served;
+      call->cache = CacheResult::kHit;
+      return Admit(std::move(call));
+  }
+}
+
+absl::Status Pipeline::SettleSequence(InferCall& call) {
+  if (!call.handle) return absl::OkStatus();  // it had begun
+  const bool remembers = call.handle->stateful();
+  if (call.sequence == nullptr) return remembers ? NoSuchSequence(call.request) : absl::OkStatus();
+  if (remembers) {
+    call.sequence->served = call.model;
+    call.sequence->handle = std::move(call.handle);
+    return absl::OkStatus();
+  }
+  for (CallPtr& free : sequences_.Dissolve(call)) Acquire(std::move(free));
+  return absl::OkStatus();
+}
+
+void Pipeline::LeaveSequence(InferCall& call, Sequences::StateIs state) {
+  Sequences::Left left = sequences_.Leave(call, state);
+  for (CallPtr& orphan : left.orphans) {
+    absl::Status why = NoSuchSequence(orphan->request);
+    orphan->Fail(std::move(why));
+  }
+  if (left.next == nullptr) return;
+  left.next->model = left.next->sequence->served;
+  left.next->cache = CacheResult::kHit;
+  // Not here: it may be refused, and the next one, and so on.
+  deps_.compute.Post([this, next = std::move(left.next)]() mutable { Admit(std::move(next)); });
 }
 
 absl::Status Pipeline::CheckAccepting(std::int64_t in_flight) const {
@@ -207,8 +185,11 @@ void Pipeline::AcquireCold(CallPtr call) {
 
 void Pipeline::Admit(CallPtr call) {
   const InferRequest& request = call->request;
-  const Model& model = *call->handle;
-  if (request.keep_alive) deps_.manager.KeepAlive(call->handle, *request.keep_alive);
+  if (request.sequence) {
+    if (absl::Status settled = SettleSequence(*call); !settled.ok()) return call->Fail(std::move(settled));
+  }
+  const Model& model = call->loaded();
+  if (request.keep_alive) deps_.manager.KeepAlive(call->handle ? call->handle : call->sequence->handle, *request.keep_alive);
   const RequestLimits limits{.max_tensors = max_tensors_.load(std::memory_order_relaxed),
                              .max_dims = max_dims_.load(std::memory_order_relaxed)};
   if (absl::Status status =
@@ -217,48 +198,120 @@ void Pipeline::Admit(CallPtr call) {
       !status.ok()) {
     return call->Fail(std::move(status));
   }
-  RunQueue& runs = call->model->runs;
-  if (call->model->IsNewLoad(model)) {
-    const auto options = deps_.catalog.Options(call->model->id.name);
-    runs.SetLimit(options == nullptr ? ModelOptions{}.instances : options->instances);
-    call->model->SetSeen(model);
+  ServedModel& served = *call->model;
+  if (served.IsNewLoad(model)) {
+    const auto options = deps_.catalog.Options(served.id.name);
+    scheduler_.SetPolicy(served.lane, PolicyOf(options == nullptr ? ModelOptions{} : *options));
+    served.SetSeen(model);
   }
-  runs.Post(std::move(call));
+  call->rows = BatchSize(request.inputs, model.signature());
+  call->priority = request.priority;
+  scheduler_.Post(served.lane, std::move(call));
 }
 
-void Pipeline::Run(CallPtr call) {
-  const Clock& clock = deps_.clock;
-  const TimePoint started = clock.Now();
-  if (absl::Status status = call->CheckStillWanted(started); !status.ok()) {
-    return call->Fail(std::move(status));
+void Pipeline::Run(std::vector<CallPtr> calls, RunSlot slot) {
+  const TimePoint started = deps_.clock.Now();
+  std::erase_if(calls, [&](CallPtr& call) {
+    absl::Status status = call->StillWanted(started);
+    if (!status.ok()) call->Fail(std::move(status));
+    return call->answered();
+  });
+  if (calls.size() > 1 && RunTogether(calls, slot, started)) return;
+  for (CallPtr& call : calls) RunAlone(std::move(call), &call == &calls.back() ? std::move(slot) : RunSlot());
+}
+
+// False: nobody was answered, and each has to be run for itself to know whose fault it is.
+bool Pipeline::RunTogether(std::vector<CallPtr>& calls, RunSlot& slot, TimePoint started) {
+  std::vector<const TensorList*> requests;
+  std::vector<std::int64_t> rows;
+  for (const CallPtr& call : calls) {
+    requests.push_back(&call->request.inputs);
+    rows.push_back(call->rows);
   }
-  const InferRequest& request = call->request;
-  const Signature& signature = call->handle->signature();
-  const std::int64_t batch_size = BatchSize(request.inputs, signature);
-  absl::StatusOr<TensorList> outputs = call->handle->Run(request.inputs, nullptr);
-  if (outputs.ok()) {
-    absl::Status kept = CheckDeclaredOutputs(
-        {request.model, request.id, request.inputs, request.outputs}, signature, *outputs);
-    if (!kept.ok()) outputs = std::move(kept);
+  const InferCall& first = *calls.front();
+  absl::StatusOr<TensorList> inputs = Join(requests, deps_.buffers);
+  if (!inputs.ok()) return false;
+  const TimePoint joined = deps_.clock.Now();
+  absl::StatusOr<TensorList> outputs = first.handle->Run(*inputs, nullptr);
+  const TimePoint ran = deps_.clock.Now();
+  if (!outputs.ok()) return false;
+  inputs->clear();
+  absl::StatusOr<std::vector<TensorList>> split = Split(*outputs, rows);
+  if (!split.ok()) {
+    log::Warning("requests cannot be batched, and are run one by one from now on; take `batching` out of the model's model.yaml",
+                 {{"model", ToString(first.model->id)}, {"reason", FromAbsl(split.status().message())}});
+    scheduler_.StopBatching(first.model->lane);
+    return false;
   }
-  const TimePoint ran = clock.Now();
-  call->LetGo();
+  outputs->clear();
+  std::vector<absl::StatusOr<TensorList>> answers;
+  for (std::size_t i = 0; i < calls.size(); ++i) answers.push_back(Checked(*calls[i], std::move((*split)[i])));
+  for (const CallPtr& call : calls) call->handle.Reset();
+  slot.Release();
+  const InferCall::Ran run{.started = started,
+                           .joining = joined - started,
+                           .infer = ran - joined,
+                           .ended = ran,
+                           .rows = std::accumulate(rows.begin(), rows.end(), std::int64_t{0})};
+  bool counted = false;
+  for (std::size_t i = 0; i < calls.size(); ++i) {
+    if (Answer(*calls[i], std::move(answers[i]), run, !counted)) counted = true;
+  }
+  return true;
+}
+
+void Pipeline::RunAlone(CallPtr call, RunSlot slot) {
+  const TimePoint started = deps_.clock.Now();
+  if (absl::Status status = call->StillWanted(started); !status.ok()) return call->Fail(std::move(status));
+  absl::StatusOr<TensorList> outputs =
+      call->sequence != nullptr ? RunInSequence(*call) : call->handle->Run(call->request.inputs, nullptr);
+  if (outputs.ok()) outputs = Checked(*call, *std::move(outputs));
+  const TimePoint ran = deps_.clock.Now();
+  // Before the answer, so that neither the model nor the next run waits for it to be sent.
+  call->handle.Reset();
+  if (call->sequence != nullptr) {
+    LeaveSequence(*call, outputs.ok() ? Sequences::StateIs::kKept : Sequences::StateIs::kLost);
+  }
+  slot.Release();
   if (absl::IsDataLoss(outputs.status())) {
     // The file went away under the mapping: what is resident is of no use to anybody. The next
     // request loads whatever is there by then.
     deps_.manager.Unload(call->model->id, [] {}, EvictionReason::kDataLoss);
   }
-  if (outputs.ok()) outputs = SelectOutputs(call->request, *std::move(outputs));
-  if (!outputs.ok()) return call->Fail(std::move(outputs).status());
+  Answer(*call, std::move(outputs),
+         {.started = started, .joining = {}, .infer = ran - started, .ended = ran, .rows = call->rows}, true);
+}
 
-  const TimePoint now = clock.Now();
-  const RequestTimes times{.total = now - call->request.received,
-                           .queue = started - call->accepted,
-                           .input = call->accepted - call->request.received,
-                           .infer = ran - started,
-                           .output = now - ran};
-  call->Succeed({call->model->id, *std::move(outputs), *call->cache, call->waited_for_load}, times,
-                batch_size);
+absl::StatusOr<TensorList> Pipeline::RunInSequence(InferCall& call) const {
+  Sequence& sequence = *call.sequence;
+  if (sequence.session == nullptr) {
+    HEARTH_ASSIGN_OR_RETURN(sequence.session, sequence.handle->NewSession());
+  }
+  return sequence.handle->Run(call.request.inputs, sequence.session.get());
+}
+
+absl::StatusOr<TensorList> Pipeline::Checked(const InferCall& call, TensorList outputs) const {
+  const InferRequest& request = call.request;
+  HEARTH_RETURN_IF_ERROR(CheckDeclaredOutputs({request.model, request.id, request.inputs, request.outputs},
+                                              call.loaded().signature(), outputs));
+  return SelectOutputs(request, std::move(outputs));
+}
+
+// True: with success. `counts_run`: then the run is counted with this one, of those that it answers.
+bool Pipeline::Answer(InferCall& call, absl::StatusOr<TensorList> outputs, const InferCall::Ran& ran, bool counts_run) const {
+  call.ran = ran;
+  if (!outputs.ok()) {
+    call.Fail(std::move(outputs).status());
+    return false;
+  }
+  const TimePoint now = deps_.clock.Now();
+  const RequestTimes times{.total = now - call.request.received,
+                           .queue = ran.started - call.accepted,
+                           .input = call.accepted - call.request.received + ran.joining,
+                           .infer = ran.infer,
+                           .output = now - ran.ended};
+  call.Succeed({call.model->id, *std::move(outputs), *call.cache, call.waited_for_load}, times, counts_run ? ran.rows : 0);
+  return true;
 }
 
 }  // namespace hearth

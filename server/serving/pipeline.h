@@ -2,11 +2,13 @@
 //
 //   Start     count it, or refuse it: stopping, too many
 //   Resolve   name and version text -> ModelId                          version_routes.h, catalog
+//             of a sequence: wait for its turn                          sequences.h
 //   Acquire   ModelId -> a pinned model; a resident one at once,
 //             else when it has been loaded, within the deadline         manager
 //   Admit     the request against the signature, then into the model's
-//             run queue                                                 validate.h, concurrency.h
-//   Run       on a compute thread: too late or cancelled? else run
+//             queue                                                     validate.h, run_scheduler.h
+//   Run       on a compute thread, alone or as one batch with others
+//             that waited                                               batch.h
 //   Answer    outputs asked for, metrics, `done`
 //
 // Start to Admit run on the caller's thread where the model is resident, so a bad request never
@@ -18,14 +20,16 @@
 #include <cstdint>
 #include <memory>
 #include <stop_token>
+#include <vector>
 
 #include "server/serving/infer.h"
+#include "server/serving/infer_call.h"
 #include "server/serving/infer_service.h"
+#include "server/serving/run_scheduler.h"
+#include "server/serving/sequences.h"
 #include "server/serving/served_models.h"
 
 namespace hearth {
-
-class InferCall;
 
 // Thread-safe. See InferService for what its owner has to see to.
 class Pipeline {
@@ -35,18 +39,33 @@ class Pipeline {
   void Start(InferRequest request, std::stop_token cancelled, InferCallback done);
   void SetOptions(const InferService::Options& options);
   std::int64_t in_flight() const { return in_flight_.load(); }
-  void StopAccepting() { stopping_.store(true); }
+  RunScheduler::Counts runs() const { return scheduler_.counts(); }
+  void StopAccepting() {
+    stopping_.store(true);
+    sequences_.Close();
+  }
+  std::vector<Metrics::Sample> SequenceSamples() const { return sequences_.Samples(); }
 
  private:
   friend class InferCall;
-  using CallPtr = std::unique_ptr<InferCall>;
+  using CallPtr = InferCall::Ptr;
 
   absl::Status CheckAccepting(std::int64_t in_flight) const;
   absl::StatusOr<ModelId> Resolve(const InferRequest& request) const;
+  void EnterSequence(CallPtr call);
+  // The next request of its sequence has its turn.
+  void LeaveSequence(InferCall& call, Sequences::StateIs state);
+  // Of a call whose model is there: its sequence is the model's if that remembers anything, else there is none.
+  absl::Status SettleSequence(InferCall& call);
+  absl::StatusOr<TensorList> RunInSequence(InferCall& call) const;
   void Acquire(CallPtr call);
   void AcquireCold(CallPtr call);
   void Admit(CallPtr call);
-  void Run(CallPtr call);
+  void Run(std::vector<CallPtr> calls, RunSlot slot);
+  bool RunTogether(std::vector<CallPtr>& calls, RunSlot& slot, TimePoint started);
+  void RunAlone(CallPtr call, RunSlot slot);
+  absl::StatusOr<TensorList> Checked(const InferCall& call, TensorList outputs) const;
+  bool Answer(InferCall& call, absl::StatusOr<TensorList> outputs, const InferCall::Ran& ran, bool counts_run) const;
 
   const InferService::Deps deps_;
   // InferService::Options, of which each request may see some old and some new: they have nothing to do with each other.
@@ -57,6 +76,8 @@ class Pipeline {
   std::atomic<bool> stopping_{false};
   std::atomic<std::int64_t> in_flight_{0};
   ServedModels models_;
+  Sequences sequences_;
+  RunScheduler scheduler_;  // goes first: requests that wait are in the queues of the models
 };
 
 }  // namespace hearth

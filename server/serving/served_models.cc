@@ -32,7 +32,7 @@ ServedModel& ServedModels::Get(const ModelId& id) {
   MutexLock lock(mu_);
   if (ServedModel* known = FindIn(bucket, id)) return *known;
   owned_.push_back(
-      std::make_unique<ServedModel>(id, metrics_.Model(id.name, id.version), compute_));
+      std::make_unique<ServedModel>(id, metrics_.Model(id.name, id.version)));
   ServedModel& model = *owned_.back();
   model.next_ = bucket.load(std::memory_order_relaxed);
   bucket.store(&model, std::memory_order_release);

@@ -8,18 +8,16 @@
 #include <memory>
 #include <vector>
 
-#include "server/base/executor.h"
 #include "server/base/mutex.h"
 #include "server/metrics/metrics.h"
 #include "server/model/model.h"
 #include "server/model/signature.h"
-#include "server/serving/concurrency.h"
+#include "server/serving/run_scheduler.h"
 
 namespace hearth {
 
 struct ServedModel {
-  ServedModel(ModelId i, ModelMetrics& m, Executor& compute)
-      : id(std::move(i)), metrics(m), runs(compute) {}
+  ServedModel(ModelId i, ModelMetrics& m) : id(std::move(i)), metrics(m), lane(id) {}
 
   // Its options may be new. True for every request until one has taken them over and said so, also for those that
   // come meanwhile: none runs by the options before.
@@ -28,7 +26,7 @@ struct ServedModel {
 
   const ModelId id;
   ModelMetrics& metrics;
-  RunQueue runs;
+  RunScheduler::Lane lane;
 
  private:
   friend class ServedModels;
@@ -41,7 +39,7 @@ struct ServedModel {
 // client cannot make it grow. Thread-safe; references stay good as long as the table.
 class ServedModels {
  public:
-  ServedModels(Metrics& metrics, Executor& compute) : metrics_(metrics), compute_(compute) {}
+  explicit ServedModels(Metrics& metrics) : metrics_(metrics) {}
 
   ServedModel& Get(const ModelId& id) ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -51,7 +49,6 @@ class ServedModels {
 
   static constexpr std::size_t kBuckets = 1024;
   Metrics& metrics_;
-  Executor& compute_;
   std::array<Bucket, kBuckets> buckets_{};
   Mutex mu_;
   std::vector<std::unique_ptr<ServedModel>> owned_ ABSL_GUARDED_BY(mu_);

@@ -186,6 +186,51 @@ void ReadLifetime(YamlMap& map, ModelOptions& options) {
   map["resource_preserving"].Read(options.resource_preserving);
 }
 
+void ReadBatching(const YamlNode& node, std::int64_t max_batch_size, BatchingOptions& batching) {
+  if (!node.present()) return;
+  if (!node.is_map()) {
+    if (!node.Read(batching.enabled)) return;
+  } else {
+    batching.enabled = true;
+    node.Map([&](YamlMap& map) {
+      if (map["preferred"].Read(batching.preferred, 1)) {
+        std::sort(batching.preferred.begin(), batching.preferred.end());
+        if (!batching.preferred.empty() && batching.preferred.back() > max_batch_size) {
+          map["preferred"].Error(StrCat("has a size above max_batch_size, ", max_batch_size));
+        }
+      }
+      map["max_delay"].Read(batching.max_delay);
+      map["pad"].Read(batching.pad);
+    });
+  }
+  if (batching.enabled && max_batch_size < 2) {
+    node.Error("needs max_batch_size: how many rows one run may take, at least 2");
+  }
+}
+
+void ReadQueue(const YamlNode& node, QueueOptions& queue) {
+  node.Map([&](YamlMap& map) {
+    map["max_size"].Read(queue.max_size, 0, 1 << 20);
+    map["timeout"].Read(queue.timeout);
+    map["on_timeout"].ReadEnum(queue.on_timeout, {{"reject", QueueOptions::OnTimeout::kReject},
+                                                  {"delay", QueueOptions::OnTimeout::kDelay}});
+    map["priorities"].Read(queue.priorities, 1, 100);
+    queue.default_priority = queue.priorities;
+    if (map["default_priority"].Read(queue.default_priority, 1, 100) && queue.default_priority > queue.priorities) {
+      map["default_priority"].Error(StrCat("is above the number of priorities, ", queue.priorities));
+    }
+  });
+}
+
+void ReadSequences(const YamlNode& node, SequenceOptions& sequences) {
+  node.Map([&](YamlMap& map) {
+    map["idle_timeout"].Read(sequences.idle_timeout);
+    map["max"].Read(sequences.max, 1, 1 << 20);
+    map["on_pressure"].ReadEnum(sequences.on_pressure, {{"keep", SequenceOptions::OnPressure::kKeep},
+                                                        {"end", SequenceOptions::OnPressure::kEnd}});
+  });
+}
+
 void ReadOptions(YamlMap& map, ModelOptions& options) {
   if (map["method"].Read(options.method) && !IsWord(options.method)) {
     map["method"].Error(StrCat("'", options.method, "' is not the name of a method"));
@@ -197,6 +242,9 @@ void ReadOptions(YamlMap& map, ModelOptions& options) {
   ReadWeightNames(map["weights"], options.weights);
   map["max_batch_size"].Read(options.max_batch_size, 0, 1 << 20);
   map["instances"].Read(options.instances, 0, 1024);
+  ReadBatching(map["batching"], options.max_batch_size, options.batching);
+  ReadQueue(map["queue"], options.queue);
+  ReadSequences(map["sequences"], options.sequences);
   ReadPlacement(map, options);
   ReadTensorInfos(map["inputs"], true, options.max_batch_size, options.inputs);
   ReadTensorInfos(map["outputs"], false, options.max_batch_size, options.outputs);

@@ -81,6 +81,8 @@ std::shared_ptr<const TorchScriptModel::Binding> TorchScriptModel::CurrentBindin
 
 std::uint64_t TorchScriptModel::session_bytes() const { return CurrentBinding()->plan.copied_bytes(); }
 
+bool TorchScriptModel::stateful() const { return !CurrentBinding()->plan.stateless(); }
+
 absl::StatusOr<std::unique_ptr<Session>> TorchScriptModel::NewSession() const {
   for (int round = 0; round < kRounds; ++round) {
     auto binding = CurrentBinding();

@@ -46,6 +46,7 @@ class TorchScriptModel final : public Model {
   const Footprint& footprint() const override { return footprint_; }
   const LoadReport& load_report() const override { return report_; }
   std::shared_ptr<const Rest> rest() const override { return rest_; }
+  bool stateful() const override;
   absl::StatusOr<std::unique_ptr<Session>> NewSession() const override;
   absl::StatusOr<TensorList> Run(const TensorList& inputs, Session* session) const override;
 

@@ -70,6 +70,7 @@ grpc:
   max_message_bytes: 64MiB
   reflection: false
   client_shared_memory: true
+  model_headers: [x-model]
   completion_queues: 3
   max_in_flight: 7
   buffer_pool: 0
@@ -83,6 +84,7 @@ grpc:
 http: {host: localhost, port: 9002}
 rest: {enabled: false, host: "::1", port: 9000, threads: 3, max_body_bytes: 1MiB, max_connections: 9, idle_timeout: 5s, stall_timeout: 6s}
 metrics: {triton_names: true}
+tracing: {endpoint: "http://collector:4318", one_in: 100}
 logging: {level: error, format: json, access: true}
 limits: {max_tensors: 8, max_dimensions: 4}
 shutdown: {delay: 5s, drain_timeout: 0s}
@@ -147,6 +149,7 @@ TEST(ServerConfig, ReadsEveryKey) {
   EXPECT_EQ(config->grpc.max_message_bytes, 64u << 20);
   EXPECT_FALSE(config->grpc.reflection);
   EXPECT_TRUE(config->grpc.client_shared_memory);
+  EXPECT_EQ(config->grpc.model_headers, std::vector<std::string>{"x-model"});
   EXPECT_EQ(config->grpc.completion_queues, 3);
   EXPECT_EQ(config->grpc.max_in_flight, 7);
   EXPECT_EQ(config->grpc.buffer_pool, 0u);
@@ -167,6 +170,8 @@ TEST(ServerConfig, ReadsEveryKey) {
   EXPECT_EQ(config->rest.idle_timeout, 5s);
   EXPECT_EQ(config->rest.stall_timeout, 6s);
   EXPECT_TRUE(config->metrics.triton_names);
+  EXPECT_EQ(config->tracing.endpoint, "http://collector:4318");
+  EXPECT_EQ(config->tracing.one_in, 100);
   EXPECT_EQ(config->logging.level, log::Level::kError);
   EXPECT_EQ(config->logging.format, log::Format::kJson);
   EXPECT_TRUE(config->logging.access);

@@ -18,6 +18,7 @@ class FakeModel final : public Model {
     LoadReport report;
     std::function<absl::StatusOr<TensorList>(const TensorList&, Session*)> run;  // none: echo
     std::shared_ptr<const Rest> rest;
+    std::function<std::unique_ptr<Session>()> new_session;  // none: it is not stateful
     std::function<void()> on_destroy;  // first thing in the destructor
   };
 
@@ -30,8 +31,9 @@ class FakeModel final : public Model {
   const Footprint& footprint() const override { return options_.footprint; }
   const LoadReport& load_report() const override { return options_.report; }
   std::shared_ptr<const Rest> rest() const override { return options_.rest; }
+  bool stateful() const override { return options_.new_session != nullptr; }
   absl::StatusOr<std::unique_ptr<Session>> NewSession() const override {
-    return std::make_unique<Session>();
+    return options_.new_session ? options_.new_session() : std::make_unique<Session>();
   }
   absl::StatusOr<TensorList> Run(const TensorList& inputs, Session* session) const override {
     return options_.run ? options_.run(inputs, session) : inputs;

@@ -422,17 +422,31 @@ TEST_F(ConvertTest, ParametersThatChangeNothingAreAccepted) {
   EXPECT_TRUE(Convert().ok()) << Convert().status();
 }
 
-TEST_F(ConvertTest, SequencesAreUnimplemented) {
-  const std::function<void(inference::InferParameter&)> ids[] = {
-      [](auto& p) { p.set_int64_param(1); }, [](auto& p) { p.set_uint64_param(1); },
-      [](auto& p) { p.set_string_param("s"); }};
-  for (const auto& set : ids) {
-    wire_.clear_parameters();
-    set(Parameter("sequence_id"));
-    const absl::Status status = Refusal();
-    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-    EXPECT_THAT(status.ToString(), HasSubstr("sequences are not supported"));
-  }
+TEST_F(ConvertTest, ReadsWhichSequenceItIsOf) {
+  EXPECT_EQ(Convert()->sequence, std::nullopt);
+  Parameter("sequence_id").set_int64_param(7);
+  Parameter("sequence_start").set_bool_param(true);
+  auto sequence = Convert()->sequence.value();
+  EXPECT_EQ(sequence.id, "7");
+  EXPECT_TRUE(sequence.start && !sequence.end);
+  Parameter("sequence_id").set_uint64_param(7);
+  EXPECT_EQ(Convert()->sequence->id, "7");
+  Parameter("sequence_id").set_string_param("7");
+  EXPECT_EQ(Convert()->sequence->id, "'7'");  // another one
+  Parameter("sequence_id").set_string_param("");
+  EXPECT_EQ(Convert()->sequence, std::nullopt);
+  Parameter("sequence_id").set_string_param(std::string(129, 's'));
+  EXPECT_THAT(Refusal().ToString(), HasSubstr("'sequence_id' is longer than 128 bytes"));
+}
+
+TEST_F(ConvertTest, ReadsItsPriority) {
+  EXPECT_EQ(Convert()->priority, 0);
+  Parameter("priority").set_uint64_param(3);
+  EXPECT_EQ(Convert()->priority, 3);
+  Parameter("priority").set_int64_param(2);
+  EXPECT_EQ(Convert()->priority, 2);
+  Parameter("priority").set_uint64_param(std::numeric_limits<std::uint64_t>::max());
+  EXPECT_EQ(Convert()->priority, std::numeric_limits<int>::max());
 }
 
 // --- shared memory ---

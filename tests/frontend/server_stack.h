@@ -95,7 +95,7 @@ class ServerStack {
        timer, clock, metrics},
       {{1 << 30, 1 << 30, 1 << 30}}};
   VersionRoutes versions{{catalog, manager}};
-  InferService infer{{catalog, manager, compute, clock, metrics, versions}};
+  InferService infer{{catalog, manager, compute, timer, clock, metrics, versions, buffers}};
   RepositoryService repository{{catalog, manager, clock, versions}};
   CacheService cache{{catalog, manager, clock, versions}};
   std::unique_ptr<GrpcServer> server;

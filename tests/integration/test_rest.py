@@ -341,7 +341,7 @@ def test_refusals_are_grpcs(server, model, body, theirs):
     (b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1.5],"data":[1]}]}', "not a whole number"),
     (b'{"inputs":[{"name":"x","name":"y"}]}', "'name' comes twice"),
     (b'{"parameters":{"timeout":"soon"}}', "invalid value type for 'timeout' parameter"),
-    (b'{"parameters":{"sequence_id":5}}', "sequences are not supported"),
+    (b'{"parameters":{"sequence_id":true}}', "invalid value type for 'sequence_id' parameter"),
     (b'{"inputs":[{"name":"\xff"}]}', "not UTF-8"),
 ])
 def test_malformed_bodies_are_refused_with_a_sentence(server, body, sentence):

@@ -29,6 +29,7 @@ def repository(tmp_path_factory):
         "warm_up:\n  - count: 3\n    inputs:\n      x: {datatype: FP32, shape: [2, 4], data: zeros}\n"))
     models.write_model(root, "plain", models.AddSub())
     models.write_model(root, "never", models.Identity())
+    models.write_model(root, "named", models.Identity())
     return root
 
 
@@ -36,6 +37,24 @@ def test_the_messages_are_tritons(server):
     """Every field that hearth has, it has under Triton's name, number and type."""
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         check_messages(descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(channel)))
+
+
+def test_metadata_may_name_the_model(server):
+    """As ModelMesh's clients send it."""
+    stub = server.stub()
+    call = request("", floats())
+    named = [("mm-model-id", "named")]
+    assert stub.ModelInfer(call, metadata=named).model_name == "named"
+    call.model_name = "named"
+    assert stub.ModelInfer(call, metadata=named).model_name == "named"
+    call.model_name = "plain"
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.ModelInfer(call, metadata=named)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "for model 'plain'" in refused.value.details() and "for 'named'" in refused.value.details()
+    call.model_name = ""
+    with pytest.raises(grpc.RpcError):
+        stub.ModelInfer(call)
 
 
 def check_messages(ours):

@@ -441,7 +441,7 @@ TEST_F(InferServiceTest, HoldsItsLimitsUnderRealThreads) {
   std::atomic<int> answered{0};
   {
     ThreadPool pool({.name = "compute", .threads = 4, .on_thread_start = {}});
-    InferService service({*catalog_, *manager_, pool, clock_, metrics_, *versions_});
+    InferService service({*catalog_, *manager_, pool, timer_, clock_, metrics_, *versions_, buffers_});
     std::barrier start(kClients);
     std::vector<std::thread> clients;
     for (int c = 0; c < kClients; ++c) {

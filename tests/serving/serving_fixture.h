@@ -55,13 +55,15 @@ class ServingTest : public testing::Test {
     manager_->Shutdown();
     load_.RunAll();
     infer_.reset();
+    load_.RunAll();  // what live sequences held
     manager_.reset();
     std::filesystem::remove_all(root_);
   }
 
   void StartInfer(InferService::Options options) {
     infer_.reset();
-    infer_.emplace(InferService::Deps{*catalog_, *manager_, compute_, clock_, metrics_, *versions_}, options);
+    infer_.emplace(
+        InferService::Deps{*catalog_, *manager_, compute_, timer_, clock_, metrics_, *versions_, buffers_, &reserve_}, options);
   }
 
   void WriteFile(const std::filesystem::path& file, const std::string& text) {
@@ -157,6 +159,8 @@ class ServingTest : public testing::Test {
   fakes::ManualTimer timer_{clock_};
   fakes::ManualExecutor load_;
   fakes::ManualExecutor compute_;
+  fakes::ManualExecutor reserve_;
+  BufferPool buffers_{1 << 20};
   fakes::FakeLoader loader_;
   Metrics metrics_{{}};
   std::optional<Catalog> catalog_;

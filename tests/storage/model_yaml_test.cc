@@ -130,6 +130,37 @@ TEST(ModelYaml, ResidencyAndIntegrityAreOneOfTheirWords) {
   EXPECT_EQ(Errors("integrity: background\n"), "");
 }
 
+TEST(ModelYaml, ReadsHowRequestsAreBatchedAndQueued) {
+  const auto plain = ParseModelYaml("max_batch_size: 8\n", "model.yaml");
+  EXPECT_FALSE(plain->batching.enabled);
+  EXPECT_EQ(plain->queue.max_size, 0u);
+  EXPECT_TRUE(ParseModelYaml("max_batch_size: 8\nbatching: true\n", "model.yaml")->batching.enabled);
+  EXPECT_FALSE(ParseModelYaml("max_batch_size: 8\nbatching: false\n", "model.yaml")->batching.enabled);
+  const auto options = ParseModelYaml(R"(
+max_batch_size: 8
+batching: {preferred: [8, 4], max_delay: 2ms, pad: [ids]}
+queue: {max_size: 100, timeout: 50ms, on_timeout: delay, priorities: 3}
+sequences: {idle_timeout: 10s, max: 7, on_pressure: end}
+)",
+                                      "model.yaml");
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_TRUE(options->batching.enabled);
+  EXPECT_THAT(options->batching.preferred, ElementsAre(4, 8));
+  EXPECT_EQ(options->batching.max_delay, std::chrono::milliseconds(2));
+  EXPECT_THAT(options->batching.pad, ElementsAre("ids"));
+  EXPECT_EQ(options->queue.max_size, 100u);
+  EXPECT_EQ(options->queue.timeout, std::chrono::milliseconds(50));
+  EXPECT_EQ(options->queue.on_timeout, QueueOptions::OnTimeout::kDelay);
+  EXPECT_EQ(options->queue.priorities, 3);
+  EXPECT_EQ(options->queue.default_priority, 3);
+  EXPECT_EQ(options->sequences.idle_timeout, std::chrono::seconds(10));
+  EXPECT_EQ(options->sequences.max, 7u);
+  EXPECT_EQ(options->sequences.on_pressure, SequenceOptions::OnPressure::kEnd);
+  EXPECT_THAT(Errors("batching: true\n"), HasSubstr("needs max_batch_size"));
+  EXPECT_THAT(Errors("max_batch_size: 8\nbatching: {preferred: [16]}\n"), HasSubstr("above max_batch_size, 8"));
+  EXPECT_THAT(Errors("queue: {default_priority: 2}\n"), HasSubstr("above the number of priorities, 1"));
+}
+
 TEST(ModelYaml, BatchingNeedsABatchDimension) {
   EXPECT_THAT(Errors("max_batch_size: 8\ninputs: [{name: x, shape: [4]}]\n"),
               HasSubstr("must begin with -1"));

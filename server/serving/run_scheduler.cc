@@ -1,0 +1,336 @@
+#include "server/serving/run_scheduler.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "server/base/check.h"
+#include "server/residency/alarm.h"
+
+namespace hearth {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr double kQuickSeconds = 0.02;
+constexpr Duration kSweepEvery = milliseconds(20);     // while somebody waits
+constexpr Duration kWatchEvery = milliseconds(500);    // while somebody only runs
+constexpr double kAveragedOver = 8;
+constexpr double kLeastCharge = 1e-6;                  // seconds: whoever runs has had something
+constexpr double kOverdueTimes = 10;
+constexpr double kOverdueSeconds = 1;
+
+}  // namespace
+
+// What is to be done once the lock is gone.
+struct RunScheduler::Posts {
+  std::size_t tickets = 0;
+  bool reserve = false;
+  std::optional<TimePoint> sweep;
+};
+
+// A model's turn is not in the executor's queue, only that there is one: a ticket. There are never fewer tickets than
+// turns that may begin; one too many finds nothing to do.
+struct RunScheduler::State : std::enable_shared_from_this<State> {
+  struct Run {
+    std::uint64_t id;
+    Lane* lane;
+    TimePoint started;
+    double charged;
+    bool on_reserve;
+    bool blocks;  // was not known to be quick when it began
+    bool told = false;
+  };
+
+  explicit State(Deps d) : deps(std::move(d)) { alarm.emplace(deps.timer, [this] { Sweep(); }); }
+
+  Posts Update(Lane& lane, TimePoint now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  void Plan(Posts& posts, TimePoint now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  void Count(Lane& lane, TimePoint now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  bool WantsReserve() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  Lane* Next(bool only_quick) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  void Do(const Posts& posts) ABSL_LOCKS_EXCLUDED(mu);
+  void RunNext(bool on_reserve) ABSL_LOCKS_EXCLUDED(mu);
+  void Sweep() ABSL_LOCKS_EXCLUDED(mu);
+  void Refuse() ABSL_LOCKS_EXCLUDED(mu);
+  void DropAll() ABSL_LOCKS_EXCLUDED(mu);
+
+  const Deps deps;
+  mutable Mutex mu;
+  RunScheduler* owner = nullptr;  // for slots; good while anything runs
+  std::vector<Lane*> waiting ABSL_GUARDED_BY(mu);
+  std::vector<Run> runs ABSL_GUARDED_BY(mu);
+  std::uint64_t next_run ABSL_GUARDED_BY(mu) = 1;
+  std::size_t ready ABSL_GUARDED_BY(mu) = 0;    // sum of Lane::ready_
+  std::size_t tickets ABSL_GUARDED_BY(mu) = 0;  // in the executor's queue
+  bool reserve_out ABSL_GUARDED_BY(mu) = false;
+  std::size_t blocking ABSL_GUARDED_BY(mu) = 0;  // of runs, those that block an ordinary thread
+  double now_at ABSL_GUARDED_BY(mu) = 0;         // Lane::had_ of whoever was last taken
+  TimePoint sweep_at ABSL_GUARDED_BY(mu) = TimePoint::max();  // what the alarm is set by
+  std::optional<Alarm> alarm;  // as long as there is a scheduler
+};
+
+// In an executor's queue. Destroyed unrun: the executor has shut down.
+class RunScheduler::Ticket {
+ public:
+  explicit Ticket(std::shared_ptr<State> state) : state_(std::move(state)) {}
+  Ticket(Ticket&&) noexcept = default;
+  Ticket& operator=(Ticket&&) = delete;
+  ~Ticket() {
+    if (state_ != nullptr) state_->Refuse();
+  }
+  void operator()() { std::exchange(state_, nullptr)->RunNext(false); }
+
+ private:
+  std::shared_ptr<State> state_;
+};
+
+class RunScheduler::ReserveTicket {
+ public:
+  explicit ReserveTicket(std::shared_ptr<State> state) : state_(std::move(state)) {}
+  void operator()() { std::exchange(state_, nullptr)->RunNext(true); }
+
+ private:
+  std::shared_ptr<State> state_;
+};
+
+RunScheduler::Lane::~Lane() { HEARTH_CHECK(queue_.empty() && running_ == 0); }
+
+bool RunScheduler::Lane::IsQuick() const { return typical_ >= 0 && typical_ < kQuickSeconds; }
+
+RunScheduler::RunScheduler(Deps deps) : state_(std::make_shared<State>(std::move(deps))) { state_->owner = this; }
+
+RunScheduler::~RunScheduler() {
+  state_->alarm.reset();
+  state_->DropAll();
+  MutexLock lock(state_->mu);
+  HEARTH_CHECK(state_->runs.empty());
+}
+
+void RunScheduler::Post(Lane& lane, RunJob::Ptr job) {
+  const std::shared_ptr<State> state = state_;  // once posted, the request may be answered, and its service gone
+  Posts posts;
+  {
+    MutexLock lock(state->mu);
+    const TimePoint now = state->deps.clock.Now();
+    if (lane.queue_.Push(job, now)) posts = state->Update(lane, now);
+  }
+  if (job != nullptr) return job->Refuse(absl::UnavailableError("Exceeds maximum queue size"));
+  state->Do(posts);
+}
+
+void RunScheduler::SetPolicy(Lane& lane, const RunPolicy& policy) {
+  Posts posts;
+  {
+    MutexLock lock(state_->mu);
+    lane.queue_.SetPolicy(policy);
+    posts = state_->Update(lane, state_->deps.clock.Now());
+  }
+  state_->Do(posts);
+}
+
+void RunScheduler::StopBatching(Lane& lane) {
+  RunPolicy policy;
+  {
+    MutexLock lock(state_->mu);
+    policy = lane.queue_.policy();
+  }
+  policy.batching.enabled = false;
+  SetPolicy(lane, policy);
+}
+
+RunScheduler::Counts RunScheduler::counts() const {
+  MutexLock lock(state_->mu);
+  Counts counts;
+  for (const Lane* lane : state_->waiting) counts.waiting += lane->queue_.size();
+  counts.running = state_->runs.size();
+  for (const State::Run& run : state_->runs) counts.overdue += run.told ? 1 : 0;
+  return counts;
+}
+
+// What of a lane has changed is in the state's lists and sums after this.
+void RunScheduler::State::Count(Lane& lane, TimePoint now) {
+  std::size_t ready_now = 0;
+  if (!lane.queue_.empty() && lane.HasRoom() && lane.queue_.due(now) <= now) {
+    ready_now = lane.queue_.runs();
+    const int limit = lane.queue_.policy().limit;
+    if (limit != 0) ready_now = std::min(ready_now, static_cast<std::size_t>(limit - lane.running_));
+  }
+  ready += ready_now - lane.ready_;
+  lane.ready_ = ready_now;
+  if (lane.queue_.empty() == !lane.listed_) return;
+  if (!lane.queue_.empty()) {
+    lane.had_ = std::max(lane.had_, now_at);
+    waiting.push_back(&lane);
+  } else {
+    *std::find(waiting.begin(), waiting.end(), &lane) = waiting.back();
+    waiting.pop_back();
+  }
+  lane.listed_ = !lane.queue_.empty();
+}
+
+RunScheduler::Posts RunScheduler::State::Update(Lane& lane, TimePoint now) {
+  Count(lane, now);
+  Posts posts;
+  Plan(posts, now);
+  if (lane.listed_ && lane.ready_ == 0 && lane.HasRoom()) {
+    const TimePoint due = lane.queue_.due(now);
+    if (due > now && due < sweep_at) posts.sweep = sweep_at = due;
+  }
+  return posts;
+}
+
+void RunScheduler::State::Plan(Posts& posts, TimePoint now) {
+  if (ready > tickets) {
+    posts.tickets += ready - tickets;
+    tickets = ready;
+  }
+  if (WantsReserve()) posts.reserve = reserve_out = true;
+  if (sweep_at == TimePoint::max() && (!waiting.empty() || !runs.empty())) {
+    posts.sweep = sweep_at = now + (waiting.empty() ? kWatchEvery : kSweepEvery);
+  }
+}
+
+bool RunScheduler::State::WantsReserve() const {
+  if (deps.reserve == nullptr || reserve_out || blocking < deps.compute.width()) return false;
+  return Next(true) != nullptr;
+}
+
+// Few models have something waiting at the same time: a walk is quicker than keeping them sorted.
+RunScheduler::Lane* RunScheduler::State::Next(bool only_quick) const {
+  Lane* best = nullptr;
+  for (Lane* lane : waiting) {
+    if (lane->ready_ == 0 || (only_quick && !lane->IsQuick())) continue;
+    if (best == nullptr || lane->had_ < best->had_ ||
+        (lane->had_ == best->had_ && lane->queue_.front().posted < best->queue_.front().posted)) {
+      best = lane;
+    }
+  }
+  return best;
+}
+
+void RunScheduler::State::Do(const Posts& posts) {
+  const auto self = shared_from_this();
+  if (posts.sweep) alarm->SetBy(*posts.sweep);
+  for (std::size_t i = 0; i < posts.tickets; ++i) deps.compute.Post(Ticket(self));
+  if (posts.reserve) deps.reserve->Post(ReserveTicket(self));
+}
+
+void RunScheduler::State::RunNext(bool on_reserve) {
+  std::vector<RunJob::Ptr> batch;
+  RunSlot slot;
+  Posts posts;
+  {
+    MutexLock lock(mu);
+    if (on_reserve) {
+      reserve_out = false;
+    } else {
+      --tickets;
+    }
+    Lane* lane = on_reserve && blocking < deps.compute.width() ? nullptr : Next(on_reserve);
+    if (lane == nullptr) return;
+    const TimePoint now = deps.clock.Now();
+    now_at = std::max(now_at, lane->had_);
+    batch = lane->queue_.Take(now);
+    ++lane->running_;
+    const double charge = std::max(lane->typical_, kLeastCharge);
+    lane->had_ += charge;
+    const bool blocks = !on_reserve && !lane->IsQuick();
+    if (blocks) ++blocking;
+    if (on_reserve) reserve_out = true;  // until it ends
+    runs.push_back({next_run, lane, now, charge, on_reserve, blocks});
+    slot = RunSlot(owner, next_run++);
+    posts = Update(*lane, now);
+  }
+  Do(posts);
+  RunJob& first = *batch.front();
+  first.Run(std::move(batch), std::move(slot));
+}
+
+void RunSlot::Release() {
+  if (scheduler_ != nullptr) std::exchange(scheduler_, nullptr)->Finished(run_);
+}
+
+void RunScheduler::Finished(std::uint64_t id) {
+  Posts posts;
+  {
+    MutexLock lock(state_->mu);
+    const auto run = std::find_if(state_->runs.begin(), state_->runs.end(), [&](const State::Run& r) { return r.id == id; });
+    HEARTH_CHECK(run != state_->runs.end());
+    const TimePoint now = state_->deps.clock.Now();
+    Lane& lane = *run->lane;
+    const double took = ToSeconds(now - run->started);
+    lane.had_ += std::max(took, kLeastCharge) - run->charged;
+    lane.typical_ = lane.typical_ < 0 ? took : lane.typical_ + (took - lane.typical_) / kAveragedOver;
+    --lane.running_;
+    if (run->blocks) --state_->blocking;
+    if (run->on_reserve) state_->reserve_out = false;
+    *run = state_->runs.back();
+    state_->runs.pop_back();
+    posts = state_->Update(lane, now);
+  }
+  state_->Do(posts);
+}
+
+void RunScheduler::State::Sweep() {
+  std::vector<RunQueue::Refusal> refused;
+  std::vector<Overdue> overdue;
+  Posts posts;
+  {
+    MutexLock lock(mu);
+    sweep_at = TimePoint::max();
+    const TimePoint now = deps.clock.Now();
+    TimePoint next_due = TimePoint::max();
+    const std::vector<Lane*> lanes = waiting;
+    for (Lane* lane : lanes) {
+      for (RunQueue::Refusal& refusal : lane->queue_.Expire(now)) refused.push_back(std::move(refusal));
+      Count(*lane, now);
+      if (lane->listed_ && lane->ready_ == 0 && lane->HasRoom()) next_due = std::min(next_due, lane->queue_.due(now));
+    }
+    for (Run& run : runs) {
+      const double so_far = ToSeconds(now - run.started);
+      if (!run.blocks && !run.on_reserve && so_far >= kQuickSeconds) {
+        run.blocks = true;
+        ++blocking;
+      }
+      if (run.told || run.lane->typical_ < 0) continue;
+      if (so_far < kOverdueSeconds || so_far < kOverdueTimes * run.lane->typical_) continue;
+      run.told = true;
+      overdue.push_back({run.lane->model_, now - run.started,
+                         std::chrono::duration_cast<Duration>(std::chrono::duration<double>(run.lane->typical_))});
+    }
+    Plan(posts, now);
+    if (next_due < sweep_at) posts.sweep = sweep_at = next_due;
+  }
+  Do(posts);
+  if (deps.overdue) {
+    for (const Overdue& run : overdue) deps.overdue(run);
+  }
+  for (RunQueue::Refusal& refusal : refused) {
+    refusal.first->Refuse(std::move(refusal.second));
+    refusal.first.reset();
+  }
+}
+
+// The executor has shut down: nobody runs any more.
+void RunScheduler::State::Refuse() {
+  {
+    MutexLock lock(mu);
+    --tickets;
+  }
+  DropAll();
+}
+
+void RunScheduler::State::DropAll() {
+  std::vector<RunJob::Ptr> dropped;  // destroyed after the lock is gone
+  MutexLock lock(mu);
+  const TimePoint now = deps.clock.Now();
+  while (!waiting.empty()) {
+    Lane& lane = *waiting.back();
+    for (RunJob::Ptr& job : lane.queue_.Drain()) dropped.push_back(std::move(job));
+    Count(lane, now);
+  }
+}
+
+}  // namespace hearth

@@ -1,0 +1,101 @@
+// Which model's requests run next on the compute threads that all models share.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "server/base/clock.h"
+#include "server/base/executor.h"
+#include "server/base/mutex.h"
+#include "server/base/timer.h"
+#include "server/model/signature.h"
+#include "server/serving/run_queue.h"
+
+namespace hearth {
+
+// Fair between models: of those that have something to run, the one goes first that has had the least of the threads'
+// time (start-time fair queueing over measured time; one that was away does not save up). So a model with much to do, or
+// that takes long, takes turns with the others, however many of its requests wait. What runs is decided when a thread is
+// free, not when a request comes, which is also when a batch is made.
+//
+// Runs cannot be interrupted. While all threads are busy with runs of models that take long (over 20 ms, or nobody
+// knows yet), requests of a model that is known to be quick are given a thread more, the reserve: the machine is shared
+// by one thread too many for as long, and nobody waits for a model that takes a second.
+//
+// Requests that come too late or are cancelled are refused while they wait, within 20 ms.
+//
+// Thread-safe. Outlived by its Deps. REQUIRES, when destroyed: nothing runs, and nothing will; what waits is destroyed.
+class RunScheduler {
+ public:
+  // A run that takes far longer than others of its model did (ten times their average, and a second at least).
+  struct Overdue {
+    ModelId model;
+    Duration so_far;
+    Duration typical;
+  };
+
+  struct Deps {
+    Executor& compute;
+    Timer& timer;
+    const Clock& clock;
+    Executor* reserve = nullptr;                          // one thread; null: no reserve
+    std::function<void(const Overdue&)> overdue = nullptr;  // told once a run, on the timer's thread
+  };
+
+  // One model's queue. Its members are the scheduler's. REQUIRES, when destroyed: nothing waits or runs; after the scheduler.
+  class Lane {
+   public:
+    explicit Lane(ModelId model) : model_(std::move(model)) {}
+    ~Lane();
+    Lane(const Lane&) = delete;
+    Lane& operator=(const Lane&) = delete;
+
+   private:
+    friend class RunScheduler;
+    bool HasRoom() const { return queue_.policy().limit == 0 || running_ < queue_.policy().limit; }
+    bool IsQuick() const;  // known to be
+
+    const ModelId model_;
+    RunQueue queue_;
+    int running_ = 0;
+    double had_ = 0;         // seconds of the threads' time, in the scheduler's reckoning
+    double typical_ = -1;    // seconds of a run, moving average; negative: none has ended yet
+    std::size_t ready_ = 0;  // of its runs, those that may begin now
+    bool listed_ = false;    // in State::waiting
+  };
+
+  explicit RunScheduler(Deps deps);
+  ~RunScheduler();
+
+  // Runs it later, on the executor; never inline. Refuses it inline if too many wait in its queue: UNAVAILABLE.
+  void Post(Lane& lane, RunJob::Ptr job);
+
+  // From now on. Those that run already are not stopped.
+  void SetPolicy(Lane& lane, const RunPolicy& policy);
+
+  // Until SetPolicy(): it turned out that it cannot be.
+  void StopBatching(Lane& lane);
+
+  struct Counts {
+    std::size_t waiting = 0;
+    std::size_t running = 0;
+    std::size_t overdue = 0;  // of those that run
+  };
+  Counts counts() const;
+
+ private:
+  friend class RunSlot;
+  struct State;
+  class Ticket;
+  class ReserveTicket;
+  struct Posts;
+
+  void Finished(std::uint64_t run);
+
+  const std::shared_ptr<State> state_;  // tickets may be left when nothing runs any more
+};
+
+}  // namespace hearth
