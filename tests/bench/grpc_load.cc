@@ -3,11 +3,17 @@
 // server: the request's bytes are made once, and of most answers only the size is looked at.
 //
 //   grpc_load --address 127.0.0.1:8001 --model identity [--input x] [--bytes 4096] [--clients 8]
-//             [--seconds 5] [--warm_up 1]
+//             [--seconds 5] [--warm_up 1] [--answers echo|any] [--int64 sr=16000] [--sequences 1] [--shared_memory 1]
+//
+// --answers any: another model than an identity. --int64: one more input, of one number. --sequences: each client is a
+// sequence of its own. --shared_memory: tensors in regions of /dev/shm, one in and one out for each client.
 //
 // Exit code 1 when a call failed or an answer was not the bytes that were sent.
+#include <fcntl.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -15,7 +21,9 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <map>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -36,6 +44,11 @@ struct Options {
   int clients = 8;
   double seconds = 5;
   double warm_up = 1;
+  bool echo = true;
+  std::string number_name;  // of one more input; empty: none
+  std::int64_t number = 0;
+  bool sequences = false;
+  bool shared_memory = false;
 };
 
 bool Parse(int argc, char** argv, Options& options) {
@@ -57,7 +70,16 @@ bool Parse(int argc, char** argv, Options& options) {
       options.seconds = std::atof(value.c_str());
     else if (name == "--warm_up")
       options.warm_up = std::atof(value.c_str());
-    else
+    else if (name == "--answers")
+      options.echo = value == "echo";
+    else if (name == "--sequences")
+      options.sequences = value == "1";
+    else if (name == "--shared_memory")
+      options.shared_memory = value == "1";
+    else if (name == "--int64" && value.find('=') != value.npos) {
+      options.number_name = value.substr(0, value.find('='));
+      options.number = std::strtoll(value.c_str() + value.find('=') + 1, nullptr, 10);
+    } else
       return false;
   }
   return options.clients > 0 && options.bytes > 0 && options.seconds > 0;
@@ -69,7 +91,67 @@ struct Result {
   std::string error;                        // of the first call that went wrong
 };
 
-inference::ModelInferRequest MakeRequest(const Options& options) {
+// An object in /dev/shm that the server knows by its name. Gone with this.
+class Region {
+ public:
+  Region(const Options& options, const std::string& name) : options_(options), name_(name), bytes_(options.bytes) {
+    const std::string key = "/" + name;
+    const int fd = ::shm_open(key.c_str(), O_RDWR | O_CREAT | O_TRUNC, 0600);
+    if (fd < 0 || ::ftruncate(fd, static_cast<off_t>(bytes_)) != 0) std::abort();
+    data_ = static_cast<char*>(::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+    ::close(fd);
+    if (data_ == MAP_FAILED) std::abort();
+    std::memset(data_, '\x11', bytes_);
+    inference::SystemSharedMemoryRegisterRequest request;
+    request.set_name(name);
+    request.set_key(key);
+    request.set_byte_size(bytes_);
+    inference::SystemSharedMemoryRegisterResponse response;
+    grpc::ClientContext context;
+    const grpc::Status status = Stub()->SystemSharedMemoryRegister(&context, request, &response);
+    if (!status.ok()) std::fprintf(stderr, "grpc_load: %s\n", status.error_message().c_str());
+  }
+  Region(const Region&) = delete;
+  Region& operator=(const Region&) = delete;
+  ~Region() {
+    inference::SystemSharedMemoryUnregisterRequest request;
+    request.set_name(name_);
+    inference::SystemSharedMemoryUnregisterResponse response;
+    grpc::ClientContext context;
+    (void)Stub()->SystemSharedMemoryUnregister(&context, request, &response);
+    ::munmap(data_, bytes_);
+    ::shm_unlink(("/" + name_).c_str());
+  }
+
+  template <typename Tensor>
+  void Place(Tensor& tensor) const {
+    (*tensor.mutable_parameters())["shared_memory_region"].set_string_param(name_);
+    (*tensor.mutable_parameters())["shared_memory_byte_size"].set_int64_param(static_cast<std::int64_t>(bytes_));
+  }
+  const char* data() const { return data_; }
+
+ private:
+  std::unique_ptr<inference::GRPCInferenceService::Stub> Stub() const {
+    return inference::GRPCInferenceService::NewStub(grpc::CreateChannel(options_.address, grpc::InsecureChannelCredentials()));
+  }
+  const Options& options_;
+  const std::string name_;
+  const std::size_t bytes_;
+  char* data_ = nullptr;
+};
+
+struct Regions {
+  std::unique_ptr<Region> in, out;  // null: tensors are in the messages
+};
+
+Regions MakeRegions(const Options& options, int client) {
+  if (!options.shared_memory) return {};
+  const std::string name = "grpc_load_" + std::to_string(::getpid()) + "_" + std::to_string(client);
+  return {std::make_unique<Region>(options, name + "_in"), std::make_unique<Region>(options, name + "_out")};
+}
+
+// What each of `client`'s requests says; `first`: the first one.
+inference::ModelInferRequest MakeRequest(const Options& options, const Regions& regions, int client, bool first) {
   inference::ModelInferRequest request;
   request.set_model_name(options.model);
   auto* input = request.add_inputs();
@@ -77,7 +159,25 @@ inference::ModelInferRequest MakeRequest(const Options& options) {
   input->set_datatype("FP32");
   input->add_shape(1);
   input->add_shape(static_cast<std::int64_t>(options.bytes / 4));
-  request.add_raw_input_contents(std::string(options.bytes, '\x11'));
+  if (regions.in != nullptr) {
+    regions.in->Place(*input);
+    auto* output = request.add_outputs();
+    output->set_name("OUTPUT__0");
+    regions.out->Place(*output);
+  } else {
+    request.add_raw_input_contents(std::string(options.bytes, '\x11'));
+  }
+  if (!options.number_name.empty()) {
+    auto* number = request.add_inputs();
+    number->set_name(options.number_name);
+    number->set_datatype("INT64");
+    number->add_shape(1);
+    request.add_raw_input_contents(&options.number, sizeof(options.number));
+  }
+  if (options.sequences) {
+    (*request.mutable_parameters())["sequence_id"].set_int64_param(client + 1);
+    if (first) (*request.mutable_parameters())["sequence_start"].set_bool_param(true);
+  }
   return request;
 }
 
@@ -103,7 +203,20 @@ bool IsEcho(const grpc::ByteBuffer& answer, const inference::ModelInferRequest& 
          response.raw_output_contents(0) == request.raw_input_contents(0);
 }
 
-void Client(const Options& options, Clock::time_point from, Clock::time_point until,
+grpc::ByteBuffer Serialized(const inference::ModelInferRequest& request) {
+  const grpc::Slice slice(request.SerializeAsString());
+  return {&slice, 1};
+}
+
+// Whether it may be the answer; `look`: whether it is.
+bool IsGood(const Options& options, const grpc::ByteBuffer& answer, const Regions& regions,
+            const inference::ModelInferRequest& request, bool look) {
+  if (!options.echo) return answer.Length() > 0;
+  if (regions.out != nullptr) return !look || std::memcmp(regions.in->data(), regions.out->data(), options.bytes) == 0;
+  return answer.Length() >= options.bytes && (!look || IsEcho(answer, request));
+}
+
+void Client(const Options& options, int client, Clock::time_point from, Clock::time_point until,
             Result& result) {
   grpc::ChannelArguments arguments;
   // A connection of its own: channels to one address share theirs otherwise.
@@ -111,20 +224,21 @@ void Client(const Options& options, Clock::time_point from, Clock::time_point un
   arguments.SetMaxReceiveMessageSize(-1);
   grpc::GenericStub stub(
       grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), arguments));
-  const inference::ModelInferRequest request = MakeRequest(options);
-  const grpc::Slice slice(request.SerializeAsString());
-  const grpc::ByteBuffer bytes(&slice, 1);
+  const Regions regions = MakeRegions(options, client);
+  const inference::ModelInferRequest request = MakeRequest(options, regions, client, false);
+  const grpc::ByteBuffer bytes = Serialized(request);
+  const grpc::ByteBuffer first = Serialized(MakeRequest(options, regions, client, true));
   grpc::CompletionQueue queue;
   for (std::size_t calls = 0; result.error.empty(); ++calls) {
     const auto start = Clock::now();
     if (start >= until) return;
     grpc::ClientContext context;
     grpc::ByteBuffer answer;
-    const grpc::Status status = Call(stub, context, bytes, queue, answer);
+    const grpc::Status status = Call(stub, context, calls == 0 ? first : bytes, queue, answer);
     const auto end = Clock::now();
     if (!status.ok()) {
       result.error = status.error_message();
-    } else if (answer.Length() < options.bytes || (calls % kLookedAt == 0 && !IsEcho(answer, request))) {
+    } else if (!IsGood(options, answer, regions, request, calls % kLookedAt == 0)) {
       result.error = "the answer is not the bytes that were sent";
     } else if (start >= from && end <= until) {
       result.microseconds.push_back(static_cast<std::uint32_t>(
@@ -140,7 +254,8 @@ int main(int argc, char** argv) {
   if (!Parse(argc, argv, options)) {
     std::fprintf(stderr,
                  "usage: grpc_load --address HOST:PORT --model NAME [--input x] [--bytes 4096] "
-                 "[--clients 8] [--seconds 5] [--warm_up 1]\n");
+                 "[--clients 8] [--seconds 5] [--warm_up 1] [--answers echo|any] [--int64 NAME=N] "
+                 "[--sequences 1] [--shared_memory 1]\n");
     return 64;
   }
   const auto ticks = [](double seconds) {
@@ -150,8 +265,9 @@ int main(int argc, char** argv) {
   const auto until = from + ticks(options.seconds);
   std::vector<Result> results(static_cast<std::size_t>(options.clients));
   std::vector<std::thread> threads;
-  for (Result& result : results) {
-    threads.emplace_back([&] { Client(options, from, until, result); });
+  for (int client = 0; client < options.clients; ++client) {
+    Result& result = results[static_cast<std::size_t>(client)];
+    threads.emplace_back([&options, client, from, until, &result] { Client(options, client, from, until, result); });
   }
   for (std::thread& thread : threads) thread.join();
 

@@ -33,6 +33,7 @@ class Server:
         for line in getattr(self.process, stream):
             event = json.loads(line) if line.startswith("{") else {}
             if key in event:
+                self.event = event
                 self.address = f"127.0.0.1:{event[key]}"
                 break
         else:

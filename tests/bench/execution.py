@@ -1,0 +1,149 @@
+"""How near hearthd comes to a bare LibTorch loop that does nothing but run the same model.
+
+batching: a model that computes for a while, 64 clients with one row each, against a loop over batches of the size that hearthd
+made on average. speech: silero VAD, 100 clients that each send window after window of a sequence of their own, against a loop
+over 100 copies of the module. Both sides compute on one thread; the loop has a process to itself, and so has the load. Rounds
+take turns. shared memory: an identity model, tensors in messages and in /dev/shm.
+"""
+
+import importlib.util
+import json
+import pathlib
+import re
+import sys
+import tempfile
+import time
+import urllib.request
+
+import torch
+
+import common
+from serving import Identity, Server
+
+FEATURES = 512
+WINDOW = 512  # samples
+
+
+def network():
+    torch.manual_seed(0)
+    wide = 2048
+    return torch.nn.Sequential(torch.nn.Linear(FEATURES, wide), torch.nn.ReLU(), torch.nn.Linear(wide, wide), torch.nn.ReLU(),
+                               torch.nn.Linear(wide, 10))
+
+
+def write_model(repository, name, module, options=""):
+    folder = repository / name / "1"
+    folder.mkdir(parents=True)
+    torch.jit.save(module, str(folder / "model.pt"))
+    (repository / name / "model.yaml").write_text(options, encoding="utf-8")
+
+
+def silero_file():
+    package = importlib.util.find_spec("silero_vad").submodule_search_locations[0]
+    return pathlib.Path(package) / "data" / "silero_vad.jit"
+
+
+def start_hearthd(build, folder):
+    repository = pathlib.Path(folder, "models")
+    write_model(repository, "wide", torch.jit.script(network().eval()), options=(
+        "max_batch_size: 32\nbatching: true\n"
+        f"inputs: [{{name: x, datatype: FP32, shape: [-1, {FEATURES}]}}]\n"
+        "warm_up: [{count: 3, inputs: {x: {datatype: FP32, shape: [32, %d]}}}]\n" % FEATURES))
+    write_model(repository, "speech", torch.jit.load(str(silero_file())), options="sequences: {idle_timeout: 1m}\n")
+    write_model(repository, "identity", torch.jit.script(Identity()))
+    config = pathlib.Path(folder, "hearth.yaml")
+    config.write_text(json.dumps({
+        "repository": {"roots": [str(repository)]},
+        "models": [{"name": name, "pin": True} for name in ("wide", "speech", "identity")],
+        "compute": {"threads": 1},
+        "grpc": {"host": "127.0.0.1", "port": 0, "client_shared_memory": True},
+        "http": {"host": "127.0.0.1", "port": 0},
+        "rest": {"enabled": False},
+        "logging": {"format": "json"},
+    }), encoding="utf-8")
+    return Server([build / "server" / "hearthd", "--config", config], "stderr", "grpc_port")
+
+
+def loop(what, seconds, size):
+    """Runs in a process of its own: prints rows, or windows, a second."""
+    torch.set_num_threads(1)
+    torch.set_num_interop_threads(1)
+    with torch.inference_mode():
+        if what == "wide":
+            module = torch.jit.script(network().eval())
+            rows = torch.full((size, FEATURES), 1e-3)
+            step = lambda: module(rows)
+        else:
+            modules = [torch.jit.load(str(silero_file())) for _ in range(size)]
+            window = torch.full((1, WINDOW), 1e-3)
+
+            def step():
+                for module in modules:
+                    module(window, 16000)
+        for _ in range(5):
+            step()
+        steps, begin = 0, time.perf_counter()
+        while time.perf_counter() < begin + seconds:
+            step()
+            steps += 1
+        print(json.dumps({"rows_per_second": steps * size / (time.perf_counter() - begin)}))
+
+
+def bare(what, seconds, size):
+    return common.run_json(sys.executable, __file__, "--loop", what, "--seconds", seconds, "--size", size)["rows_per_second"]
+
+
+def runs(server):
+    """(rows, runs) of the model `wide` so far."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.event['http_port']}/metrics") as answer:
+        text = answer.read().decode()
+    return tuple(float(re.search(rf'^{name}{{model="wide",version="1"}} (\S+)', text, re.M).group(1))
+                 for name in ("hearth_inferences_total", "hearth_runs_total"))
+
+
+def main():
+    parser = common.parser(__doc__.split("\n\n", maxsplit=1)[0], rounds=5)
+    parser.add_argument("--seconds", type=float, default=3, help="of each measurement; default 3")
+    parser.add_argument("--loop", help="for the benchmark itself")
+    parser.add_argument("--size", type=int, default=1)
+    arguments = parser.parse_args()
+    if arguments.loop:
+        return loop(arguments.loop, arguments.seconds, arguments.size)
+    tools = arguments.build / "tests" / "bench"
+
+    def load(server, model, *more):
+        return common.run_json(tools / "grpc_load", "--address", server.address, "--model", model, "--seconds",
+                               arguments.seconds, *more)
+
+    rounds = {"batching": [], "speech": [], "shared_memory_1MiB": [], "shared_memory_16MiB": []}
+    with tempfile.TemporaryDirectory() as folder:
+        server = start_hearthd(arguments.build, folder)
+        try:
+            for number in range(arguments.rounds):
+                before = runs(server)
+                served = load(server, "wide", "--clients", 64, "--bytes", 4 * FEATURES, "--answers", "any")
+                rows, count = (after - earlier for after, earlier in zip(runs(server), before))
+                batch = max(1, round(rows / count))
+                alone = bare("wide", arguments.seconds, batch)
+                rounds["batching"].append({"share": served["requests_per_second"] / alone, "batch": batch,
+                                           "p99_over_p50": served["p99_us"] / served["p50_us"]})
+                heard = load(server, "speech", "--clients", 100, "--bytes", 4 * WINDOW, "--answers", "any", "--int64", "sr=16000",
+                             "--sequences", 1)
+                alone = bare("speech", arguments.seconds, 100)
+                rounds["speech"].append({"share": heard["requests_per_second"] / alone,
+                                         "p99_over_p50": heard["p99_us"] / heard["p50_us"]})
+                for name, size in (("shared_memory_1MiB", 1 << 20), ("shared_memory_16MiB", 16 << 20)):
+                    sent = load(server, "identity", "--clients", 4, "--bytes", size)
+                    shared = load(server, "identity", "--clients", 4, "--bytes", size, "--shared_memory", 1)
+                    rounds[name].append({"over_network": shared["requests_per_second"] / sent["requests_per_second"]})
+                common.say(f"round {number + 1}: " + "; ".join(
+                    f"{name} " + ", ".join(f"{key} {value:.2f}" for key, value in last[-1].items())
+                    for name, last in rounds.items()))
+        finally:
+            server.stop()
+    common.report("execution", {"rounds": arguments.rounds, **{
+        name: {key: common.spread(one[key] for one in of) for key in of[0]} for name, of in rounds.items()}})
+
+
+if __name__ == "__main__":
+    main()
