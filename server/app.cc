@@ -95,6 +95,13 @@ std::vector<Metrics::Sample> RunSamples(const RunScheduler::Counts& counts) {
            static_cast<double>(counts.overdue)}};
 }
 
+std::vector<Metrics::Sample> ResponseSamples(const ResponseCache::Counts& counts) {
+  return {{"hearth_response_cache_bytes", "Inputs and answers that are kept.", {}, static_cast<double>(counts.bytes)},
+          {"hearth_response_cache_entries", "Answers that are kept.", {}, static_cast<double>(counts.entries)},
+          {"hearth_response_cache_evictions_total", "Answers that went to make room for others.", {},
+           static_cast<double>(counts.evictions), true}};
+}
+
 std::vector<Metrics::Sample> HeartbeatSamples(const Heartbeats& heartbeats) {
   std::vector<Metrics::Sample> samples;
   for (const Heartbeats::Silence& part : heartbeats.all()) {
@@ -313,6 +320,7 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
       InferOptions(c));
   metrics->AddCollector([this] { return RunSamples(infer->runs()); });
   metrics->AddCollector([this] { return infer->SequenceSamples(); });
+  metrics->AddCollector([this] { return ResponseSamples(infer->responses()); });
   repository = std::make_unique<RepositoryService>(RepositoryService::Deps{
       *catalog, *manager, clock, *versions, [this] { preloader->RenewPins(); }, &heartbeats,
       config_pool.get()});

@@ -84,7 +84,8 @@ InferService::Options InferOptions(const ServerConfig& c) {
   return {.limits = {.max_tensors = static_cast<std::size_t>(c.limits.max_tensors),
                      .max_dims = static_cast<std::size_t>(c.limits.max_dimensions)},
           .max_in_flight = c.grpc.max_in_flight,
-          .access_log = c.logging.access};
+          .access_log = c.logging.access,
+          .response_cache_bytes = c.cache.responses};
 }
 
 Preloader::Options PreloaderOptions(const ServerConfig::Cache& cache) {

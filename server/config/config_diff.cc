@@ -16,6 +16,7 @@ ServerConfig TakeOver(const ServerConfig& running, const ServerConfig& next) {
   result.cache.eviction = next.cache.eviction;
   result.cache.demand_half_life = next.cache.demand_half_life;
   result.cache.min_residency = next.cache.min_residency;
+  result.cache.responses = next.cache.responses;
   result.cache.idle_unload = next.cache.idle_unload;
   result.cache.prewarm = next.cache.prewarm;
   result.cache.failure_backoff = next.cache.failure_backoff;

@@ -71,6 +71,7 @@ void VisitCacheFields(Visitor& v, Config& cache) {
   v.Bytes("kept_programs", cache.kept_programs, 0, std::uint64_t{1} << 40);
   v.Int("rests", cache.rests, 0, 100000);
   v.Flag("drop_page_cache", cache.drop_page_cache);
+  v.Bytes("responses", cache.responses, 0, std::uint64_t{1} << 40);
   v.Word("eviction", cache.eviction, kEvictions);
   v.Time("demand_half_life", cache.demand_half_life, kShortestTime);
   v.Time("min_residency", cache.min_residency, Duration{});

@@ -50,9 +50,11 @@ struct ServerConfig {
     std::uint64_t kept_programs = std::uint64_t{64} << 20;  // host bytes set aside; 0: keep none
     int rests = 64;  // 0: nothing is left of models that leave a device
     bool drop_page_cache = false;
+    std::uint64_t responses = 0;  // bytes of answers kept; 0: none
     Eviction eviction = Eviction::kGdsf;
     Duration demand_half_life = std::chrono::hours(1);
     Duration min_residency{};
+    std::uint64_t responses = 0;
     Duration idle_unload{};  // 0: never
     bool prewarm = false;
     Duration failure_backoff = std::chrono::seconds(5);

@@ -26,6 +26,8 @@ void FillOne(const ModelStatistics& from, inference::ModelStatistics& wire) {
   FillSum(from.input, *sums.mutable_compute_input());
   FillSum(from.infer, *sums.mutable_compute_infer());
   FillSum(from.output, *sums.mutable_compute_output());
+  FillSum(from.cache_hit, *sums.mutable_cache_hit());
+  FillSum(from.cache_miss, *sums.mutable_cache_miss());
   for (const auto& [size, batches] : from.by_batch_size) {
     inference::InferBatchStatistics& batch = *wire.add_batch_stats();
     batch.set_batch_size(static_cast<std::uint64_t>(size));

@@ -167,6 +167,7 @@ struct ModelMetrics::Impl {
   prometheus::Counter& succeeded;
   prometheus::Counter& inferences;
   prometheus::Counter& runs;
+  prometheus::Counter& cached;
   prometheus::Histogram& request_seconds;
   prometheus::Histogram& queue_seconds;
   prometheus::Histogram& infer_seconds;
@@ -193,6 +194,16 @@ void ModelMetrics::RequestSucceeded(const RequestTimes& times, std::int64_t rows
   impl_->infer_seconds.Observe(ToSeconds(times.infer));
   if (impl_->triton) impl_->triton->RequestSucceeded(times, rows, ran != 0);
 }
+
+void ModelMetrics::RequestCached(Duration total, Duration looked, std::int64_t rows, WallTime when) {
+  impl_->statistics.Cached(total, looked, rows, when);
+  impl_->succeeded.Increment();
+  impl_->cached.Increment();
+  impl_->inferences.Increment(static_cast<double>(rows));
+  impl_->request_seconds.Observe(ToSeconds(total));
+}
+
+void ModelMetrics::ResponseNotCached(Duration looked) { impl_->statistics.NotCached(looked); }
 
 void ModelMetrics::RequestFailed(absl::StatusCode code, Duration total) {
   HEARTH_CHECK(code != absl::StatusCode::kOk);
@@ -234,6 +245,7 @@ struct Metrics::Impl {
   Histograms& infer_seconds;
   Counters& inferences;
   Counters& runs;
+  Counters& cached;
   Counters& hits;
   Counters& misses;
   Counters& refusals;
@@ -274,6 +286,8 @@ Metrics::Impl::Impl(const Options& options)
                                "Inferences of successful requests; a batch of n counts n.")),
       runs(CounterFamily(registry, "hearth_runs_total",
                          "Runs of the model that answered a request; with dynamic batching one answers several.")),
+      cached(CounterFamily(registry, "hearth_cached_responses_total",
+                           "Successful requests whose answer was kept from the same inputs before.")),
       hits(CounterFamily(registry, "hearth_cache_hits_total",
                          "Requests that found their model resident.")),
       misses(CounterFamily(registry, "hearth_cache_misses_total",
@@ -346,6 +360,7 @@ std::unique_ptr<ModelMetrics> Metrics::Impl::NewModel(std::string_view model,
       .succeeded = requests.Add(With(labels, "code", CodeName(absl::StatusCode::kOk))),
       .inferences = inferences.Add(labels),
       .runs = runs.Add(labels),
+      .cached = cached.Add(labels),
       .request_seconds = request_seconds.Add(labels, RequestBuckets()),
       .queue_seconds = queue_seconds.Add(labels, RequestBuckets()),
       .infer_seconds = infer_seconds.Add(labels, RequestBuckets()),

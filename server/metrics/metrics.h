@@ -71,6 +71,9 @@ class ModelMetrics {
   // answered by the same one; 0 for all of them but one, with which the run is counted.
   void RequestSucceeded(const RequestTimes& times, std::int64_t rows, WallTime when = {},
                         std::optional<std::int64_t> run_rows = std::nullopt);
+  // With an answer that was kept, or one that was looked for among them in vain (the request goes on then).
+  void RequestCached(Duration total, Duration looked, std::int64_t rows, WallTime when = {});
+  void ResponseNotCached(Duration looked);
   void RequestFailed(absl::StatusCode code, Duration total);
   void CacheLookup(CacheResult result);
   void CacheRefused();  // a request, for the failure of a load a moment ago

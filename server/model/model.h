@@ -1,6 +1,8 @@
 // The interface of a loaded model.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <memory>
 
 #include "server/base/status.h"
@@ -32,6 +34,9 @@ class Model {
   Model& operator=(const Model&) = delete;
   virtual ~Model() = default;
 
+  // A number that no other load of this process has.
+  std::uint64_t load() const { return load_; }
+
   virtual const Signature& signature() const = 0;
   virtual const Footprint& footprint() const = 0;    // measured, not estimated
   virtual const LoadReport& load_report() const = 0;
@@ -53,6 +58,10 @@ class Model {
   // INVALID_ARGUMENT: the program refused these inputs (the text is its own message).
   // REQUIRES: `inputs` went through serving/validate.
   virtual absl::StatusOr<TensorList> Run(const TensorList& inputs, Session* session) const = 0;
+
+ private:
+  static inline std::atomic<std::uint64_t> next_load_{1};
+  const std::uint64_t load_ = next_load_.fetch_add(1, std::memory_order_relaxed);
 };
 
 }  // namespace hearth

@@ -84,6 +84,7 @@ struct ModelOptions {
   BatchingOptions batching;
   QueueOptions queue;
   SequenceOptions sequences;
+  bool response_cache = false;  // the same inputs may be given the answer that they were given before
   std::optional<Residency> residency = std::nullopt;  // none: as the configuration's loading.populate says
   Integrity integrity = Integrity::kOff;
   std::vector<TensorInfo> inputs;    // empty: from the program's schema

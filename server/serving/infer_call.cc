@@ -71,6 +71,14 @@ void InferCall::Succeed(InferResponse response, const RequestTimes& times, std::
   std::exchange(done_, nullptr)(std::move(response));
 }
 
+void InferCall::SucceedCached(InferResponse response, Duration looked) {
+  handle.Reset();
+  const Duration total = pipeline_.deps_.clock.Now() - request.received;
+  model->metrics.RequestCached(total, looked, rows, pipeline_.deps_.clock.WallNow());
+  Tell(absl::OkStatus(), total);
+  std::exchange(done_, nullptr)(std::move(response));
+}
+
 // Whoever wants to know that it is answered.
 void InferCall::Tell(const absl::Status& status, Duration total) const {
   LogAccess(status, total);

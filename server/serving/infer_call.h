@@ -10,6 +10,7 @@
 #include "server/residency/model_handle.h"
 #include "server/serving/infer.h"
 #include "server/serving/request_span.h"
+#include "server/serving/response_cache.h"
 #include "server/serving/run_job.h"
 #include "server/serving/served_models.h"
 
@@ -36,6 +37,8 @@ class InferCall final : public RunJob {
   // Answers, once, and lets go of the model and of the sequence's turn first.
   void Fail(absl::Status status);
   // `run_rows`: see ModelMetrics::RequestSucceeded.
+  // With an answer that was kept, found in `looked`.
+  void SucceedCached(InferResponse response, Duration looked);
   void Succeed(InferResponse response, const RequestTimes& times, std::int64_t run_rows);
 
   // REQUIRES: acquired, not answered.
@@ -51,6 +54,7 @@ class InferCall final : public RunJob {
   std::shared_ptr<Sequence> sequence;  // whose turn it has
   std::optional<CacheResult> cache;  // once acquired
   Duration waited_for_load{};
+  std::optional<ResponseCache::Key> key;  // its answer is to be kept
   // The run, once there was one.
   struct Ran {
     TimePoint started{};

@@ -24,6 +24,8 @@ RunScheduler::Counts InferService::runs() const { return pipeline_->runs(); }
 
 std::vector<Metrics::Sample> InferService::SequenceSamples() const { return pipeline_->SequenceSamples(); }
 
+ResponseCache::Counts InferService::responses() const { return pipeline_->responses(); }
+
 void InferService::StopAccepting() { pipeline_->StopAccepting(); }
 
 absl::StatusOr<std::optional<std::int64_t>> ParseVersion(const std::string& text) {

@@ -17,6 +17,7 @@
 #include "server/serving/infer.h"
 #include "server/serving/validate.h"
 #include "server/serving/request_span.h"
+#include "server/serving/response_cache.h"
 #include "server/serving/run_scheduler.h"
 #include "server/storage/catalog.h"
 #include "server/tensor/buffer_pool.h"
@@ -49,12 +50,13 @@ class InferService {
     // "Exceeds maximum queue size". 0: no limit.
     std::int64_t max_in_flight = 0;
     bool access_log = false;  // one line per request
+    std::uint64_t response_cache_bytes = 0;  // for models whose options have it; 0: none
   };
   InferService(Deps deps, Options options);
   explicit InferService(Deps deps) : InferService(deps, Options()) {}
   ~InferService();
 
-  // Calls `done` exactly once: inline for a refusal, else on a compute, load or timer thread. Never
+  // Calls `done` exactly once: inline for a refusal or an answer of the response cache, else on a compute, load or timer thread. Never
   // blocks. A request whose `cancelled` is requested while it waits or queues is answered CANCELLED
   // and never run; once running it is finished and its answer dropped by the caller. The same holds
   // for one whose deadline passes: DEADLINE_EXCEEDED.
@@ -70,6 +72,7 @@ class InferService {
   // Of those, the ones that wait for a compute thread, and the runs.
   RunScheduler::Counts runs() const;
   std::vector<Metrics::Sample> SequenceSamples() const;
+  ResponseCache::Counts responses() const;
 
   // Refuse everything from now on: UNAVAILABLE "Server exiting".
   void StopAccepting();

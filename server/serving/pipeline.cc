@@ -65,6 +65,7 @@ void Pipeline::SetOptions(const InferService::Options& options) {
   max_dims_ = options.limits.max_dims;
   max_in_flight_ = options.max_in_flight;
   access_log_ = options.access_log;
+  responses_.SetCapacity(options.response_cache_bytes);
 }
 
 void Pipeline::Start(InferRequest request, std::stop_token cancelled, InferCallback done) {
@@ -202,10 +203,12 @@ void Pipeline::Admit(CallPtr call) {
   if (served.IsNewLoad(model)) {
     const auto options = deps_.catalog.Options(served.id.name);
     scheduler_.SetPolicy(served.lane, PolicyOf(options == nullptr ? ModelOptions{} : *options));
+    served.caches_responses = options != nullptr && options->response_cache;
     served.SetSeen(model);
   }
   call->rows = BatchSize(request.inputs, model.signature());
   call->priority = request.priority;
+  if (served.caches_responses.load(std::memory_order_relaxed) && AnswerCached(*call)) return;
   scheduler_.Post(served.lane, std::move(call));
 }
 
@@ -290,10 +293,32 @@ absl::StatusOr<TensorList> Pipeline::RunInSequence(InferCall& call) const {
   return sequence.handle->Run(call.request.inputs, sequence.session.get());
 }
 
-absl::StatusOr<TensorList> Pipeline::Checked(const InferCall& call, TensorList outputs) const {
+bool Pipeline::AnswerCached(InferCall& call) {
+  const TensorList& inputs = call.request.inputs;
+  if (call.sequence != nullptr || !responses_.enabled() || !ResponseCache::Fits(inputs)) return false;
+  const TimePoint begin = deps_.clock.Now();
+  const ResponseCache::Key key = ResponseCache::KeyOf(call.handle->load(), inputs);
+  std::optional<TensorList> outputs = responses_.Find(key, inputs);
+  const Duration looked = deps_.clock.Now() - begin;
+  if (!outputs) {
+    call.key = key;
+    call.model->metrics.ResponseNotCached(looked);
+    return false;
+  }
+  absl::StatusOr<TensorList> selected = SelectOutputs(call.request, *std::move(outputs));
+  if (!selected.ok()) {
+    call.Fail(std::move(selected).status());
+  } else {
+    call.SucceedCached({call.model->id, *std::move(selected), *call.cache, call.waited_for_load}, looked);
+  }
+  return true;
+}
+
+absl::StatusOr<TensorList> Pipeline::Checked(const InferCall& call, TensorList outputs) {
   const InferRequest& request = call.request;
   HEARTH_RETURN_IF_ERROR(CheckDeclaredOutputs({request.model, request.id, request.inputs, request.outputs},
                                               call.loaded().signature(), outputs));
+  if (call.key) responses_.Add(*call.key, request.inputs, outputs);
   return SelectOutputs(request, std::move(outputs));
 }
 

@@ -25,6 +25,7 @@
 #include "server/serving/infer.h"
 #include "server/serving/infer_call.h"
 #include "server/serving/infer_service.h"
+#include "server/serving/response_cache.h"
 #include "server/serving/run_scheduler.h"
 #include "server/serving/sequences.h"
 #include "server/serving/served_models.h"
@@ -44,6 +45,7 @@ class Pipeline {
     stopping_.store(true);
     sequences_.Close();
   }
+  ResponseCache::Counts responses() const { return responses_.counts(); }
   std::vector<Metrics::Sample> SequenceSamples() const { return sequences_.Samples(); }
 
  private:
@@ -64,7 +66,9 @@ class Pipeline {
   void Run(std::vector<CallPtr> calls, RunSlot slot);
   bool RunTogether(std::vector<CallPtr>& calls, RunSlot& slot, TimePoint started);
   void RunAlone(CallPtr call, RunSlot slot);
-  absl::StatusOr<TensorList> Checked(const InferCall& call, TensorList outputs) const;
+  absl::StatusOr<TensorList> Checked(const InferCall& call, TensorList outputs);
+  // True: it was answered with what somebody else was given for the same inputs.
+  bool AnswerCached(InferCall& call);
   bool Answer(InferCall& call, absl::StatusOr<TensorList> outputs, const InferCall::Ran& ran, bool counts_run) const;
 
   const InferService::Deps deps_;
@@ -77,6 +81,7 @@ class Pipeline {
   std::atomic<std::int64_t> in_flight_{0};
   ServedModels models_;
   Sequences sequences_;
+  ResponseCache responses_;
   RunScheduler scheduler_;  // goes first: requests that wait are in the queues of the models
 };
 

@@ -21,16 +21,16 @@ struct ServedModel {
 
   // Its options may be new. True for every request until one has taken them over and said so, also for those that
   // come meanwhile: none runs by the options before.
-  bool IsNewLoad(const Model& model) const;
-  void SetSeen(const Model& model);
+  bool IsNewLoad(const Model& model) const { return seen_.load(std::memory_order_acquire) != model.load(); }
+  void SetSeen(const Model& model) { seen_.store(model.load(), std::memory_order_release); }
 
   const ModelId id;
   ModelMetrics& metrics;
   RunScheduler::Lane lane;
+  std::atomic<bool> caches_responses{false};  // of the load that was seen last
 
  private:
   friend class ServedModels;
-  static std::uint64_t StampOf(const Model& model);
   std::atomic<std::uint64_t> seen_{0};  // which load of it was seen last
   ServedModel* next_ = nullptr;         // in its bucket; constant once published
 };

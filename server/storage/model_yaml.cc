@@ -245,6 +245,7 @@ void ReadOptions(YamlMap& map, ModelOptions& options) {
   ReadBatching(map["batching"], options.max_batch_size, options.batching);
   ReadQueue(map["queue"], options.queue);
   ReadSequences(map["sequences"], options.sequences);
+  map["response_cache"].Read(options.response_cache);
   ReadPlacement(map, options);
   ReadTensorInfos(map["inputs"], true, options.max_batch_size, options.inputs);
   ReadTensorInfos(map["outputs"], false, options.max_batch_size, options.outputs);

@@ -55,6 +55,7 @@ TEST(ConfigDiff, KnowsWhichKeysAreAppliedToARunningServer) {
   next.cache.demand_half_life = std::chrono::hours(2);
   next.cache.min_residency = std::chrono::hours(2);
   next.cache.prewarm = true;
+  next.cache.responses = 1;
   next.cache.failure_backoff = std::chrono::seconds(6);
   next.cache.max_failure_backoff = std::chrono::hours(2);
   next.cache.max_cold_wait = std::chrono::hours(2);
@@ -66,7 +67,7 @@ TEST(ConfigDiff, KnowsWhichKeysAreAppliedToARunningServer) {
   next.shutdown = {std::chrono::seconds(1), std::chrono::seconds(1)};
   next.models.push_back({.name = "vad"});
   for (const ConfigChange& change : DiffConfigs({}, next)) EXPECT_FALSE(change.needs_restart) << change.key;
-  EXPECT_EQ(DiffConfigs({}, next).size(), 26u);
+  EXPECT_EQ(DiffConfigs({}, next).size(), 27u);
 
   ServerConfig restart;
   restart.repository.roots = {"/other"};

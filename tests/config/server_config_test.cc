@@ -51,6 +51,7 @@ cache:
   kept_programs: 8MiB
   rests: 7
   drop_page_cache: true
+  responses: 16MiB
   eviction: lru
   demand_half_life: 90s
   min_residency: 4s
@@ -134,6 +135,7 @@ TEST(ServerConfig, ReadsEveryKey) {
   EXPECT_EQ(config->loading.background_threads, 2);
   EXPECT_FALSE(config->loading.populate);
   EXPECT_TRUE(config->cache.drop_page_cache);
+  EXPECT_EQ(config->cache.responses, std::uint64_t{16} << 20);
   EXPECT_EQ(config->cache.eviction, ServerConfig::Cache::Eviction::kLru);
   EXPECT_EQ(config->cache.demand_half_life, 90s);
   EXPECT_EQ(config->cache.min_residency, 4s);

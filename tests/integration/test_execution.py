@@ -60,6 +60,7 @@ def repository(tmp_path_factory):
     models.write_model(root, "brief", Runner(), options="sequences: {idle_timeout: 10ms}\n")
     models.write_model(root, "slow", models.Slow())
     models.write_model(root, "quick", models.Identity())
+    models.write_model(root, "kept", models.Identity(), options="response_cache: true\n")
     (root / "silero" / "1").mkdir(parents=True)
     shutil.copy(silero_file(), root / "silero" / "1" / "model.pt")
     return root
@@ -96,6 +97,18 @@ def together(client, calls):
 def client(server):
     with triton.InferenceServerClient(f"127.0.0.1:{server.grpc_port}") as made:
         yield made
+
+
+def test_the_same_inputs_need_one_run_where_model_and_server_allow_it(start, repository):
+    server = start(repository, config={"cache": {"responses": "1MiB"}})
+    with triton.InferenceServerClient(f"127.0.0.1:{server.grpc_port}") as client:
+        inputs = [tensor("x", np.ones((1, 4), np.float32))]
+        for model, runs in (("kept", 1), ("quick", 3)):
+            answers = [client.infer(model, inputs) for _ in range(3)]
+            assert all(np.array_equal(floats_of(answer), np.ones((1, 4), np.float32)) for answer in answers)
+            assert server.metric("hearth_runs_total", model=model) == runs
+        sums = client.get_inference_statistics("kept").model_stats[0].inference_stats
+        assert (sums.success.count, sums.cache_hit.count, sums.cache_miss.count, sums.compute_infer.count) == (3, 2, 1, 1)
 
 
 def test_requests_that_wait_are_run_together_and_each_gets_its_own_rows(server, repository, client):

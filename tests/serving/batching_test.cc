@@ -2,8 +2,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstring>
+#include <thread>
 
+#include "server/base/thread_pool.h"
 #include "tests/serving/serving_fixture.h"
 
 namespace hearth {
@@ -165,6 +168,88 @@ TEST_F(BatchingTest, ThoseOfAnOldAndANewLoadAreApart) {
   EXPECT_THAT(Floats(before), ElementsAre(2));
   EXPECT_THAT(Floats(after), ElementsAre(4));
   EXPECT_THAT(runs_, ElementsAre("[1,1]", "[1,1]"));
+}
+
+// With real threads and a real timer: batches that wait, sequences, requests that are cancelled or come too late.
+TEST_F(BatchingTest, EveryRequestIsAnsweredOnceWithItsOwnUnderRealThreads) {
+  constexpr int kClients = 6;
+  constexpr int kRequests = 300;
+  auto model = EchoModel();
+  model.signature.inputs = {{"x", DType::kFp32, Shape{-1, -1}, false}};
+  model.signature.max_batch_size = 8;
+  AddModel("batched", model, "max_batch_size: 8\nbatching: {max_delay: 1ms}\nqueue: {timeout: 50ms}\n");
+  auto stateful = EchoModel();
+  stateful.new_session = [] { return std::make_unique<Session>(); };
+  AddModel("stateful", stateful, "sequences: {max: 4}\n");
+  MakeResident("batched");
+  MakeResident("stateful");
+  std::atomic<int> answered{0}, wrong{0};
+  {
+    SteadyClock clock;
+    ThreadPool pool({.name = "compute", .threads = 3, .on_thread_start = {}});
+    ThreadPool reserve({.name = "reserve", .threads = 1, .on_thread_start = {}});
+    ThreadTimer timer;
+    InferService service({*catalog_, *manager_, pool, timer, clock, metrics_, *versions_, buffers_, &reserve});
+    std::vector<std::thread> clients;
+    for (int c = 0; c < kClients; ++c) {
+      clients.emplace_back([&, c] {
+        for (int i = 0; i < kRequests; ++i) {
+          const auto value = static_cast<float>(c * kRequests + i);
+          const bool sequenced = i % 3 == 0;
+          InferRequest request = Request(sequenced ? "stateful" : "batched", {value});
+          request.inputs[0].tensor.shape = {1, 1};
+          if (sequenced) request.sequence = SequenceControl{std::to_string(c), i % 30 == 0, i % 30 == 27};
+          if (i % 11 == 0) request.deadline = clock.Now() + milliseconds(1);
+          std::stop_source cancel;
+          service.Infer(std::move(request), cancel.get_token(), [&, value](absl::StatusOr<InferResponse> answer) {
+            ++answered;
+            if (!answer.ok()) return;
+            float got = 0;
+            const Tensor& tensor = answer->outputs.at(0).tensor;
+            if (tensor.data.size() == sizeof(got)) std::memcpy(&got, tensor.data.data(), sizeof(got));
+            if (got != value || tensor.shape != Shape{1, 1}) ++wrong;
+          });
+          if (i % 7 == 0) cancel.request_stop();
+        }
+      });
+    }
+    for (std::thread& client : clients) client.join();
+    while (service.in_flight() > 0) std::this_thread::yield();
+    service.StopAccepting();
+  }
+  EXPECT_EQ(answered, kClients * kRequests);
+  EXPECT_EQ(wrong, 0);
+  EXPECT_EQ(Row("batched")->pins, 0u);
+  EXPECT_EQ(Row("stateful")->pins, 0u);
+}
+
+TEST_F(BatchingTest, TheSameInputsNeedOneRunWhereTheModelAllowsIt) {
+  InferService::Options options;
+  options.response_cache_bytes = 1 << 20;
+  StartInfer(options);
+  AddModel("m", Doubler(), "response_cache: true\n");
+  MakeResident("m");
+  const Answer first = Ask({1});
+  compute_.RunAll();
+  const Answer again = Ask({1});
+  EXPECT_TRUE(again->has_value());  // at once
+  EXPECT_THAT(Floats(again), ElementsAre(2));
+  const Answer other = Ask({3});
+  EXPECT_FALSE(other->has_value());
+  compute_.RunAll();
+  EXPECT_EQ(runs_.size(), 2u);
+  const ModelStatistics sums = metrics_.Model("m", 1).statistics();
+  EXPECT_EQ(sums.success.count, 3u);
+  EXPECT_EQ(sums.queue.count, 3u);
+  EXPECT_EQ(sums.infer.count, 2u);
+  EXPECT_EQ(sums.cache_hit.count, 1u);
+  EXPECT_EQ(sums.cache_miss.count, 2u);
+  SetModel("m", Doubler());
+  manager_->Load({"m", 1}, {.reload = true}, kNoDeadline, [](auto) {});
+  RunAll();
+  Ask({1});
+  compute_.RunAll();
+  EXPECT_EQ(runs_.size(), 3u);  // another load may answer something else
 }
 
 TEST_F(BatchingTest, PrioritiesOfItsQueueAreKept) {

@@ -141,6 +141,7 @@ max_batch_size: 8
 batching: {preferred: [8, 4], max_delay: 2ms, pad: [ids]}
 queue: {max_size: 100, timeout: 50ms, on_timeout: delay, priorities: 3}
 sequences: {idle_timeout: 10s, max: 7, on_pressure: end}
+response_cache: true
 )",
                                       "model.yaml");
   ASSERT_TRUE(options.ok()) << options.status();
@@ -155,6 +156,7 @@ sequences: {idle_timeout: 10s, max: 7, on_pressure: end}
   EXPECT_EQ(options->queue.default_priority, 3);
   EXPECT_EQ(options->sequences.idle_timeout, std::chrono::seconds(10));
   EXPECT_EQ(options->sequences.max, 7u);
+  EXPECT_TRUE(options->response_cache);
   EXPECT_EQ(options->sequences.on_pressure, SequenceOptions::OnPressure::kEnd);
   EXPECT_THAT(Errors("batching: true\n"), HasSubstr("needs max_batch_size"));
   EXPECT_THAT(Errors("max_batch_size: 8\nbatching: {preferred: [16]}\n"), HasSubstr("above max_batch_size, 8"));
