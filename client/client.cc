@@ -43,7 +43,11 @@ std::shared_ptr<grpc::Channel> MakeChannel(const ClientOptions& options) {
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 20000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   if (IsLoopback(options.address)) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), arguments);
+  if (!options.tls) return grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), arguments);
+  if (!options.tls->server_name.empty()) arguments.SetSslTargetNameOverride(options.tls->server_name);
+  return grpc::CreateCustomChannel(
+      options.address,
+      grpc::SslCredentials({options.tls->ca, options.tls->key, options.tls->certificate}), arguments);
 }
 
 std::vector<TensorInfo> ToInfos(
@@ -246,9 +250,15 @@ struct Client::Impl {
       channel->WaitForStateChange(state, until);
     }
     absl::Status status = absl::UnavailableError(
-        Cat("no server answers at ", options.address, ": is hearthd running there?"));
+        Cat("no server answers at ", options.address, ": is hearthd running there",
+            options.tls ? ", with TLS, a certificate that --ca trusts, and one of yours, if it wants that?" : "?"));
     status.SetPayload(kUnreachablePayload, absl::Cord());
     return status;
+  }
+
+  void Prepare(grpc::ClientContext& context, const std::optional<TimePoint>& deadline) const {
+    if (deadline) context.set_deadline(*deadline);
+    if (!options.token.empty()) context.AddMetadata("authorization", "Bearer " + options.token);
   }
 
   // One unary call, `method` of `stub`.
@@ -259,7 +269,7 @@ struct Client::Impl {
     const std::optional<TimePoint> deadline = Deadline();
     CLIENT_RETURN_IF_ERROR(Connect(deadline));
     grpc::ClientContext context;
-    if (deadline) context.set_deadline(*deadline);
+    Prepare(context, deadline);
     return FromGrpc((stub.*method)(&context, request, response));
   }
 
@@ -453,7 +463,7 @@ absl::Status Client::Watch(const WatchOptions& options,
   request.set_history(options.history);
   request.set_until_now(options.until_now);
   grpc::ClientContext context;
-  if (deadline) context.set_deadline(*deadline);
+  impl_->Prepare(context, deadline);
   const auto reader = impl_->cache->Watch(&context, request);
   hearth::v1::WatchResponse response;
   while (reader->Read(&response)) {

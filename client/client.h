@@ -40,6 +40,15 @@ struct ClientOptions {
   std::chrono::milliseconds wait_for_server{0};
   // Largest message sent or received.
   int max_message_bytes = INT_MAX;
+  // Sent with every call, for what the server does not allow everybody; over TLS, or whoever listens has it, too.
+  std::string token = {};
+  // All PEM, the texts and not the names of files.
+  struct Tls {
+    std::string ca = {};                     // whom to trust; empty: as the system does
+    std::string certificate = {}, key = {};  // our own; empty: none
+    std::string server_name = {};            // that the server's certificate must have; empty: as in `address`
+  };
+  std::optional<Tls> tls = {};  // none: plainly
 };
 
 struct ServerInfo {

@@ -11,14 +11,17 @@
 #include "client/commands/command.h"
 #include "client/spinner.h"
 #include "client/strings.h"
+#include "client/trust.h"
 #include "client/units.h"
 
 namespace hearth::client {
 namespace {
 
 constexpr char kFooter[] = R"(Environment:
-  HEARTH_ADDRESS  default of --address
-  NO_COLOR        no colours, even on a terminal
+  HEARTH_ADDRESS     default of --address
+  HEARTH_TOKEN_FILE, HEARTH_TLS, HEARTH_CA, HEARTH_CERT, HEARTH_KEY
+                     those of the options called so
+  NO_COLOR           no colours, even on a terminal
 
 Exit codes:
   0   done
@@ -32,6 +35,7 @@ struct GlobalOptions {
   std::string address = "localhost:8001";
   std::string timeout;
   std::string wait;
+  TrustFiles trust;
   bool json = false;
 };
 
@@ -43,6 +47,15 @@ void AddGlobalOptions(CLI::App& app, GlobalOptions& options) {
       ->type_name("DURATION");
   app.add_option("--wait", options.wait, "Keep trying this long if no server answers yet")
       ->type_name("DURATION");
+  app.add_option("--token-file", options.trust.token_file,
+                 "The token for what the server does not allow everybody; its first line")
+      ->envname("HEARTH_TOKEN_FILE")->type_name("FILE");
+  app.add_flag("--tls", options.trust.tls, "Speak TLS; the next three mean it, too")->envname("HEARTH_TLS");
+  app.add_option("--ca", options.trust.ca, "Trust servers whose certificate this one has signed, PEM (default: as the system does)")
+      ->envname("HEARTH_CA")->type_name("FILE");
+  app.add_option("--cert", options.trust.certificate, "Our own certificate, for servers that want one")
+      ->envname("HEARTH_CERT")->type_name("FILE");
+  app.add_option("--key", options.trust.key, "Its key")->envname("HEARTH_KEY")->type_name("FILE");
   app.add_flag("--json", options.json, "Print the result as JSON");
   app.set_version_flag("--version", "hearth " HEARTH_VERSION);
 }
@@ -99,6 +112,9 @@ int Run(int argc, char** argv) {
     if (!wait) return FailUsage(Cat("--wait: '", options.wait, "' is no duration like 30s"));
     client_options.wait_for_server = *wait;
     client_options.timeout += *wait;  // the time for the answer is not spent on the wait
+  }
+  if (const absl::Status read = ReadTrust(options.trust, client_options); !read.ok()) {
+    return FailUsage(std::string(read.message()));
   }
   const auto client = Client::Create(client_options);
   return selection.run(Context{*client, options.address, options.json, WantsColors()});

@@ -15,10 +15,13 @@
 #include "server/base/timer.h"
 #include "server/config/config_diff.h"
 #include "server/frontend/grpc_server.h"
+#include "server/frontend/http_guard.h"
+#include "server/frontend/http_routes.h"
 #include "server/frontend/http_server.h"
 #include "server/frontend/rest_routes.h"
 #include "server/metrics/metrics.h"
 #include "server/residency/model_manager.h"
+#include "server/serving/access.h"
 #include "server/serving/cache_service.h"
 #include "server/serving/infer_service.h"
 #include "server/serving/preloader.h"
@@ -113,6 +116,16 @@ std::vector<Metrics::Sample> HeartbeatSamples(const Heartbeats& heartbeats) {
   return samples;
 }
 
+constexpr std::string_view kSecretsNotRead = "tokens or certificates not read again; the old ones stay in use";
+
+std::vector<Metrics::Sample> TrustSamples(const Access& access, const TlsSource* tls) {
+  std::vector<Metrics::Sample> samples = access.Samples();
+  if (tls == nullptr) return samples;
+  samples.push_back({"hearth_certificate_expiry_timestamp_seconds", "When the certificate of the server expires.", {},
+                     ToSeconds(tls->current()->expires.time_since_epoch())});
+  return samples;
+}
+
 // What somebody who has only just started hearthd needs to know.
 constexpr char kNoRepository[] =
     "; name the directory with your models: --model-repository DIR, or repository.roots in the "
@@ -168,6 +181,9 @@ struct App::Parts {
   std::unique_ptr<RepositoryPoller> poller;
   std::unique_ptr<RepositoryWatcher> repository_watcher;  // config_pool's, once started
   std::unique_ptr<FileWatcher> watcher;  // config_pool's
+  std::unique_ptr<Access> access;
+  std::unique_ptr<TlsSource> tls;  // null without certificates. Set before anything listens
+  std::unique_ptr<FileWatcher> secrets_watcher;  // config_pool's, once started
   std::unique_ptr<HttpServer> http;
   std::unique_ptr<HttpServer> rest;  // null unless it is configured
   std::unique_ptr<GrpcServer> grpc;
@@ -179,6 +195,8 @@ struct App::Parts {
   absl::StatusOr<ConfigReload> Reload(bool dry_run);
   std::vector<std::string> Apply(const ServerConfig& c);
   void Watch(bool wanted);
+  absl::Status ReadSecrets(const ServerConfig& c);
+  void WatchSecrets(const ServerConfig& c);
   void StopReloads();
   void ReadinessMayHaveChanged();
   absl::Status Drain();
@@ -341,23 +359,30 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
 }
 
 absl::Status App::Parts::Listen(const ServerConfig& c) {
+  access = std::make_unique<Access>(clock);
+  HEARTH_RETURN_IF_ERROR(ReadSecrets(c));
+  WatchSecrets(c);
+  metrics->AddCollector([this] { return TrustSamples(*access, tls.get()); });
   HEARTH_ASSIGN_OR_RETURN(
-      http, HttpServer::Start(HttpOptions(c.http), HttpServer::Handlers{
-                                                .metrics = [this] { return metrics->Text(); },
-                                                .live = [this] { return repository->live(); },
-                                                .why_not_ready =
-                                                    [this] { return repository->why_not_ready(); }}));
+      http, HttpServer::Start(
+                HttpOptions(c.http, tls.get()),
+                ServeRoutes(OperationalRoutes({.metrics = [this] { return metrics->Text(); },
+                                               .live = [this] { return repository->live(); },
+                                               .why_not_ready = [this] { return repository->why_not_ready(); }}),
+                            [this](AccessGroup group, const HttpRequest& request) {
+                              return RefusalOf(*access, Listener::kHttp, group, request);
+                            })));
   HEARTH_ASSIGN_OR_RETURN(
-      grpc, GrpcServer::Start({*infer, *repository, *cache, *buffers, *metrics, clock,
+      grpc, GrpcServer::Start({*infer, *repository, *cache, *buffers, *metrics, clock, *access,
                                [this](bool dry_run, ReloadCallback done) {
                                  config_pool->Post([this, dry_run, done = std::move(done)]() mutable {
                                    std::move(done)(Reload(dry_run));
                                  });
                                }, &heartbeats},
-                              GrpcOptions(c)));
+                              GrpcOptions(c, tls.get())));
   if (c.rest.enabled) {
-    HEARTH_ASSIGN_OR_RETURN(rest, HttpServer::Start(RestOptions(c.rest, *buffers),
-                                                    MakeRestHandler({*infer, *repository, *metrics, *buffers, clock,
+    HEARTH_ASSIGN_OR_RETURN(rest, HttpServer::Start(RestOptions(c, *buffers, tls.get()),
+                                                    MakeRestHandler({*infer, *repository, *metrics, *buffers, clock, *access,
                                                                      c.server.name, Version(), c.rest.max_body_bytes})));
   }
   log::Info("listening", {{"grpc_host", c.grpc.host},
@@ -398,6 +423,9 @@ absl::StatusOr<ConfigReload> App::Parts::Reload(bool dry_run) {
   if (next.ok()) {
     const absl::Status known = CheckDeviceBudgets(next->cache, devices->list());
     if (!known.ok()) next = known;
+  }
+  if (next.ok()) {
+    if (const absl::Status secrets = CheckSecrets(*next); !secrets.ok()) next = secrets;
   }
   ConfigReload reload;
   if (dry_run) {
@@ -454,13 +482,17 @@ std::vector<std::string> App::Parts::Apply(const ServerConfig& c) {
   preloader->Apply(PreloadItems(c.models));
   repository_watcher->Set({c.repository.watch, c.repository.poll});
   Watch(c.config.watch);
+  if (const absl::Status read = ReadSecrets(c); !read.ok()) {  // they were good a moment ago
+    log::Error(kSecretsNotRead, {{"reason", FromAbsl(read.message())}});
+  }
+  WatchSecrets(c);
   return StillHeld(excess, manager->devices());
 }
 
 void App::Parts::Watch(bool wanted) {
   if (!wanted || config_file.empty()) return watcher.reset();
   if (watcher != nullptr) return;
-  auto started = FileWatcher::Start(config_file, *timer, clock, {}, [this] {
+  auto started = FileWatcher::Start({config_file}, *timer, clock, {}, [this] {
     config_pool->Post([this] { (void)Reload(/*dry_run=*/false); });
   });
   if (started.ok()) {
@@ -470,10 +502,56 @@ void App::Parts::Watch(bool wanted) {
   }
 }
 
+// What the configuration leaves to files of their own: tokens and certificates. Of each, what is no good changes nothing.
+absl::Status App::Parts::ReadSecrets(const ServerConfig& c) {
+  absl::StatusOr<AccessPolicy> policy = AccessPolicyOf(c);
+  if (policy.ok()) access->Set(*std::move(policy));
+  absl::StatusOr<std::optional<TlsMaterial>> material = TlsMaterialOf(c);
+  if (material.ok() && *material) {
+    log::Info("certificate", {{"subject", (*material)->subject},
+                              {"expires_in_days", ToSeconds((*material)->expires - clock.WallNow()) / (24 * 3600)}});
+    if (tls == nullptr) {
+      HEARTH_ASSIGN_OR_RETURN(tls, TlsSource::Make(**std::move(material)));
+    } else {
+      HEARTH_RETURN_IF_ERROR(tls->Set(**std::move(material)));
+    }
+  }
+  return policy.ok() ? material.status() : policy.status();
+}
+
+// They change without the configuration.
+void App::Parts::WatchSecrets(const ServerConfig& c) {
+  std::vector<std::filesystem::path> files;
+  for (const ServerConfig::Access::Role& role : c.access.roles) {
+    if (!role.token_file.path.empty()) files.emplace_back(role.token_file.path);
+  }
+  for (const PlacedFile* file : {&c.tls.certificate, &c.tls.key, &c.tls.client_ca}) {
+    if (!file->path.empty()) files.emplace_back(file->path);
+  }
+  if (files.empty()) return secrets_watcher.reset();
+  auto started = FileWatcher::Start(std::move(files), *timer, clock, {}, [this] {
+    config_pool->Post([this] {
+      ServerConfig now;
+      {
+        MutexLock lock(mu);
+        now = config;
+      }
+      const absl::Status read = ReadSecrets(now);
+      if (read.ok()) return log::Info("tokens and certificates read again", {});
+      log::Error(kSecretsNotRead, {{"reason", FromAbsl(read.message())}});
+    });
+  });
+  if (!started.ok()) {
+    log::Error("tokens and certificates not watched; a reload reads them again", {{"reason", FromAbsl(started.status().message())}});
+  }
+  secrets_watcher = started.ok() ? *std::move(started) : nullptr;
+}
+
 // Waits for the one under way; whoever asked for those that wait hears that nobody answers.
 void App::Parts::StopReloads() {
   if (config_pool != nullptr) config_pool->Shutdown();
   watcher.reset();
+  secrets_watcher.reset();
   repository_watcher.reset();
   poller.reset();
 }

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "server/app.h"
+#include "server/base/token_file.h"
 
 namespace hearth {
 
@@ -16,6 +17,22 @@ static_assert(ServerConfig::Devices::Fake::kMost == kMaxDevices);
 namespace {
 
 constexpr std::size_t kLearnedModels = 4096;  // some hundred bytes each
+
+// What `encryption` means, as a listener's options have it.
+template <typename Options>
+void SetTls(ServerConfig::Encryption encryption, ClientCertificates usual, const TlsSource* tls, Options& options) {
+  using Encryption = ServerConfig::Encryption;
+  if (encryption == Encryption::kOff) return;
+  options.tls = tls;
+  options.client_certificates = encryption == Encryption::kAuto      ? usual
+                                : encryption == Encryption::kRequest ? ClientCertificates::kRequest
+                                : encryption == Encryption::kMutual  ? ClientCertificates::kMutual
+                                                                     : ClientCertificates::kNone;
+}
+
+ClientCertificates UsualOf(const ServerConfig& c) {
+  return c.tls.client_ca.path.empty() ? ClientCertificates::kNone : ClientCertificates::kMutual;
+}
 
 // Of the mapped budget, what a model gets that is larger.
 std::uint64_t MappedWindow(const ServerConfig::Cache& cache, const MemoryBudget::Capacity& capacity) {
@@ -110,13 +127,51 @@ int ComputeThreads(const ServerConfig::Compute& compute) {
   return std::max(1, cores / compute.intra_op_threads);
 }
 
+absl::StatusOr<AccessPolicy> AccessPolicyOf(const ServerConfig& c) {
+  AccessPolicy policy{.open = c.access.open, .local = c.access.local, .roles = {}, .served = {}};
+  const auto serve = [&policy](Listener listener, AccessGroups groups) {
+    policy.served[static_cast<std::size_t>(listener)] = groups;
+  };
+  serve(Listener::kGrpc, c.grpc.groups);
+  serve(Listener::kRest, c.rest.groups);
+  serve(Listener::kHttp, c.http.groups);
+  std::string mistakes;
+  for (const ServerConfig::Access::Role& role : c.access.roles) {
+    AccessPolicy::Role& known = policy.roles.emplace_back(role.name, std::vector<std::string>{}, role.certificate_names,
+                                                          role.groups);
+    if (role.token_file.path.empty()) continue;
+    absl::StatusOr<std::vector<std::string>> tokens = ReadTokenFile(role.token_file.path);
+    if (tokens.ok()) {
+      known.tokens = *std::move(tokens);
+    } else {
+      mistakes += StrCat(mistakes.empty() ? "" : "\n", role.token_file.where, ": the token_file of the role '", role.name,
+                         "': ", FromAbsl(tokens.status().message()));
+    }
+  }
+  if (!mistakes.empty()) return absl::InvalidArgumentError(mistakes);
+  return policy;
+}
+
+absl::StatusOr<std::optional<TlsMaterial>> TlsMaterialOf(const ServerConfig& c) {
+  if (c.tls.certificate.path.empty()) return std::nullopt;
+  HEARTH_ASSIGN_OR_RETURN(TlsMaterial material, ReadTlsFiles({c.tls.certificate, c.tls.key, c.tls.client_ca}));
+  return material;
+}
+
+absl::Status CheckSecrets(const ServerConfig& c) {
+  const absl::Status tokens = AccessPolicyOf(c).status(), certificates = TlsMaterialOf(c).status();
+  if (tokens.ok()) return certificates;
+  if (certificates.ok()) return tokens;
+  return absl::InvalidArgumentError(StrCat(FromAbsl(tokens.message()), "\n", FromAbsl(certificates.message())));
+}
+
 std::vector<PreloadItem> PreloadItems(const std::vector<ServerConfig::Preload>& models) {
   std::vector<PreloadItem> items;
   for (const auto& model : models) items.push_back({model.name, model.version, model.required, model.pin});
   return items;
 }
 
-GrpcServer::Options GrpcOptions(const ServerConfig& config) {
+GrpcServer::Options GrpcOptions(const ServerConfig& config, const TlsSource* tls) {
   const auto ms = [](Duration d) {
     return static_cast<int>(std::chrono::duration_cast<std::chrono::milliseconds>(d).count());
   };
@@ -124,6 +179,7 @@ GrpcServer::Options GrpcOptions(const ServerConfig& config) {
   GrpcServer::Options options;
   options.address = grpc.host;
   options.port = grpc.port;
+  SetTls(grpc.tls, UsualOf(config), tls, options);
   options.threads = grpc.completion_queues;
   options.max_receive_bytes = static_cast<int>(grpc.max_message_bytes);
   options.max_send_bytes = static_cast<int>(grpc.max_message_bytes);
@@ -141,15 +197,18 @@ GrpcServer::Options GrpcOptions(const ServerConfig& config) {
   return options;
 }
 
-HttpServer::Options HttpOptions(const ServerConfig::Http& http) {
+HttpServer::Options HttpOptions(const ServerConfig::Http& http, const TlsSource* tls) {
   HttpServer::Options options;
   options.host = http.host;
   options.port = static_cast<std::uint16_t>(http.port);
+  SetTls(http.tls, ClientCertificates::kNone, tls, options);
   return options;
 }
 
-HttpServer::Options RestOptions(const ServerConfig::Rest& rest, BufferPool& buffers) {
+HttpServer::Options RestOptions(const ServerConfig& config, BufferPool& buffers, const TlsSource* tls) {
+  const ServerConfig::Rest& rest = config.rest;
   HttpServer::Options options;
+  SetTls(rest.tls, UsualOf(config), tls, options);
   options.name = "rest";
   options.host = rest.host;
   options.port = static_cast<std::uint16_t>(rest.port);

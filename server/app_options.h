@@ -2,14 +2,17 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
+#include "server/base/tls_files.h"
 #include "server/config/machine_limits.h"
 #include "server/config/server_config.h"
 #include "server/frontend/grpc_server.h"
 #include "server/frontend/http_server.h"
 #include "server/frontend/otlp_exporter.h"
 #include "server/residency/model_manager.h"
+#include "server/serving/access.h"
 #include "server/serving/infer_service.h"
 #include "server/serving/preloader.h"
 #include "server/torch_backend/devices.h"
@@ -33,10 +36,17 @@ const EvictionPolicy& PolicyOf(const ServerConfig::Cache& cache);  // lives for 
 ModelManager::Options ManagerOptions(const ServerConfig::Cache& cache, const MemoryBudget::Capacity& capacity);
 InferService::Options InferOptions(const ServerConfig& config);
 Preloader::Options PreloaderOptions(const ServerConfig::Cache& cache);
+// Reads the files with tokens. INVALID_ARGUMENT: a line for each that is no good, with its place in the configuration.
+absl::StatusOr<AccessPolicy> AccessPolicyOf(const ServerConfig& config);
+// Reads the certificates. None: there are none. INVALID_ARGUMENT as above.
+absl::StatusOr<std::optional<TlsMaterial>> TlsMaterialOf(const ServerConfig& config);
+// Whether both can be read.
+absl::Status CheckSecrets(const ServerConfig& config);
 std::vector<PreloadItem> PreloadItems(const std::vector<ServerConfig::Preload>& models);
-GrpcServer::Options GrpcOptions(const ServerConfig& config);
-HttpServer::Options HttpOptions(const ServerConfig::Http& http);
-HttpServer::Options RestOptions(const ServerConfig::Rest& rest, BufferPool& buffers);
+// `tls`: null where there are no certificates.
+GrpcServer::Options GrpcOptions(const ServerConfig& config, const TlsSource* tls);
+HttpServer::Options HttpOptions(const ServerConfig::Http& http, const TlsSource* tls);
+HttpServer::Options RestOptions(const ServerConfig& config, BufferPool& buffers, const TlsSource* tls);
 // INVALID_ARGUMENT: the endpoint is none.
 absl::StatusOr<OtlpExporter::Options> TracingOptions(const ServerConfig& config);
 int ComputeThreads(const ServerConfig::Compute& compute);

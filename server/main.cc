@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "server/app.h"
+#include "server/app_options.h"
 #include "server/base/log.h"
 #include "server/config/command_line.h"
 #include "server/config/server_config.h"
@@ -111,6 +112,7 @@ int main(int argc, char** argv) {
   if (!config.ok()) return kExitConfig;
   switch (command->action) {
     case CommandLine::Action::kCheckConfig:
+      if (const absl::Status secrets = hearth::CheckSecrets(*config); !secrets.ok()) return Complain(secrets, kExitConfig);
       std::printf("%s: OK\n", command->config_file.empty() ? "defaults" : command->config_file.c_str());
       return 0;
     case CommandLine::Action::kPrintConfig:

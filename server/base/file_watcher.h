@@ -1,4 +1,4 @@
-// Tells when the content of a file has changed.
+// Tells when the content of files has changed.
 #pragma once
 
 #include <filesystem>
@@ -16,8 +16,8 @@
 
 namespace hearth {
 
-// The kernel (inotify) reports what happens in the folder of the file and, where links lead elsewhere, in that of what
-// they lead to. So it does not matter whether the file is written in place, renamed into place, or swapped as
+// The kernel (inotify) reports what happens in the folder of a file and, where links lead elsewhere, in those of the links,
+// also of links to folders on the way, and of what they lead to. So it does not matter whether the file is written in place, renamed into place, or swapped as
 // Kubernetes does it, where the folder's link `..data` is renamed and the file itself is left alone. A moment after
 // such a report, so that a change of several steps is one, the file is read, and its content decides.
 //
@@ -29,9 +29,9 @@ class FileWatcher {
     Duration settle = std::chrono::milliseconds(300);  // from the first report to the reading
   };
 
-  // `changed` runs on the watcher's own thread. What the file says now is what it is compared with first. The error
-  // is the machine's: the folder is not there, or too much is being watched.
-  static absl::StatusOr<std::unique_ptr<FileWatcher>> Start(std::filesystem::path file, Timer& timer,
+  // `changed` runs on the watcher's own thread, once for whatever changed together. What the files say now is what they
+  // are compared with first. The error is the machine's: a folder is not there, or too much is being watched.
+  static absl::StatusOr<std::unique_ptr<FileWatcher>> Start(std::vector<std::filesystem::path> files, Timer& timer,
                                                             const Clock& clock, Options options,
                                                             std::function<void()> changed);
   // Waits for `changed` if it runs; it does not run again. REQUIRES: not from within `changed`.
@@ -40,15 +40,14 @@ class FileWatcher {
   FileWatcher& operator=(const FileWatcher&) = delete;
 
  private:
-  FileWatcher(std::filesystem::path file, std::function<void()> changed)
-      : file_(std::move(file)), changed_(std::move(changed)) {}
+  FileWatcher(std::vector<std::filesystem::path> files, std::function<void()> changed)
+      : files_(std::move(files)), changed_(std::move(changed)) {}
   std::vector<std::filesystem::path> Folders() const;
   void Look();
-  std::optional<std::string> Read() const;
 
-  const std::filesystem::path file_;  // absolute
+  const std::vector<std::filesystem::path> files_;  // absolute
   const std::function<void()> changed_;
-  std::optional<std::string> content_;  // confined to the folders' watcher, once that runs
+  std::vector<std::optional<std::string>> contents_;  // of each; confined to the folders' watcher, once that runs
   std::unique_ptr<FolderWatcher> folders_;
 };
 

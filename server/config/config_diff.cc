@@ -24,6 +24,10 @@ ServerConfig TakeOver(const ServerConfig& running, const ServerConfig& next) {
   result.cache.max_cold_wait = next.cache.max_cold_wait;
   result.cache.load_timeout = next.cache.load_timeout;
   result.cache.refuse_hopeless = next.cache.refuse_hopeless;
+  result.access = next.access;
+  result.grpc.groups = next.grpc.groups;
+  result.rest.groups = next.rest.groups;
+  result.http.groups = next.http.groups;
   result.grpc.max_in_flight = next.grpc.max_in_flight;
   result.logging = next.logging;
   result.limits = next.limits;

@@ -10,6 +10,10 @@ namespace {
 
 constexpr std::string_view kPrefix = "HEARTH_";
 
+// Where the configuration is, and what the client takes.
+constexpr std::string_view kNotKeys[] = {"HEARTH_CONFIG", "HEARTH_ADDRESS", "HEARTH_TOKEN_FILE", "HEARTH_TLS",
+                                         "HEARTH_CA",     "HEARTH_CERT",    "HEARTH_KEY"};
+
 // "cache.budget.host" -> "HEARTH_CACHE__BUDGET__HOST"
 std::string VariableOf(std::string_view key) {
   std::string variable(kPrefix);
@@ -70,7 +74,7 @@ EnvironmentOverrides ReadEnvironment(const Environment& environment,
   EnvironmentOverrides result;
   for (const auto& [name, value] : environment) {
     if (!name.starts_with(kPrefix) || value.empty()) continue;
-    if (name == "HEARTH_CONFIG" || name == "HEARTH_ADDRESS") continue;
+    if (std::find(std::begin(kNotKeys), std::end(kNotKeys), name) != std::end(kNotKeys)) continue;
     if (const auto known = key_of.find(name); known != key_of.end()) {
       result.overrides.push_back({known->second, value, StrCat("$", name)});
     } else if (!IsKubernetesServiceVariable(name, value)) {

@@ -26,6 +26,14 @@ inline constexpr std::array<std::pair<std::string_view, ServerConfig::Cache::Evi
     {"lru", ServerConfig::Cache::Eviction::kLru},
 }};
 
+inline constexpr std::array<std::pair<std::string_view, ServerConfig::Encryption>, 5> kEncryptions = {{
+    {"auto", ServerConfig::Encryption::kAuto},
+    {"off", ServerConfig::Encryption::kOff},
+    {"server", ServerConfig::Encryption::kServer},
+    {"request", ServerConfig::Encryption::kRequest},
+    {"mutual", ServerConfig::Encryption::kMutual},
+}};
+
 // Times go to libraries as milliseconds in an int: 24 days.
 inline constexpr Duration kLongestTime = std::chrono::hours(24 * 24);
 inline constexpr Duration kShortestTime = std::chrono::milliseconds(1);
@@ -38,10 +46,13 @@ inline constexpr Duration kShortestTime = std::chrono::milliseconds(1);
 //   Flag(key, bool)  Int(key, int, min, max)  Time(key, Duration, min)  Size(key, BytesOrPercent)
 //   DeviceSizes(key, DeviceSizes)
 //   Bytes(key, uint64, min, max)  Word(key, enum, names)  Models(key, preloads)
+//   Groups(key, AccessGroups)  Roles(key, roles)  File(key, PlacedFile)
 template <typename Visitor, typename Config>
 void VisitGrpcFields(Visitor& v, Config& grpc) {
   v.Text("host", grpc.host);
   v.Int("port", grpc.port, 0, 65535);
+  v.Word("tls", grpc.tls, kEncryptions);
+  v.Groups("groups", grpc.groups);
   v.Bytes("max_message_bytes", grpc.max_message_bytes, 1, 2147483647);
   v.Flag("reflection", grpc.reflection);
   v.Flag("client_shared_memory", grpc.client_shared_memory);
@@ -113,15 +124,29 @@ void VisitFields(Visitor& v, Config& config) {
     v.Int("threads", config.compute.threads, 0, 4096);
     v.Int("intra_op_threads", config.compute.intra_op_threads, 1, 1024);
   });
+  v.Section("access", [&] {
+    v.Groups("open", config.access.open);
+    v.Groups("local", config.access.local);
+    v.Roles("roles", config.access.roles);
+  });
+  v.Section("tls", [&] {
+    v.File("certificate", config.tls.certificate);
+    v.File("key", config.tls.key);
+    v.File("client_ca", config.tls.client_ca);
+  });
   v.Section("grpc", [&] { VisitGrpcFields(v, config.grpc); });
   v.Section("http", [&] {
     v.Text("host", config.http.host);
     v.Int("port", config.http.port, 0, 65535);
+    v.Word("tls", config.http.tls, kEncryptions);
+    v.Groups("groups", config.http.groups);
   });
   v.Section("rest", [&] {
     v.Flag("enabled", config.rest.enabled);
     v.Text("host", config.rest.host);
     v.Int("port", config.rest.port, 0, 65535);
+    v.Word("tls", config.rest.tls, kEncryptions);
+    v.Groups("groups", config.rest.groups);
     v.Int("threads", config.rest.threads, 1, 64);
     v.Bytes("max_body_bytes", config.rest.max_body_bytes, 1, std::uint64_t{1} << 40);
     v.Int("max_connections", config.rest.max_connections, 1, 1 << 20);

@@ -31,11 +31,7 @@ class LineWriter {
   }
   void Text(std::string_view key, const std::string& text) { Add(key, QuoteYaml(text)); }
   void MaybeText(std::string_view key, const std::string& text) { Text(key, text); }
-  void Texts(std::string_view key, const std::vector<std::string>& texts) {
-    std::string list;
-    for (const std::string& text : texts) list += (list.empty() ? "" : ", ") + QuoteYaml(text);
-    Add(key, StrCat("[", list, "]"));
-  }
+  void Texts(std::string_view key, const std::vector<std::string>& texts) { Add(key, ListOf(texts)); }
   void Flag(std::string_view key, bool flag) { Add(key, flag ? "true" : "false"); }
   void Int(std::string_view key, int value, int, int) { Add(key, StrCat(value)); }
   void Time(std::string_view key, Duration time, Duration) { Add(key, FormatDuration(time)); }
@@ -49,6 +45,18 @@ class LineWriter {
     for (const auto& [word, named] : names) {
       if (named == value) Add(key, std::string(word));
     }
+  }
+  void File(std::string_view key, const PlacedFile& file) { Add(key, QuoteYaml(file.path)); }
+  void Groups(std::string_view key, AccessGroups groups) { Add(key, ListOf(groups)); }
+  void Roles(std::string_view key, const std::vector<ServerConfig::Access::Role>& roles) {
+    std::string list;
+    for (const ServerConfig::Access::Role& role : roles) {
+      list += StrCat(list.empty() ? "" : ", ", "{name: ", QuoteYaml(role.name));
+      if (!role.token_file.path.empty()) list += StrCat(", token_file: ", QuoteYaml(role.token_file.path));
+      if (!role.certificate_names.empty()) list += StrCat(", certificate_names: ", ListOf(role.certificate_names));
+      list += StrCat(", groups: ", ListOf(role.groups), "}");
+    }
+    Add(key, StrCat("[", list, "]"));
   }
   void Models(std::string_view key, const std::vector<ServerConfig::Preload>& models) {
     std::string list;
@@ -64,6 +72,18 @@ class LineWriter {
   std::vector<Line> Take() && { return std::move(lines_); }
 
  private:
+  static std::string ListOf(const std::vector<std::string>& texts) {
+    std::string list;
+    for (const std::string& text : texts) list += (list.empty() ? "" : ", ") + QuoteYaml(text);
+    return StrCat("[", list, "]");
+  }
+  static std::string ListOf(AccessGroups groups) {
+    std::string list;
+    for (const auto& [name, group] : kAccessGroups) {
+      if (groups.Has(group)) list += StrCat(list.empty() ? "" : ", ", name);
+    }
+    return StrCat("[", list, "]");
+  }
   void Add(std::string_view key, std::string value) {
     std::string path = (path_.empty() ? "" : path_ + ".") + std::string(key);
     lines_.push_back({std::move(path), depth_, StrCat(key, ": ", value), std::move(value)});

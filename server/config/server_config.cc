@@ -88,6 +88,20 @@ class FieldReader {
   void Word(std::string_view key, Enum& value, const Names& names) {
     (*map_)[key].ReadEnum(value, names);
   }
+  void File(std::string_view key, PlacedFile& file) {
+    const YamlNode node = (*map_)[key];
+    if (node.Read(file.path)) file.where = PlaceOf(node);
+  }
+  void Groups(std::string_view key, AccessGroups& groups) { ReadGroups((*map_)[key], groups); }
+  void Roles(std::string_view key, std::vector<ServerConfig::Access::Role>& roles) {
+    std::set<std::string> seen;
+    (*map_)[key].List([&](YamlNode item) {
+      ServerConfig::Access::Role role;
+      if (!ReadRole(item, role)) return;
+      if (!seen.insert(role.name).second) item.Error(StrCat("'", role.name, "' is listed twice"));
+      roles.push_back(std::move(role));
+    });
+  }
   void Models(std::string_view key, std::vector<ServerConfig::Preload>& models) {
     std::set<std::pair<std::string, std::int64_t>> seen;  // 0: the highest version
     (*map_)[key].List([&](YamlNode item) {
@@ -106,6 +120,36 @@ class FieldReader {
       HEARTH_ASSIGN_OR_RETURN(size, BytesOrPercent::Parse(text));
       return absl::OkStatus();
     });
+  }
+
+  static std::string PlaceOf(const YamlNode& node) { return StrCat(node.where(), ": key '", node.path(), "'"); }
+
+  static void ReadGroups(const YamlNode& node, AccessGroups& groups) {
+    if (!node.present()) return;
+    groups = {};
+    node.List([&groups](const YamlNode& item) {
+      AccessGroup group{};
+      if (item.ReadEnum(group, kAccessGroups)) groups.Add(group);
+    });
+  }
+
+  static bool ReadRole(const YamlNode& item, ServerConfig::Access::Role& role) {
+    bool named = false;
+    item.Map([&](YamlMap& fields) {
+      const YamlNode name = fields["name"].Require(), file = fields["token_file"], groups = fields["groups"].Require();
+      named = name.Read(role.name);
+      if (named && !IsPlainName(role.name)) name.Error(StrCat("'", role.name, "' is not a name"));
+      if (file.Read(role.token_file.path)) {
+        if (role.token_file.path.empty()) file.Error("must not be empty");
+        role.token_file.where = PlaceOf(file);
+      }
+      fields["certificate_names"].Read(role.certificate_names);
+      ReadGroups(groups, role.groups);
+    });
+    if (named && role.token_file.path.empty() && role.certificate_names.empty()) {
+      item.Error("nobody can have this role: name a token_file or certificate_names");
+    }
+    return named;
   }
 
   // `- vad` is short for `- {name: vad}`.
@@ -157,12 +201,33 @@ void CheckPorts(const ServerConfig& config, YamlReader& yaml) {
   }
 }
 
+void CheckTls(const ServerConfig& config, YamlReader& yaml) {
+  const ServerConfig::Tls& tls = config.tls;
+  const bool has_certificate = !tls.certificate.path.empty(), has_ca = !tls.client_ca.path.empty();
+  if (has_certificate && tls.key.path.empty()) yaml.ErrorAt("tls.certificate", "needs tls.key");
+  if (!has_certificate && !tls.key.path.empty()) yaml.ErrorAt("tls.key", "needs tls.certificate");
+  if (!has_certificate && has_ca) yaml.ErrorAt("tls.client_ca", "needs tls.certificate");
+  using Encryption = ServerConfig::Encryption;
+  const std::pair<std::string_view, Encryption> listeners[] = {
+      {"grpc.tls", config.grpc.tls}, {"rest.tls", config.rest.tls}, {"http.tls", config.http.tls}};
+  for (const auto& [key, encryption] : listeners) {
+    if (encryption == Encryption::kAuto || encryption == Encryption::kOff) continue;
+    if (!has_certificate) yaml.ErrorAt(key, "needs tls.certificate");
+    if (encryption != Encryption::kServer && !has_ca) yaml.ErrorAt(key, "needs tls.client_ca");
+  }
+  for (std::size_t i = 0; i < config.access.roles.size(); ++i) {
+    if (config.access.roles[i].certificate_names.empty() || has_ca) continue;
+    yaml.ErrorAt(StrCat("access.roles[", i, "].certificate_names"), "needs tls.client_ca");
+  }
+}
+
 // What no single key can tell.
 void CheckTogether(const ServerConfig& config, YamlReader& yaml) {
   if (config.repository.roots.empty()) {
     yaml.ErrorAt("repository.roots", "is empty; name at least one directory with models");
   }
   CheckPorts(config, yaml);
+  CheckTls(config, yaml);
   const int fakes = config.devices.fake.count;
   for (const DeviceSizes::Named& own : config.cache.budget.device.named) {
     if (NumberOf(own.device, "fake").value_or(-1) >= fakes) {

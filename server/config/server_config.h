@@ -11,8 +11,10 @@
 #include <string_view>
 #include <vector>
 
+#include "server/base/access_groups.h"
 #include "server/base/clock.h"
 #include "server/base/log.h"
+#include "server/base/small_file.h"
 #include "server/base/status.h"
 #include "server/base/yaml_reader.h"
 #include "server/config/machine_limits.h"
@@ -82,6 +84,24 @@ struct ServerConfig {
     int threads = 0;  // 0: FindCpuLimit() / intra_op_threads
     int intra_op_threads = 1;
   };
+  // Who may call what; serving/access.h has the rules.
+  struct Access {
+    struct Role {
+      std::string name;
+      PlacedFile token_file;
+      std::vector<std::string> certificate_names;
+      AccessGroups groups;
+    };
+    AccessGroups open = {AccessGroup::kHealth, AccessGroup::kMetadata, AccessGroup::kInference, AccessGroup::kStatistics};
+    AccessGroups local = {AccessGroup::kRepository, AccessGroup::kControl};
+    std::vector<Role> roles;
+  };
+  struct Tls {
+    PlacedFile certificate, key, client_ca;
+  };
+  // What a listener speaks. kAuto: TLS where tls.certificate is set, and a client's certificate where tls.client_ca is
+  // (not on http: probes have none).
+  enum class Encryption { kAuto, kOff, kServer, kRequest, kMutual };
   struct Grpc {
     struct Keepalive {
       Duration time = std::chrono::hours(2);
@@ -93,6 +113,8 @@ struct ServerConfig {
     };
     std::string host = "0.0.0.0";
     int port = 8001;  // 0: any that is free
+    Encryption tls = Encryption::kAuto;
+    AccessGroups groups = AccessGroups::All();  // what is served here, of what access allows
     std::uint64_t max_message_bytes = 2147483647;
     bool reflection = true;
     bool client_shared_memory = false;
@@ -105,11 +127,15 @@ struct ServerConfig {
   struct Http {
     std::string host = "0.0.0.0";
     int port = 8002;  // 0: any that is free
+    Encryption tls = Encryption::kAuto;
+    AccessGroups groups = {AccessGroup::kHealth, AccessGroup::kStatistics};
   };
   struct Rest {
     bool enabled = true;
     std::string host = "0.0.0.0";
     int port = 8000;  // 0: any that is free
+    Encryption tls = Encryption::kAuto;
+    AccessGroups groups = AccessGroups::All();
     int threads = 1;
     std::uint64_t max_body_bytes = std::uint64_t{64} << 20;
     int max_connections = 1024;
@@ -146,6 +172,8 @@ struct ServerConfig {
   Loading loading;
   Devices devices;
   Compute compute;
+  Access access;
+  Tls tls;
   Grpc grpc;
   Http http;
   Rest rest;
@@ -166,7 +194,7 @@ Environment CurrentEnvironment();
 // INVALID_ARGUMENT: every mistake, one a line; otherwise the file cannot be read.
 //
 // HEARTH_CACHE__BUDGET__HOST=4GiB sets cache.budget.host. A variable that is empty counts as unset;
-// one that names no key is a mistake, except HEARTH_CONFIG, HEARTH_ADDRESS (the client's), and
+// one that names no key is a mistake, except HEARTH_CONFIG, those of the client (HEARTH_ADDRESS), and
 // those that Kubernetes makes for a Service whose name begins with "hearth".
 absl::StatusOr<ServerConfig> LoadServerConfig(const std::string& file,
                                               const std::vector<YamlOverride>& settings,

@@ -85,29 +85,29 @@ void Unload(UnloadCall call, const AdminRpcDeps& deps) {
 }  // namespace
 
 void ServeAdmin(EventLoop& loop, AsyncService& service, const AdminRpcDeps& deps) {
-  ServeUnary(loop, service, &AsyncService::RequestServerLive, kArmed, [deps](ServerLiveCall call) {
+  ServeUnary(loop, "inference.GRPCInferenceService/ServerLive", service, &AsyncService::RequestServerLive, kArmed, [deps](ServerLiveCall call) {
     call.response().set_live(deps.repository.live());
     std::move(call).Finish(absl::OkStatus());
   });
-  ServeUnary(loop, service, &AsyncService::RequestServerReady, kArmed,
+  ServeUnary(loop, "inference.GRPCInferenceService/ServerReady", service, &AsyncService::RequestServerReady, kArmed,
              [deps](ServerReadyCall call) {
                call.response().set_ready(deps.repository.ready());
                std::move(call).Finish(absl::OkStatus());
              });
-  ServeUnary(loop, service, &AsyncService::RequestModelReady, kArmed, [deps](ModelReadyCall call) {
+  ServeUnary(loop, "inference.GRPCInferenceService/ModelReady", service, &AsyncService::RequestModelReady, kArmed, [deps](ModelReadyCall call) {
     const auto& request = call.request();
     call.response().set_ready(deps.repository.ModelReady(request.name(), request.version()));
     std::move(call).Finish(absl::OkStatus());
   });
-  ServeUnary(loop, service, &AsyncService::RequestServerMetadata, kArmed,
+  ServeUnary(loop, "inference.GRPCInferenceService/ServerMetadata", service, &AsyncService::RequestServerMetadata, kArmed,
              [deps](ServerMetadataCall call) { ServerMetadata(std::move(call), deps); });
-  ServeUnary(loop, service, &AsyncService::RequestModelMetadata, kArmed,
+  ServeUnary(loop, "inference.GRPCInferenceService/ModelMetadata", service, &AsyncService::RequestModelMetadata, kArmed,
              [deps](ModelMetadataCall call) { Metadata(std::move(call), deps); });
-  ServeUnary(loop, service, &AsyncService::RequestRepositoryIndex, kArmed,
+  ServeUnary(loop, "inference.GRPCInferenceService/RepositoryIndex", service, &AsyncService::RequestRepositoryIndex, kArmed,
              [deps](IndexCall call) { Index(std::move(call), deps); });
-  ServeUnary(loop, service, &AsyncService::RequestRepositoryModelLoad, kArmed,
+  ServeUnary(loop, "inference.GRPCInferenceService/RepositoryModelLoad", service, &AsyncService::RequestRepositoryModelLoad, kArmed,
              [deps](LoadCall call) { Load(std::move(call), deps); });
-  ServeUnary(loop, service, &AsyncService::RequestRepositoryModelUnload, kArmed,
+  ServeUnary(loop, "inference.GRPCInferenceService/RepositoryModelUnload", service, &AsyncService::RequestRepositoryModelUnload, kArmed,
              [deps](UnloadCall call) { Unload(std::move(call), deps); });
 }
 

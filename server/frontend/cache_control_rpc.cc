@@ -99,17 +99,17 @@ void Plan(PlanCall call, CacheService& cache) {
 }  // namespace
 
 void ServeCacheControl(EventLoop& loop, AsyncService& service, CacheService& cache) {
-  ServeUnary(loop, service, &AsyncService::RequestPrefetch, kArmed,
+  ServeUnary(loop, "hearth.v1.Cache/Prefetch", service, &AsyncService::RequestPrefetch, kArmed,
              [&cache](PrefetchCall call) { Prefetch(std::move(call), cache); });
-  ServeUnary(loop, service, &AsyncService::RequestPin, kArmed,
+  ServeUnary(loop, "hearth.v1.Cache/Pin", service, &AsyncService::RequestPin, kArmed,
              [&cache](PinCall call) { ChangePin(std::move(call), cache, &CacheService::Pin); });
-  ServeUnary(loop, service, &AsyncService::RequestUnpin, kArmed,
+  ServeUnary(loop, "hearth.v1.Cache/Unpin", service, &AsyncService::RequestUnpin, kArmed,
              [&cache](UnpinCall call) { ChangePin(std::move(call), cache, &CacheService::Unpin); });
-  ServeUnary(loop, service, &AsyncService::RequestEvict, kArmed,
+  ServeUnary(loop, "hearth.v1.Cache/Evict", service, &AsyncService::RequestEvict, kArmed,
              [&cache](EvictCall call) { Evict(std::move(call), cache); });
-  ServeUnary(loop, service, &AsyncService::RequestExplain, kArmed,
+  ServeUnary(loop, "hearth.v1.Cache/Explain", service, &AsyncService::RequestExplain, kArmed,
              [&cache](ExplainCall call) { Explain(std::move(call), cache); });
-  ServeUnary(loop, service, &AsyncService::RequestPlan, kArmed,
+  ServeUnary(loop, "hearth.v1.Cache/Plan", service, &AsyncService::RequestPlan, kArmed,
              [&cache](PlanCall call) { Plan(std::move(call), cache); });
 }
 

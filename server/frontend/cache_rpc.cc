@@ -153,7 +153,7 @@ void Stat(StatCall call, const CacheRpcDeps& deps) {
 }  // namespace
 
 void ServeCache(EventLoop& loop, AsyncService& service, const CacheRpcDeps& deps) {
-  ServeUnary(loop, service, &AsyncService::RequestStat, kArmed,
+  ServeUnary(loop, "hearth.v1.Cache/Stat", service, &AsyncService::RequestStat, kArmed,
              [deps](StatCall call) { Stat(std::move(call), deps); });
 }
 

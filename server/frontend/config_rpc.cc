@@ -39,7 +39,7 @@ void Reload(ReloadCall call, const ReloadConfig& reload) {
 }  // namespace
 
 void ServeConfig(EventLoop& loop, AsyncService& service, const ReloadConfig& reload) {
-  ServeUnary(loop, service, &AsyncService::RequestReload, kArmed,
+  ServeUnary(loop, "hearth.v1.Config/Reload", service, &AsyncService::RequestReload, kArmed,
              [reload](ReloadCall call) { Reload(std::move(call), reload); });
 }
 

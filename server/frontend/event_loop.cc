@@ -64,8 +64,9 @@ std::int64_t CallCount::unanswered() const {
   return unanswered_;
 }
 
-EventLoop::EventLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue, CallCount& calls, Heartbeats::Pulse* pulse)
-    : queue_(std::move(queue)), calls_(calls), pulse_(pulse) {}
+EventLoop::EventLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue, CallCount& calls, const RpcGuard& guard,
+                     Heartbeats::Pulse* pulse)
+    : queue_(std::move(queue)), calls_(calls), guard_(guard), pulse_(pulse) {}
 
 EventLoop::~EventLoop() { Shutdown(); }
 

@@ -14,6 +14,7 @@
 #include "server/base/clock.h"
 #include "server/base/heartbeats.h"
 #include "server/base/mutex.h"
+#include "server/frontend/rpc_guard.h"
 
 namespace hearth {
 
@@ -75,8 +76,10 @@ class CallCount {
 // on, so what only they touch needs no lock.
 class EventLoop {
  public:
-  // `calls` outlives the loop, and so does `pulse`, which beats for as long as events are fired; null: none does.
-  EventLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue, CallCount& calls, Heartbeats::Pulse* pulse = nullptr);
+  // `calls` and `guard` outlive the loop, and so does `pulse`, which beats for as long as events are fired; null: none
+  // does.
+  EventLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue, CallCount& calls, const RpcGuard& guard,
+            Heartbeats::Pulse* pulse = nullptr);
   ~EventLoop();  // Shutdown()
 
   // REQUIRES: the server has been started.
@@ -86,6 +89,7 @@ class EventLoop {
 
   grpc::ServerCompletionQueue* queue() { return queue_.get(); }
   CallCount& calls() { return calls_; }
+  const RpcGuard& guard() const { return guard_; }
 
  private:
   void Run();
@@ -94,6 +98,7 @@ class EventLoop {
 
   const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   CallCount& calls_;
+  const RpcGuard& guard_;
   Heartbeats::Pulse* const pulse_;
   MemberEvent<EventLoop> on_beat_{this, &EventLoop::Beat};
   Mutex mu_;

@@ -22,6 +22,7 @@
 #include "server/frontend/model_rpc.h"
 #include "server/frontend/settings_rpc.h"
 #include "server/frontend/shared_memory_rpc.h"
+#include "server/frontend/tls_credentials.h"
 
 namespace hearth {
 namespace {
@@ -119,6 +120,7 @@ GrpcServer::GrpcServer(const Deps& deps, const Options& options)
     : deps_(deps),
       options_(options),
       started_(deps.clock.Now()),
+      guard_(deps.access),
       shared_memory_(options.client_shared_memory),
       streams_(inference_, {deps.infer, deps.buffers, shared_memory_, deps.clock, options_.model_headers}),
       watch_(std::make_shared<WatchRpc>(cache_, deps.cache.events(), deps.cache.devices(), deps.clock)),
@@ -147,7 +149,8 @@ absl::Status GrpcServer::Listen() {
   builder.SetMaxReceiveMessageSize(options_.max_receive_bytes);
   builder.SetMaxSendMessageSize(options_.max_send_bytes);
   SetKeepalive(options_.keepalive, builder);
-  builder.SetOption(std::make_unique<ReflectionOption>(options_.reflection));
+  const bool may_list = deps_.access.IsOpen(Listener::kGrpc, AccessGroup::kMetadata);
+  builder.SetOption(std::make_unique<ReflectionOption>(options_.reflection && may_list));
   // Reflection is the only synchronous service: one thread for it is plenty.
   builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
   builder.SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, 1);
@@ -156,10 +159,13 @@ absl::Status GrpcServer::Listen() {
   builder.RegisterService(&cache_);
   builder.RegisterService(&config_);
   builder.RegisterService(&health_.service());
-  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port_);
+  builder.AddListeningPort(address,
+                           options_.tls == nullptr ? grpc::InsecureServerCredentials()
+                                                   : MakeTlsCredentials(*options_.tls, options_.client_certificates),
+                           &port_);
   for (int i = 0; i < std::max(options_.threads, 1); ++i) {
     Heartbeats::Pulse* pulse = deps_.heartbeats == nullptr ? nullptr : &deps_.heartbeats->Add(StrCat("grpc-", i));
-    loops_.push_back(std::make_unique<EventLoop>(builder.AddCompletionQueue(), calls_, pulse));
+    loops_.push_back(std::make_unique<EventLoop>(builder.AddCompletionQueue(), calls_, guard_, pulse));
   }
   server_ = builder.BuildAndStart();
   if (server_ && port_ > 0) return absl::OkStatus();

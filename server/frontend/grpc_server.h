@@ -13,6 +13,7 @@
 #include "hearth/v1/config.grpc.pb.h"
 #include "server/base/clock.h"
 #include "server/base/status.h"
+#include "server/base/tls_files.h"
 #include "server/frontend/config_rpc.h"
 #include "server/frontend/event_loop.h"
 #include "server/frontend/health_rpc.h"
@@ -20,6 +21,7 @@
 #include "server/frontend/stream_rpc.h"
 #include "server/frontend/watch_rpc.h"
 #include "server/metrics/metrics.h"
+#include "server/serving/access.h"
 #include "server/serving/cache_service.h"
 #include "server/serving/infer_service.h"
 #include "server/serving/repository_service.h"
@@ -48,9 +50,11 @@ class GrpcServer {
     int threads = 2;                  // completion queues, each with its thread
     int max_receive_bytes = std::numeric_limits<int>::max();
     int max_send_bytes = std::numeric_limits<int>::max();
-    bool reflection = true;
+    bool reflection = true;  // where access has metadata open when the server starts: it asks nobody who they are
     bool client_shared_memory = false;
     std::vector<std::string> model_headers;  // metadata keys, in lower case, that may name an inference's model
+    const TlsSource* tls = nullptr;  // outlives the server. Null: it speaks plainly
+    ClientCertificates client_certificates = ClientCertificates::kNone;
     Keepalive keepalive;
     std::string server_name = "hearth";  // ServerMetadata
     std::string server_version = "unknown";
@@ -63,6 +67,7 @@ class GrpcServer {
     BufferPool& buffers;
     Metrics& metrics;
     const Clock& clock;
+    Access& access;
     ReloadConfig reload{};
     Heartbeats* heartbeats = nullptr;  // each completion queue has one
   };
@@ -104,6 +109,7 @@ class GrpcServer {
 
   // Destroyed from the last to the first: the loops' calls refer to the services.
   CallCount calls_;
+  const RpcGuard guard_;
   SharedMemory shared_memory_;
   InferenceAsyncService inference_;
   StreamRpc streams_;

@@ -17,6 +17,7 @@ using CheckCall = UnaryCall<HealthCheckRequest, HealthCheckResponse>;
 
 constexpr const char* kLiveness = "liveness";
 constexpr int kArmed = 4;
+const Rpc kWatchRpc = FindRpc("grpc.health.v1.Health/Watch");
 
 }  // namespace
 
@@ -60,7 +61,12 @@ class HealthRpc::Watch {
       return;
     }
     Arm(rpc_, loop_);
+    const absl::Status allowed = loop_.guard().Check(kWatchRpc, context_);
     MutexLock lock(rpc_.mu_);
+    if (!allowed.ok()) {
+      finishing_ = true;
+      return writer_.Finish(ToGrpcStatus(allowed), &finished_event_);
+    }
     rpc_.watches_.insert(this);
     Advance();
   }
@@ -116,7 +122,7 @@ HealthRpc::Status HealthRpc::StatusOf(const std::string& name) const {
 }
 
 void HealthRpc::Serve(EventLoop& loop) {
-  ServeUnary(loop, service_, &AsyncService::RequestCheck, kArmed, [this](CheckCall call) {
+  ServeUnary(loop, "grpc.health.v1.Health/Check", service_, &AsyncService::RequestCheck, kArmed, [this](CheckCall call) {
     Status status = HealthCheckResponse::UNKNOWN;
     {
       MutexLock lock(mu_);

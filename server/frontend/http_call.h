@@ -12,6 +12,13 @@
 
 namespace hearth {
 
+// Who is at the other end of a connection.
+struct HttpPeer {
+  std::string address;
+  bool loopback = false;                       // on this machine
+  std::vector<std::string> certificate_names;  // of its certificate, if it was verified
+};
+
 // Plain data; views point into what `owner` holds.
 struct HttpRequest {
   std::string method;  // "GET"
@@ -20,6 +27,7 @@ struct HttpRequest {
   std::string_view body;
   std::vector<std::pair<std::string, std::string>> headers;  // as sent
   std::shared_ptr<const void> owner;
+  std::shared_ptr<const HttpPeer> peer;  // null: nobody knows
 
   // The first header of that name, in any case of letters; null: there is none.
   const std::string* Header(std::string_view name) const;

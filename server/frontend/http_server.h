@@ -1,4 +1,4 @@
-// An HTTP/1.1 server: sockets, timeouts and limits. What a path answers is its handler's business.
+// An HTTP/1.1 server: sockets, TLS, timeouts and limits. What a path answers is its handler's business.
 //
 // Any number of idle keep-alive connections cost a descriptor and a few kilobytes each, and a client that sends or
 // reads slowly delays nobody: every step is asynchronous and has a time limit. While a request is worked on, its
@@ -14,6 +14,7 @@
 
 #include "server/base/clock.h"
 #include "server/base/status.h"
+#include "server/base/tls_files.h"
 #include "server/frontend/http_call.h"
 #include "server/tensor/buffer_pool.h"
 
@@ -23,23 +24,17 @@ namespace hearth {
 // What it throws becomes a 500.
 using HttpCallHandler = std::function<void(HttpCall)>;
 
-// Answers at once.
-using HttpHandler = std::function<HttpResponse(const HttpRequest&)>;
-
-// One exact path and what it answers, by method. A route for GET answers HEAD too.
-struct HttpRoute {
-  std::string method;
-  std::string path;
-  HttpHandler handler;
-};
-
 // Thread-safe. Owns its threads.
 class HttpServer {
  public:
+  struct Shared;  // http_connection.h
+
   struct Options {
     std::string name = "http";  // of its threads, with a number when there are several
     std::string host = "0.0.0.0";
     std::uint16_t port = 8002;  // 0: any free one
+    const TlsSource* tls = nullptr;  // outlives the server. Null: it speaks plainly
+    ClientCertificates client_certificates = ClientCertificates::kNone;
     int threads = 1;
     BufferPool* buffers = nullptr;                      // for bodies; outlives the server. Null: memory of its own
     Duration idle_timeout = std::chrono::seconds(60);   // between requests of a connection
@@ -51,22 +46,8 @@ class HttpServer {
     std::size_t max_connections = 1024;                 // more wait in the kernel's queue
   };
 
-  // The routes of every server: GET /metrics, /v2/health/live and /v2/health/ready (200 or 503,
-  // with a reason).
-  struct Handlers {
-    std::function<std::string()> metrics;  // Prometheus' text format
-    std::function<bool()> live;
-    std::function<std::string()> why_not_ready;  // empty: ready
-  };
-  static std::vector<HttpRoute> OperationalRoutes(Handlers handlers);
-
   // Listening when this returns. ALREADY_EXISTS: the port is taken; INVALID_ARGUMENT: a bad host.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(Options options, HttpCallHandler handler);
-  // Any other path is a 404 that names these, any other method a 405.
-  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(Options options, std::vector<HttpRoute> routes);
-  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(Options options, Handlers handlers) {
-    return Start(std::move(options), OperationalRoutes(std::move(handlers)));
-  }
 
   ~HttpServer();  // Stop()
 
@@ -84,11 +65,9 @@ class HttpServer {
 
  private:
   class Listener;
-  class Connection;
-  struct Worker;
-  struct Shared;
+  struct Tls;
 
-  explicit HttpServer(std::shared_ptr<Shared> shared);
+  HttpServer(std::shared_ptr<Shared> shared, Tls tls);
 
   const std::shared_ptr<Shared> shared_;
   bool stopping_ = false;

@@ -28,7 +28,7 @@ void Infer(InferCall call, const InferenceRpcDeps& deps) {
 }  // namespace
 
 void ServeInference(EventLoop& loop, InferenceAsyncService& service, InferenceRpcDeps deps) {
-  ServeUnary(loop, service, &InferenceAsyncService::RequestModelInfer, kArmed,
+  ServeUnary(loop, "inference.GRPCInferenceService/ModelInfer", service, &InferenceAsyncService::RequestModelInfer, kArmed,
              [deps](InferCall call) { Infer(std::move(call), deps); });
 }
 

@@ -36,9 +36,9 @@ void Statistics(StatisticsCall call, const ModelRpcDeps& deps) {
 }  // namespace
 
 void ServeModels(EventLoop& loop, AsyncService& service, const ModelRpcDeps& deps) {
-  ServeUnary(loop, service, &AsyncService::RequestModelConfig, kArmed,
+  ServeUnary(loop, "inference.GRPCInferenceService/ModelConfig", service, &AsyncService::RequestModelConfig, kArmed,
              [deps](ConfigCall call) { Config(std::move(call), deps); });
-  ServeUnary(loop, service, &AsyncService::RequestModelStatistics, kArmed,
+  ServeUnary(loop, "inference.GRPCInferenceService/ModelStatistics", service, &AsyncService::RequestModelStatistics, kArmed,
              [deps](StatisticsCall call) { Statistics(std::move(call), deps); });
 }
 

@@ -9,6 +9,7 @@
 #include "server/frontend/admin_wire.h"
 #include "server/frontend/compression.h"
 #include "server/frontend/convert.h"
+#include "server/frontend/http_guard.h"
 #include "server/frontend/json_reader.h"
 #include "server/frontend/json_writer.h"
 #include "server/frontend/model_config_wire.h"
@@ -251,6 +252,7 @@ void Unload(HttpCall call, const Target& target, const RestDeps& deps) {
 // --- paths ---
 
 struct Found {
+  AccessGroup group;
   std::string_view method;
   Route route = nullptr;
   Target target = {};
@@ -295,20 +297,20 @@ std::optional<std::vector<std::string>> Split(std::string_view path) {
 }
 
 std::optional<Found> FindModelRoute(const std::vector<std::string>& parts) {
-  if (parts.size() == 3 && parts[2] == "stats") return Found{"GET", &Statistics};
+  if (parts.size() == 3 && parts[2] == "stats") return Found{AccessGroup::kStatistics, "GET", &Statistics};
   Target target{parts[2], ""};
   std::size_t at = 3;
   if (parts.size() > 4 && parts[3] == "versions") {
     target.version = parts[4];
     at = 5;
   }
-  if (parts.size() == at) return Found{"GET", &Metadata, target};
+  if (parts.size() == at) return Found{AccessGroup::kMetadata, "GET", &Metadata, target};
   if (parts.size() != at + 1) return std::nullopt;
   const std::string& last = parts[at];
-  if (last == "ready") return Found{"GET", &ModelReady, target};
-  if (last == "config") return Found{"GET", &Config, target};
-  if (last == "stats") return Found{"GET", &Statistics, target};
-  if (last == "infer") return Found{"POST", &Infer, target};
+  if (last == "ready") return Found{AccessGroup::kHealth, "GET", &ModelReady, target};
+  if (last == "config") return Found{AccessGroup::kMetadata, "GET", &Config, target};
+  if (last == "stats") return Found{AccessGroup::kStatistics, "GET", &Statistics, target};
+  if (last == "infer") return Found{AccessGroup::kInference, "POST", &Infer, target};
   return std::nullopt;
 }
 
@@ -318,17 +320,17 @@ std::optional<Found> FindRoute(const std::string& path) {
   if (!split || split->empty() || (*split)[0] != "v2") return std::nullopt;
   const std::vector<std::string>& parts = *split;
   const auto is = [&parts](std::size_t i, std::string_view name) { return parts.size() > i && parts[i] == name; };
-  if (parts.size() == 1) return Found{"GET", &Server};
-  if (is(1, "openapi.json") && parts.size() == 2) return Found{"GET", &Description};
+  if (parts.size() == 1) return Found{AccessGroup::kMetadata, "GET", &Server};
+  if (is(1, "openapi.json") && parts.size() == 2) return Found{AccessGroup::kMetadata, "GET", &Description};
   if (is(1, "health") && parts.size() == 3) {
-    if (is(2, "live")) return Found{"GET", &Live};
-    if (is(2, "ready")) return Found{"GET", &Ready};
+    if (is(2, "live")) return Found{AccessGroup::kHealth, "GET", &Live};
+    if (is(2, "ready")) return Found{AccessGroup::kHealth, "GET", &Ready};
   }
   if (is(1, "models") && parts.size() > 2) return FindModelRoute(parts);
-  if (is(1, "repository") && is(2, "index") && parts.size() == 3) return Found{"POST", &Index};
+  if (is(1, "repository") && is(2, "index") && parts.size() == 3) return Found{AccessGroup::kMetadata, "POST", &Index};
   if (is(1, "repository") && is(2, "models") && parts.size() == 5) {
-    if (is(4, "load")) return Found{"POST", &Load, {parts[3], ""}};
-    if (is(4, "unload")) return Found{"POST", &Unload, {parts[3], ""}};
+    if (is(4, "load")) return Found{AccessGroup::kRepository, "POST", &Load, {parts[3], ""}};
+    if (is(4, "unload")) return Found{AccessGroup::kRepository, "POST", &Unload, {parts[3], ""}};
   }
   return std::nullopt;
 }
@@ -355,6 +357,9 @@ void Handle(HttpCall call, const RestDeps& deps) {
   const HttpRequest& request = call.request();
   const std::optional<Found> found = FindRoute(request.path);
   if (!found) return std::move(call).Finish(HttpError(404, kPaths));
+  if (std::optional<HttpResponse> refusal = RefusalOf(deps.access, Listener::kRest, found->group, request)) {
+    return std::move(call).Finish(*std::move(refusal));
+  }
   const std::string_view method = request.method == "HEAD" ? "GET" : std::string_view(request.method);
   if (method != found->method) {
     HttpResponse refusal = HttpError(405, StrCat("this path takes ", found->method, ", not ", request.method));

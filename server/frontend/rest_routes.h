@@ -12,6 +12,8 @@
 //
 // Bodies may be gzip or deflate, and so are answers to who takes them, binary data apart.
 //
+// Who may not call one is refused; paths that name the same are one route, however they are spelt.
+//
 // Each converts, calls one function of serving/, and converts back; the answers say what gRPC's say.
 #pragma once
 
@@ -22,6 +24,7 @@
 #include "server/frontend/http_call.h"
 #include "server/frontend/http_server.h"
 #include "server/metrics/metrics.h"
+#include "server/serving/access.h"
 #include "server/serving/infer_service.h"
 #include "server/serving/repository_service.h"
 #include "server/tensor/buffer_pool.h"
@@ -34,6 +37,7 @@ struct RestDeps {
   Metrics& metrics;
   BufferPool& buffers;
   const Clock& clock;
+  Access& access;
   std::string server_name;  // as GET /v2 reports them
   std::string server_version;
   std::uint64_t max_body_bytes = 64 << 20;  // of a body that came compressed, once it is not

@@ -81,7 +81,8 @@ absl::Status Change(const inference::LogSettingsRequest& request) {
 }
 
 void Log(LogCall call) {
-  const absl::Status changed = Change(call.request());
+  absl::Status changed = call.request().settings().empty() ? absl::OkStatus() : call.Check(AccessGroup::kControl);
+  if (changed.ok()) changed = Change(call.request());
   if (changed.ok()) {
     auto& settings = *call.response().mutable_settings();
     settings["log_file"].set_string_param("");
@@ -102,6 +103,10 @@ const std::vector<std::pair<const char*, const char*>>& TraceDefaults() {
 }
 
 void Trace(TraceCall call) {
+  if (const absl::Status allowed = call.request().settings().empty() ? absl::OkStatus() : call.Check(AccessGroup::kControl);
+      !allowed.ok()) {
+    return std::move(call).Finish(allowed);
+  }
   for (const auto& [name, value] : call.request().settings()) {
     const bool off = name == "trace_level" && value.value_size() == 1 && value.value(0) == "OFF";
     if (value.value().empty() || off) continue;
@@ -117,8 +122,8 @@ void Trace(TraceCall call) {
 }  // namespace
 
 void ServeSettings(EventLoop& loop, AsyncService& service) {
-  ServeUnary(loop, service, &AsyncService::RequestLogSettings, kArmed, [](LogCall call) { Log(std::move(call)); });
-  ServeUnary(loop, service, &AsyncService::RequestTraceSetting, kArmed,
+  ServeUnary(loop, "inference.GRPCInferenceService/LogSettings", service, &AsyncService::RequestLogSettings, kArmed, [](LogCall call) { Log(std::move(call)); });
+  ServeUnary(loop, "inference.GRPCInferenceService/TraceSetting", service, &AsyncService::RequestTraceSetting, kArmed,
              [](TraceCall call) { Trace(std::move(call)); });
 }
 

@@ -55,24 +55,24 @@ void Register(RegisterCall call, SharedMemory& memory) {
 }  // namespace
 
 void ServeSharedMemory(EventLoop& loop, AsyncService& service, SharedMemory& memory) {
-  ServeUnary(loop, service, &AsyncService::RequestSystemSharedMemoryStatus, kArmed,
+  ServeUnary(loop, "inference.GRPCInferenceService/SystemSharedMemoryStatus", service, &AsyncService::RequestSystemSharedMemoryStatus, kArmed,
              [&memory](StatusCall call) { Status(std::move(call), memory); });
-  ServeUnary(loop, service, &AsyncService::RequestSystemSharedMemoryRegister, kArmed,
+  ServeUnary(loop, "inference.GRPCInferenceService/SystemSharedMemoryRegister", service, &AsyncService::RequestSystemSharedMemoryRegister, kArmed,
              [&memory](RegisterCall call) { Register(std::move(call), memory); });
-  ServeUnary(loop, service, &AsyncService::RequestSystemSharedMemoryUnregister, kArmed,
+  ServeUnary(loop, "inference.GRPCInferenceService/SystemSharedMemoryUnregister", service, &AsyncService::RequestSystemSharedMemoryUnregister, kArmed,
              [&memory](UnregisterCall call) {
                memory.Unregister(call.request().name());
                std::move(call).Finish(absl::OkStatus());
              });
-  ServeUnary(loop, service, &AsyncService::RequestCudaSharedMemoryStatus, kArmed, [](CudaStatusCall call) {
+  ServeUnary(loop, "inference.GRPCInferenceService/CudaSharedMemoryStatus", service, &AsyncService::RequestCudaSharedMemoryStatus, kArmed, [](CudaStatusCall call) {
     const std::string name = call.request().name();
     std::move(call).Finish(name.empty() ? absl::OkStatus() : NotRegistered("cuda", name));
   });
-  ServeUnary(loop, service, &AsyncService::RequestCudaSharedMemoryRegister, kArmed, [](CudaRegisterCall call) {
+  ServeUnary(loop, "inference.GRPCInferenceService/CudaSharedMemoryRegister", service, &AsyncService::RequestCudaSharedMemoryRegister, kArmed, [](CudaRegisterCall call) {
     std::move(call).Finish(absl::UnimplementedError(
         "CUDA shared memory is not supported by this server: use system shared memory, or send tensors in the message"));
   });
-  ServeUnary(loop, service, &AsyncService::RequestCudaSharedMemoryUnregister, kArmed,
+  ServeUnary(loop, "inference.GRPCInferenceService/CudaSharedMemoryUnregister", service, &AsyncService::RequestCudaSharedMemoryUnregister, kArmed,
              [](CudaUnregisterCall call) { std::move(call).Finish(absl::OkStatus()); });
 }
 

@@ -14,6 +14,7 @@ namespace {
 
 // New clients find this many streams waiting for them, per loop.
 constexpr int kArmed = 4;
+const Rpc kRpc = FindRpc("inference.GRPCInferenceService/ModelStreamInfer");
 constexpr const char* kEndOnErrorKey = "triton_grpc_error";
 
 bool WantsToEndOnError(const grpc::ServerContext& context) {
@@ -110,8 +111,10 @@ class StreamRpc::Stream : public std::enable_shared_from_this<Stream> {
   void OnArrived(bool ok) {
     if (!ok) return Leave();  // the server is shutting down
     Arm(rpc_, loop_);
+    const absl::Status allowed = loop_.guard().Check(kRpc, context_);
     MutexLock lock(mu_);
     arrived_ = true;
+    if (!allowed.ok()) return Finish(ToGrpcStatus(allowed));
     ends_on_error_ = WantsToEndOnError(context_);
     Advance();
   }

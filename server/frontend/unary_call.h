@@ -1,7 +1,7 @@
 // One unary RPC in gRPC's CompletionQueue API, as a function: request in, `Finish` later, from any
-// thread.
+// thread. Who may not call it is refused before that.
 //
-//   ServeUnary(loop, service, &AsyncService::RequestModelReady, 4,
+//   ServeUnary(loop, "inference.GRPCInferenceService/ModelReady", service, &AsyncService::RequestModelReady, 4,
 //              [](UnaryCall<ModelReadyRequest, ModelReadyResponse> call) {
 //                call.response().set_ready(true);
 //                std::move(call).Finish(absl::OkStatus());
@@ -14,6 +14,7 @@
 #include <memory>
 #include <stop_token>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 
@@ -22,6 +23,7 @@
 #include "server/frontend/call_deadline.h"
 #include "server/frontend/event_loop.h"
 #include "server/frontend/grpc_status.h"
+#include "server/frontend/rpc_guard.h"
 
 namespace hearth {
 
@@ -61,6 +63,9 @@ class UnaryCall {
   void AddHeader(const std::string& key, const std::string& value) {
     state_->context.AddInitialMetadata(key, value);
   }
+  // May this client do what is `group`'s, too?
+  absl::Status Check(AccessGroup group) const { return state_->Check(group); }
+
   // Goes with the answer, after it. `key` in lower case.
   void AddTrailer(const std::string& key, const std::string& value) {
     state_->context.AddTrailingMetadata(key, value);
@@ -83,6 +88,7 @@ struct Method {
       arm;
   std::function<void(UnaryCall<Request, Response>)> handler;
   EventLoop& loop;
+  Rpc rpc;
 };
 
 // Owns itself. Born waiting for a client; when one comes it puts a successor in its place. gRPC
@@ -106,6 +112,8 @@ class CallState {
     }
   }
 
+  absl::Status Check(AccessGroup group) const { return method_->loop.guard().Check({method_->rpc.name, group}, context); }
+
   grpc::ServerContext context;
   Request request;
   Response response;
@@ -126,6 +134,9 @@ class CallState {
     }
     Arm(method_);
     method_->loop.calls().Begin();
+    if (const absl::Status refusal = method_->loop.guard().Check(method_->rpc, context); !refusal.ok()) {
+      return Finish(refusal);
+    }
     method_->handler(UnaryCall<Request, Response>(this));
   }
   void OnOver(bool) {
@@ -149,11 +160,11 @@ class CallState {
 
 }  // namespace unary_internal
 
-// Serves `request_method` of `service` on `loop`: `handler` runs on the loop's thread and must not
-// block. `armed`: how many clients may arrive at once before the loop's thread comes round.
-// `service` outlives the loop. REQUIRES: the server has been started.
+// Serves `request_method` of `service`, which is the RPC `name` (see Rpc), on `loop`: `handler` runs on the loop's thread and
+// must not block. `armed`: how many clients may arrive at once before the loop's thread comes round.
+// `service` and `name` outlive the loop. REQUIRES: the server has been started.
 template <typename Service, typename Request, typename Response>
-void ServeUnary(EventLoop& loop, std::type_identity_t<Service>& service,
+void ServeUnary(EventLoop& loop, std::string_view name, std::type_identity_t<Service>& service,
                 void (Service::*request_method)(grpc::ServerContext*, Request*,
                                                 grpc::ServerAsyncResponseWriter<Response>*,
                                                 grpc::CompletionQueue*,
@@ -166,7 +177,7 @@ void ServeUnary(EventLoop& loop, std::type_identity_t<Service>& service,
     (service.*request_method)(context, request, writer, queue, queue, tag);
   };
   using Method = unary_internal::Method<Request, Response>;
-  const std::shared_ptr<const Method> method(new Method{std::move(arm), std::move(handler), loop});
+  const std::shared_ptr<const Method> method(new Method{std::move(arm), std::move(handler), loop, FindRpc(name)});
   for (int i = 0; i < armed; ++i) unary_internal::CallState<Request, Response>::Arm(method);
 }
 

@@ -7,10 +7,12 @@
 #include "server/base/check.h"
 #include "server/base/status.h"
 #include "server/frontend/cache_event_wire.h"
+#include "server/frontend/grpc_status.h"
 
 namespace hearth {
 namespace {
 
+const Rpc kRpc = FindRpc("hearth.v1.Cache/Watch");
 constexpr std::uint64_t kForEver = std::numeric_limits<std::uint64_t>::max();
 
 }  // namespace
@@ -60,7 +62,9 @@ class WatchRpc::Watch {
       return;
     }
     Arm(rpc_, loop_);
+    const absl::Status allowed = loop_.guard().Check(kRpc, context_);
     MutexLock lock(rpc_.mu_);
+    if (!allowed.ok()) return Finish(ToGrpcStatus(allowed));
     if (rpc_.watches_.size() >= kMaxWatches) {
       return Finish({grpc::StatusCode::RESOURCE_EXHAUSTED,
                      StrCat(kMaxWatches, " clients watch the cache already; ask again when one has left")});

@@ -29,7 +29,7 @@ class FileWatcherTest : public ::testing::Test {
   }
 
   void Start() {
-    auto started = FileWatcher::Start(file_, timer_, clock_, {.settle = std::chrono::milliseconds(1)}, [this] {
+    auto started = FileWatcher::Start({file_}, timer_, clock_, {.settle = std::chrono::milliseconds(1)}, [this] {
       std::ifstream in(file_);
       std::string text;
       std::getline(in, text);
@@ -133,15 +133,53 @@ TEST_F(FileWatcherTest, HearsOfAFileThatALinkLeadsToInAnotherFolder) {
   WaitFor("b");
 }
 
+TEST_F(FileWatcherTest, HearsOfAFolderOnTheWayThatIsALinkAndIsTurnedElsewhere) {
+  for (const char* version : {"v1", "v2"}) {
+    fs::create_directory(folder_ / version);
+    Write(folder_ / version / "hearth.yaml", version);
+  }
+  fs::create_directory(folder_ / "links");
+  fs::create_directory_symlink("../v1", folder_ / "links" / "now");
+  fs::create_directory_symlink("links/now", folder_ / "way");
+  file_ = folder_ / "way" / "hearth.yaml";
+  Start();
+  fs::create_directory_symlink("../v2", folder_ / "links" / "next");
+  fs::rename(folder_ / "links" / "next", folder_ / "links" / "now");
+  WaitFor("v2");
+}
+
+TEST_F(FileWatcherTest, SeveralFilesThatChangeTogetherAreOneChange) {
+  const fs::path other = folder_ / "other.yaml";
+  Write(file_, "a");
+  Write(other, "a");
+  auto started = FileWatcher::Start({file_, other}, timer_, clock_, {.settle = std::chrono::milliseconds(300)}, [&] {
+    std::ifstream first(file_), second(other);
+    std::string text, more;
+    std::getline(first, text);
+    std::getline(second, more);
+    MutexLock lock(mu_);
+    seen_ = text + more;
+    ++calls_;
+    heard_.NotifyAll();
+  });
+  ASSERT_TRUE(started.ok()) << started.status();
+  watcher_ = *std::move(started);
+  Write(other, "b");
+  WaitFor("ab");
+  Write(file_, "c");
+  Write(other, "c");
+  WaitFor("cc");
+}
+
 TEST_F(FileWatcherTest, AFolderThatIsNotThereCannotBeWatched) {
-  const auto started = FileWatcher::Start(folder_ / "no" / "hearth.yaml", timer_, clock_, {}, [] {});
+  const auto started = FileWatcher::Start({folder_ / "no" / "hearth.yaml"}, timer_, clock_, {}, [] {});
   EXPECT_EQ(started.status().code(), absl::StatusCode::kNotFound);
 }
 
 // The timer's task outlives the watcher.
 TEST_F(FileWatcherTest, CanGoWhileItIsAboutToLook) {
   Write(file_, "a");
-  auto started = FileWatcher::Start(file_, timer_, clock_, {.settle = std::chrono::hours(1)}, [] { FAIL(); });
+  auto started = FileWatcher::Start({file_}, timer_, clock_, {.settle = std::chrono::hours(1)}, [] { FAIL(); });
   ASSERT_TRUE(started.ok());
   Write(file_, "b");
 }

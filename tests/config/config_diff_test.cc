@@ -61,13 +61,15 @@ TEST(ConfigDiff, KnowsWhichKeysAreAppliedToARunningServer) {
   next.cache.max_cold_wait = std::chrono::hours(2);
   next.cache.load_timeout = std::chrono::hours(2);
   next.cache.refuse_hopeless = false;
+  next.access = {AccessGroups::All(), {}, {{.name = "ops", .groups = {}}}};
+  next.grpc.groups = next.rest.groups = next.http.groups = {};
   next.grpc.max_in_flight = 3;
   next.logging = {log::Level::kDebug, log::Format::kJson, true};
   next.limits = {3, 3};
   next.shutdown = {std::chrono::seconds(1), std::chrono::seconds(1)};
   next.models.push_back({.name = "vad"});
   for (const ConfigChange& change : DiffConfigs({}, next)) EXPECT_FALSE(change.needs_restart) << change.key;
-  EXPECT_EQ(DiffConfigs({}, next).size(), 27u);
+  EXPECT_EQ(DiffConfigs({}, next).size(), 33u);
 
   ServerConfig restart;
   restart.repository.roots = {"/other"};

@@ -65,9 +65,18 @@ cache:
 loading: {threads: 3, background_threads: 2, populate: false}
 devices: {fake: {count: 2, memory: 6MiB, copy_rate: 1KiB, failing_frees: 3}}
 compute: {threads: 5, intra_op_threads: 2}
+access:
+  open: [health, statistics]
+  local: []
+  roles:
+  - {name: ops, token_file: /run/secrets/ops, groups: [repository, control]}
+  - {name: by-certificate, certificate_names: [ops.example, "CN: x"], groups: []}
+tls: {certificate: /tls.crt, key: /tls.key, client_ca: /ca.crt}
 grpc:
   host: "[::1]"
   port: 0
+  tls: request
+  groups: [inference]
   max_message_bytes: 64MiB
   reflection: false
   client_shared_memory: true
@@ -82,8 +91,8 @@ grpc:
     min_recv_ping_interval: 0s
     max_ping_strikes: 0
     max_connection_age: 1h
-http: {host: localhost, port: 9002}
-rest: {enabled: false, host: "::1", port: 9000, threads: 3, max_body_bytes: 1MiB, max_connections: 9, idle_timeout: 5s, stall_timeout: 6s}
+http: {host: localhost, port: 9002, tls: server, groups: [health]}
+rest: {enabled: false, host: "::1", port: 9000, tls: 'off', groups: [], threads: 3, max_body_bytes: 1MiB, max_connections: 9, idle_timeout: 5s, stall_timeout: 6s}
 metrics: {triton_names: true}
 tracing: {endpoint: "http://collector:4318", one_in: 100}
 logging: {level: error, format: json, access: true}
@@ -120,6 +129,25 @@ TEST(ServerConfig, ReadsEveryKey) {
   EXPECT_EQ(config->models[1].version, 3);
   EXPECT_FALSE(config->models[1].required);
   EXPECT_TRUE(config->models[1].pin);
+  EXPECT_EQ(config->access.open, (AccessGroups{AccessGroup::kHealth, AccessGroup::kStatistics}));
+  EXPECT_EQ(config->access.local, AccessGroups{});
+  ASSERT_EQ(config->access.roles.size(), 2u);
+  EXPECT_EQ(config->access.roles[0].name, "ops");
+  EXPECT_EQ(config->access.roles[0].token_file.path, "/run/secrets/ops");
+  EXPECT_THAT(config->access.roles[0].token_file.where, HasSubstr("f:"));
+  EXPECT_EQ(config->access.roles[0].groups, (AccessGroups{AccessGroup::kRepository, AccessGroup::kControl}));
+  EXPECT_THAT(config->access.roles[1].certificate_names, ElementsAre("ops.example", "CN: x"));
+  EXPECT_EQ(config->access.roles[1].groups, AccessGroups{});
+  EXPECT_EQ(config->tls.certificate.path, "/tls.crt");
+  EXPECT_EQ(config->tls.key.path, "/tls.key");
+  EXPECT_EQ(config->tls.client_ca.path, "/ca.crt");
+  EXPECT_THAT(config->tls.key.where, HasSubstr(": key 'tls.key'"));
+  EXPECT_EQ(config->grpc.tls, ServerConfig::Encryption::kRequest);
+  EXPECT_EQ(config->http.tls, ServerConfig::Encryption::kServer);
+  EXPECT_EQ(config->rest.tls, ServerConfig::Encryption::kOff);
+  EXPECT_EQ(config->grpc.groups, AccessGroups{AccessGroup::kInference});
+  EXPECT_EQ(config->http.groups, AccessGroups{AccessGroup::kHealth});
+  EXPECT_EQ(config->rest.groups, AccessGroups{});
   EXPECT_EQ(config->cache.budget.device, DeviceSizes{BytesOrPercent::Bytes(1 << 30)});
   EXPECT_EQ(config->cache.budget.host, BytesOrPercent::Percent(33.3));
   EXPECT_EQ(config->cache.budget.mapped, BytesOrPercent::Bytes(1234567));
@@ -311,6 +339,11 @@ TEST(ServerConfig, IgnoresVariablesThatAreNotMeantForIt) {
   const Environment environment = {
       {"HEARTH_CONFIG", "/etc/hearth.yaml"},
       {"HEARTH_ADDRESS", "localhost:8001"},
+      {"HEARTH_TOKEN_FILE", "/run/secrets/token"},
+      {"HEARTH_TLS", "1"},
+      {"HEARTH_CA", "/etc/ca.pem"},
+      {"HEARTH_CERT", "/etc/cert.pem"},
+      {"HEARTH_KEY", "/etc/key.pem"},
       {"HEARTH_GRPC__PORT", ""},  // set to nothing
       {"PATH", "/bin"},
       // A Kubernetes Service called hearth, and one called hearth-grpc.
@@ -355,6 +388,28 @@ TEST(ServerConfig, ChecksTheListOfModels) {
       "f:6:3: key 'models[4]': 'b' is listed twice\n"
       "f:7:3: key 'models[5]': must be a mapping, not a list");
   EXPECT_TRUE(Parse("models: [{name: a, version: 1}, {name: a, version: 2}, a]\n").ok());
+}
+
+TEST(ServerConfig, ChecksGroupsAndRoles) {
+  EXPECT_THAT(Mistakes("access: {open: [inferense]}"), HasSubstr("'inferense'"));
+  EXPECT_THAT(Mistakes("access: {open: inference}"), HasSubstr("access.open"));
+  EXPECT_THAT(Mistakes("access: {roles: [{name: ops, token_file: /t}]}"), HasSubstr("access.roles[0].groups': is required"));
+  EXPECT_THAT(Mistakes("access: {roles: [{token_file: /t, groups: []}]}"), HasSubstr("access.roles[0].name': is required"));
+  EXPECT_THAT(Mistakes("access: {roles: [{name: ops, groups: [control]}]}"), HasSubstr("nobody can have this role"));
+  EXPECT_THAT(Mistakes("access: {roles: [{name: ops, token_file: '', groups: []}]}"), HasSubstr("must not be empty"));
+  EXPECT_THAT(Mistakes("access: {roles: [{name: ops, token: secret, groups: []}]}"), HasSubstr("unknown key"));
+  EXPECT_THAT(Mistakes("access: {roles: [{name: a, token_file: /t, groups: []}, {name: a, token_file: /t, groups: []}]}"),
+              HasSubstr("'a' is listed twice"));
+}
+
+TEST(ServerConfig, ChecksThatCertificatesAndWhatNeedsThemAreThere) {
+  EXPECT_THAT(Mistakes("tls: {certificate: /c}"), HasSubstr("'tls.certificate': needs tls.key"));
+  EXPECT_THAT(Mistakes("tls: {key: /k}"), HasSubstr("'tls.key': needs tls.certificate"));
+  EXPECT_THAT(Mistakes("tls: {client_ca: /a}"), HasSubstr("'tls.client_ca': needs tls.certificate"));
+  EXPECT_THAT(Mistakes("rest: {tls: server}"), HasSubstr("'rest.tls': needs tls.certificate"));
+  EXPECT_THAT(Mistakes("tls: {certificate: /c, key: /k}\nhttp: {tls: mutual}"), HasSubstr("'http.tls': needs tls.client_ca"));
+  EXPECT_THAT(Mistakes("access: {roles: [{name: a, certificate_names: [b], groups: []}]}"), HasSubstr("needs tls.client_ca"));
+  EXPECT_TRUE(Parse("tls: {certificate: /c, key: /k}\ngrpc: {tls: 'off'}").ok());
 }
 
 TEST(ServerConfig, ChecksWhatKeysMeanTogetherAndAlone) {

@@ -392,7 +392,9 @@ TEST_F(GrpcServerTest, APortInUseIsAnErrorThatNamesIt) {
   options.address = "127.0.0.1";
   options.port = stack_.server->port();
   const auto second = GrpcServer::Start(
-      {stack_.infer, stack_.repository, stack_.cache, stack_.buffers, stack_.metrics, stack_.clock}, options);
+      {stack_.infer, stack_.repository, stack_.cache, stack_.buffers, stack_.metrics, stack_.clock,
+       stack_.access},
+      options);
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(second.status().ToString(), HasSubstr(StrCat("127.0.0.1:", options.port)));
   EXPECT_THAT(second.status().ToString(), HasSubstr("in use"));
@@ -403,7 +405,9 @@ TEST_F(GrpcServerTest, AnAddressThatIsNotOursIsAnError) {
   options.address = "192.0.2.1";  // reserved for documentation
   options.port = 0;
   const auto server = GrpcServer::Start(
-      {stack_.infer, stack_.repository, stack_.cache, stack_.buffers, stack_.metrics, stack_.clock}, options);
+      {stack_.infer, stack_.repository, stack_.cache, stack_.buffers, stack_.metrics, stack_.clock,
+       stack_.access},
+      options);
   EXPECT_EQ(server.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(server.status().ToString(), HasSubstr("192.0.2.1"));
 }
@@ -414,7 +418,9 @@ TEST_F(GrpcServerTest, AnIpv6AddressMayHaveItsBrackets) {
     options.address = address;
     options.port = 0;
     const auto server = GrpcServer::Start(
-        {stack_.infer, stack_.repository, stack_.cache, stack_.buffers, stack_.metrics, stack_.clock}, options);
+        {stack_.infer, stack_.repository, stack_.cache, stack_.buffers, stack_.metrics, stack_.clock,
+       stack_.access},
+      options);
     // A machine without IPv6 says so; what it must not say is that the name is unknown.
     if (!server.ok()) {
       EXPECT_THAT(server.status().ToString(), HasSubstr("[::1]:0: bind"));

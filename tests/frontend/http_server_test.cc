@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "server/base/unique_fd.h"
+#include "server/frontend/http_routes.h"
 
 namespace hearth {
 namespace {
@@ -89,6 +90,10 @@ class Client {
 
 std::string Get(const std::string& path) { return "GET " + path + " HTTP/1.1\r\nHost: x\r\n\r\n"; }
 
+absl::StatusOr<std::unique_ptr<HttpServer>> StartRoutes(const HttpServer::Options& options, std::vector<HttpRoute> routes) {
+  return HttpServer::Start(options, ServeRoutes(std::move(routes), [](AccessGroup, const HttpRequest&) { return std::nullopt; }));
+}
+
 class HttpServerTest : public testing::Test {
  protected:
   HttpServerTest() {
@@ -97,13 +102,11 @@ class HttpServerTest : public testing::Test {
   }
 
   HttpServer& Start() {
-    auto started =
-        HttpServer::Start(options_, HttpServer::Handlers{
-                                        .metrics = [] { return std::string("hearth_up 1\n"); },
-                                        .live = [] { return true; },
-                                        .why_not_ready =
-                                            [this] { return ready_ ? "" : "waiting for 'vad'"; },
-                                    });
+    auto started = StartRoutes(options_, OperationalRoutes({
+                                             .metrics = [] { return std::string("hearth_up 1\n"); },
+                                             .live = [] { return true; },
+                                             .why_not_ready = [this] { return ready_ ? "" : "waiting for 'vad'"; },
+                                         }));
     EXPECT_TRUE(started.ok()) << started.status();
     server_ = *std::move(started);
     return *server_;
@@ -263,7 +266,7 @@ TEST_F(HttpServerTest, ConnectionsOverTheLimitWaitForRoom) {
 
 TEST_F(HttpServerTest, APortInUseIsAnErrorThatNamesIt) {
   options_.port = Start().port();
-  auto second = HttpServer::Start(options_, HttpServer::Handlers{});
+  auto second = StartRoutes(options_, {});
   ASSERT_EQ(second.status().code(), absl::StatusCode::kAlreadyExists);
   EXPECT_THAT(std::string(FromAbsl(second.status().message())),
               AllOf(HasSubstr(std::to_string(options_.port)), HasSubstr("already in use"),
@@ -272,14 +275,14 @@ TEST_F(HttpServerTest, APortInUseIsAnErrorThatNamesIt) {
 
 TEST_F(HttpServerTest, AHostThatIsNoneIsAnError) {
   options_.host = "256.1.1.1";
-  EXPECT_EQ(HttpServer::Start(options_, HttpServer::Handlers{}).status().code(),
+  EXPECT_EQ(StartRoutes(options_, {}).status().code(),
             absl::StatusCode::kInvalidArgument);
 }
 
 TEST_F(HttpServerTest, AHandlerThatThrowsIsA500AndTheServerLives) {
-  auto server = HttpServer::Start(
+  auto server = StartRoutes(
       options_, {{"GET", "/boom",
-                  [](const HttpRequest&) -> HttpResponse { throw std::runtime_error("secret"); }}});
+                  [](const HttpRequest&) -> HttpResponse { throw std::runtime_error("secret"); }, AccessGroup::kHealth}});
   ASSERT_TRUE(server.ok());
   Client client((*server)->port());
   for (int i = 0; i < 2; ++i) {
@@ -292,7 +295,7 @@ TEST_F(HttpServerTest, RoutesOfOtherMethodsGetTheBodyAndTheQuery) {
   const HttpHandler echo = [](const HttpRequest& r) -> HttpResponse {
     return {201, "text/plain", r.method + " " + r.path + " " + r.query + " " + std::string(r.body)};
   };
-  auto server = HttpServer::Start(options_, {{"POST", "/echo", echo}, {"GET", "/echo", echo}});
+  auto server = StartRoutes(options_, {{"POST", "/echo", echo, AccessGroup::kHealth}, {"GET", "/echo", echo, AccessGroup::kHealth}});
   ASSERT_TRUE(server.ok());
   Client client((*server)->port());
   client.Send(
@@ -323,11 +326,11 @@ TEST_F(HttpServerTest, StopLetsAnAnswerUnderWayBeFinished) {
   std::promise<void> entered;
   std::promise<void> release;
   auto server =
-      HttpServer::Start(options_, {{"GET", "/slow", [&](const HttpRequest&) -> HttpResponse {
+      StartRoutes(options_, {{"GET", "/slow", [&](const HttpRequest&) -> HttpResponse {
                                       entered.set_value();
                                       release.get_future().wait();
                                       return {200, "text/plain", "done"};
-                                    }}});
+                                    }, AccessGroup::kHealth}});
   ASSERT_TRUE(server.ok());
   Client client((*server)->port());
   client.Send(Get("/slow"));

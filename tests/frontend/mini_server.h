@@ -16,7 +16,7 @@ class MiniServer {
     grpc::ServerBuilder builder;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
     builder.RegisterService(&service);
-    loop_ = std::make_unique<EventLoop>(builder.AddCompletionQueue(), calls_);
+    loop_ = std::make_unique<EventLoop>(builder.AddCompletionQueue(), calls_, guard_);
     server_ = builder.BuildAndStart();
   }
   ~MiniServer() { Stop(); }
@@ -39,6 +39,9 @@ class MiniServer {
  private:
   int port_ = 0;
   CallCount calls_;
+  const SteadyClock clock_;
+  Access access_{clock_};
+  const RpcGuard guard_{access_};
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<EventLoop> loop_;
 };

@@ -23,7 +23,7 @@ using Call = UnaryCall<HealthCheckRequest, HealthCheckResponse>;
 class UnaryCallTest : public testing::Test {
  protected:
   void Serve(std::function<void(Call)> handler) {
-    ServeUnary(server_.loop(), service_, &Health::AsyncService::RequestCheck, 2,
+    ServeUnary(server_.loop(), "grpc.health.v1.Health/Check", service_, &Health::AsyncService::RequestCheck, 2,
                std::move(handler));
     server_.Start();
     stub_ = Health::NewStub(server_.Channel());

@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 
-from hearth_pack import __version__
+from hearth_pack import __version__, trust
 from hearth_pack.errors import PackError, UsageError
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -65,6 +65,7 @@ def _parser():
     check.add_argument("--tolerance", type=float, metavar="X",
                        help="accept differences up to this; default: 0, equal to the bit, and 1e-5 for aoti")
     check.add_argument("--verify-with", metavar="HOST:PORT", help="ask a hearthd that serves the repository, too")
+    trust.add_options(parser.add_argument_group("that hearthd"))
     return parser
 
 

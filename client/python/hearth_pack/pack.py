@@ -142,8 +142,9 @@ def _verify_served(options, new, cases, origin):
     if not options.verify_with:
         return 0
     from hearth_pack.served import Server
+    from hearth_pack.trust import Trust
 
-    results = verify.check_served(Server(options.verify_with), options.name, new.version, cases)
+    results = verify.check_served(Server(options.verify_with, Trust(options)), options.name, new.version, cases)
     if _report(f"served, compared with {origin.title}", results, options.tolerance):
         return 0
     raise PackError(f"hearthd's answers differ by more than --tolerance {options.tolerance:g}; '{new.target}' was "

@@ -34,7 +34,7 @@ def _output(described, raw):
 class Server:
     """Messages are filled in by hand: tritonclient's own calls take numpy arrays, which have no BF16."""
 
-    def __init__(self, address):
+    def __init__(self, address, trust):
         try:
             import grpc
             from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -42,11 +42,15 @@ class Server:
             raise PackError("--verify-with needs tritonclient: pip install 'hearth-pack[serve]'") from None
         unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         self._grpc, self._messages, self._address = grpc, service_pb2, address
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(address, options=unlimited))
+        credentials = trust.credentials(grpc)
+        channel = (grpc.secure_channel(address, credentials, options=unlimited) if credentials else
+                   grpc.insecure_channel(address, options=unlimited))
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        self._metadata = trust.metadata()
 
     def _call(self, what, method, message):
         try:
-            return method(message, timeout=600)
+            return method(message, timeout=600, metadata=self._metadata)
         except self._grpc.RpcError as error:
             raise PackError(f"{what}: hearthd at {self._address} says: {error.details()} "
                             f"({error.code().name})") from error
