@@ -16,10 +16,11 @@
 
 namespace hearth {
 
-// The kernel (inotify) reports what happens in the folder of a file and, where links lead elsewhere, in those of the links,
-// also of links to folders on the way, and of what they lead to. So it does not matter whether the file is written in place, renamed into place, or swapped as
-// Kubernetes does it, where the folder's link `..data` is renamed and the file itself is left alone. A moment after
-// such a report, so that a change of several steps is one, the file is read, and its content decides.
+// The kernel (inotify) reports what happens in the folder of a file and, where links lead elsewhere, in those of the
+// links, also of links to folders on the way, and of what they lead to. So it does not matter whether the file is
+// written in place, renamed into place, or swapped as Kubernetes does it, where the folder's link `..data` is renamed
+// and the file itself is left alone. A moment after such a report, so that a change of several steps is one, the files
+// are read, and their content decides.
 //
 // A file that is gone is waited for, and counts as unchanged meanwhile; of a folder that was removed nothing more is
 // heard.

@@ -511,6 +511,23 @@ TEST(CliPack, SaysHowToInstallHearthPackWhereItIsNot) {
   ExpectOneSentence(outcome.err);
 }
 
+TEST(CliTrust, AFileThatIsNoGoodIsAMistakeOfTheCommandLineAndItsTextIsNotRepeated) {
+  const TempDir folder;
+  const std::string empty = folder.Path("empty"), broken = folder.Path("broken");
+  ASSERT_TRUE(WriteFile(empty, "# nothing\n\n").ok());
+  ASSERT_TRUE(WriteFile(broken, "to\x01ken\n").ok());
+  for (const std::vector<std::string>& options : std::vector<std::vector<std::string>>{
+           {"--token-file", empty}, {"--token-file", broken}, {"--token-file", folder.Path("absent")},
+           {"--ca", folder.Path("absent")}, {"--key", empty}}) {
+    std::vector<std::string> arguments = {"models"};
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    const Outcome outcome = RunHearth(arguments);
+    EXPECT_EQ(outcome.code, 2) << options[0] << ' ' << options[1];
+    EXPECT_THAT(outcome.err, Not(testing::AnyOf(HasSubstr("\x01"), HasSubstr("nothing"))));
+    ExpectOneSentence(outcome.err);
+  }
+}
+
 TEST(CliCompletion, OffersEveryCommandAndOption) {
   const std::string completion =
       *ReadFile(std::string(HEARTH_SOURCE_DIR) + "/client/hearth.bash-completion");
@@ -525,7 +542,7 @@ TEST(CliCompletion, OffersEveryCommandAndOption) {
   const std::string help = RunHearth({"--help"}).out;
   const std::string commands = help.substr(help.find("Subcommands:"), help.find("Environment:"));
   EXPECT_EQ(offers(commands.substr(0, commands.find("\n\n")), "\n  ([a-z]+) "), 21);
-  EXPECT_GE(offers(help, "[ ,](--[a-z]+)"), 5);
+  EXPECT_GE(offers(help, "[ ,](--[a-z-]+)"), 10);
   for (const char* command : {"infer", "models", "health", "top", "events"}) {
     EXPECT_GE(offers(RunHearth({command, "--help"}).out, "\n  [-a-z]*,?(--[a-z]+)"), 2) << command;
   }

@@ -1,5 +1,6 @@
 """TLS and mTLS on the three listeners, with certificates that are replaced while the server runs."""
 
+import argparse
 import contextlib
 import http.client
 import json
@@ -21,6 +22,9 @@ from tritonclient.utils import InferenceServerException
 
 import hearthd
 from certificates import Authority
+from hearth_pack import trust as pack_trust
+from hearth_pack.errors import PackError
+from hearth_pack.served import Server
 from strangers import PATIENCE, bearer, error_of, numbers
 
 MODEL = "identity"
@@ -388,6 +392,26 @@ def test_hearth_speaks_tls_and_shows_a_token(repository, start, trust, tmp_path)
         "HEARTH_CERT": str(trust.client[0]), "HEARTH_KEY": str(trust.client[1])})
     done = subprocess.run([hearthd.HEARTH, "load", MODEL], env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
+
+
+def test_hearth_pack_does_so_too(repository, start, trust, tmp_path):
+    token, wrong = tmp_path / "token", tmp_path / "wrong"
+    token.write_text("a-token-that-is-long-enough\n")
+    wrong.write_text("a-token-that-is-no-good\n")
+    roles = [{"name": "deployer", "token_file": str(token), "groups": ["repository"]}]
+    server = start(repository, config=trust.config(client_ca=True, access={"local": [], "roles": roles}))
+
+    def load(*options):
+        parser = argparse.ArgumentParser()
+        pack_trust.add_options(parser)
+        ours = ["--ca", trust.authority.certificate, "--cert", trust.client[0], "--key", trust.client[1], *options]
+        Server(server.address, pack_trust.Trust(parser.parse_args([str(option) for option in ours]))).load(MODEL)
+
+    load("--token-file", token)
+    with pytest.raises(PackError, match="access.roles"):
+        load()
+    with pytest.raises(PackError, match="UNAUTHENTICATED"):
+        load("--token-file", wrong)
 
 
 @pytest.mark.parametrize("options, said", [
