@@ -264,6 +264,14 @@ TEST_F(HttpServerTest, ConnectionsOverTheLimitWaitForRoom) {
   EXPECT_THAT(second.Receive(), StartsWith("HTTP/1.1 200 "));
 }
 
+// Taken for none, its body would be the next request.
+TEST_F(HttpServerTest, ABodyWhoseEndNobodyKnowsIsRefusedAndTheConnectionCloses) {
+  Client client(Start().port());
+  client.Send("GET /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, identity\r\n\r\n" + Get("/metrics"));
+  EXPECT_THAT(client.Receive(), StartsWith("HTTP/1.1 400 "));
+  EXPECT_TRUE(client.Closed());
+}
+
 TEST_F(HttpServerTest, APortInUseIsAnErrorThatNamesIt) {
   options_.port = Start().port();
   auto second = StartRoutes(options_, {});

@@ -5,7 +5,8 @@ import subprocess
 
 
 def _openssl(*args, folder, text=None):
-    done = subprocess.run(["openssl", *map(str, args)], cwd=folder, input=text, text=True, capture_output=True, check=False,
+    done = subprocess.run(["openssl", *map(str, args)], cwd=folder, input=text, text=True, capture_output=True,
+                          check=False,
                           timeout=60)
     assert done.returncode == 0, done.stderr
 
@@ -20,12 +21,14 @@ class Authority:
         self.certificate = self.folder / f"{name}.crt"
         _openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", 7,
                  "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.crt",
-                 "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign", folder=folder)
+                 "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign",
+                 folder=folder)
 
     def issue(self, name, names=(), common_name=None):
         """(certificate, key) for a server or a client with these subject alternative names, "DNS:x", "IP:x"."""
         _openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                 "-subj", f"/CN={common_name or name}", "-keyout", f"{name}.key", "-out", f"{name}.csr", folder=self.folder)
+                 "-subj", f"/CN={common_name or name}", "-keyout", f"{name}.key", "-out", f"{name}.csr",
+                 folder=self.folder)
         extensions = "basicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth,clientAuth\n"
         if names:
             extensions += f"subjectAltName={','.join(names)}\n"

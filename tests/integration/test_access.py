@@ -115,7 +115,8 @@ def test_this_machine_needs_nothing(exposed):
                                     "X-Real-IP: 203.0.113.5", "Origin: http://page.example", "ORIGIN: null"])
 def test_what_a_local_proxy_or_a_browsers_page_sends_is_a_strangers(exposed, header):
     name, value = header.split(": ")
-    status, _, body = ask("127.0.0.1", exposed.rest_port, "POST", f"/v2/repository/models/{MODEL}/unload", headers={name: value})
+    status, _, body = ask("127.0.0.1", exposed.rest_port, "POST", f"/v2/repository/models/{MODEL}/unload",
+                          headers={name: value})
     assert status == 403 and "proxy" in error_of(body)
     code, _ = grpc_code(exposed, "127.0.0.1", UNLOAD, [(name.lower(), value)], load_request(MODEL))
     assert code == grpc.StatusCode.PERMISSION_DENIED
@@ -136,7 +137,8 @@ def test_refusals_are_counted_and_logged(exposed, stranger):
 
 
 @pytest.mark.parametrize("path", [
-    "/v2/repository/models/identity/unload/", "/v2/repository/models/identity/%75nload", "/v2/%72epository/models/identity/unload",
+    "/v2/repository/models/identity/unload/", "/v2/repository/models/identity/%75nload",
+    "/v2/%72epository/models/identity/unload",
     "/%76%32/repository/models/identity/unload", "/v2/repository/models/identity/unload?ready=true",
     "/v2/repository/models/identity%00/unload", "http://127.0.0.1/v2/repository/models/identity/unload",
     "http://localhost:8000/v2/repository/models/identity/unload"])
@@ -145,11 +147,15 @@ def test_another_spelling_of_a_path_is_the_same_call(exposed, stranger, path):
 
 
 @pytest.mark.parametrize("path", [
-    "//v2/repository/models/identity/unload", "/v2//repository/models/identity/unload", "/v2/models/../repository/models/identity/unload",
+    "//v2/repository/models/identity/unload", "/v2//repository/models/identity/unload",
+    "/v2/models/../repository/models/identity/unload",
     "/v2/models/%2e%2e/repository/models/identity/unload", "/v2/repository%2fmodels/identity/unload",
-    "/V2/repository/models/identity/unload", "/v2/Repository/models/identity/unload", "/v2/repository/models/identity/UNLOAD",
-    "/v2/repository/models/identity/unload;x", "/v2/repository/models/identity/unload%20", "/v2/repository/models/identity/unload%",
-    "/models", "/models/identity", "/v1/models/identity", "/v2/models", "/v2/models/", "/invocations", "/ping", "/v2/logging",
+    "/V2/repository/models/identity/unload", "/v2/Repository/models/identity/unload",
+    "/v2/repository/models/identity/UNLOAD",
+    "/v2/repository/models/identity/unload;x", "/v2/repository/models/identity/unload%20",
+    "/v2/repository/models/identity/unload%",
+    "/models", "/models/identity", "/v1/models/identity", "/v2/models", "/v2/models/", "/invocations", "/ping",
+    "/v2/logging",
     "/v2/trace/setting", "/v2/systemsharedmemory/region/x/register", "/v2/cudasharedmemory/status", "/metrics", "*"])
 def test_what_is_no_path_of_ours_does_nothing_whoever_asks(exposed, stranger, path):
     for address in (stranger, "127.0.0.1"):
@@ -174,7 +180,8 @@ def test_a_method_override_is_not_heard(exposed, stranger):
 
 
 def test_methods_of_grpc_that_are_none_of_ours_are_unimplemented(exposed, stranger):
-    for method in ("inference.GRPCInferenceService/repositorymodelunload", "inference.grpcinferenceservice/RepositoryModelUnload",
+    for method in ("inference.GRPCInferenceService/repositorymodelunload",
+                   "inference.grpcinferenceservice/RepositoryModelUnload",
                    "hearth.v1.Cache/evict", "grpc.channelz.v1.Channelz/GetServers", "hearth.v1.Config/Shutdown"):
         for address in (stranger, "127.0.0.1"):
             assert grpc_code(exposed, address, method)[0] == grpc.StatusCode.UNIMPLEMENTED, method
@@ -192,7 +199,8 @@ def token_file(tmp_path):
 
 @pytest.fixture
 def roles(token_file):
-    return {**EVERYWHERE, "access": {"roles": [{"name": "deployer", "token_file": str(token_file), "groups": ["repository"]}]}}
+    return {**EVERYWHERE,
+            "access": {"roles": [{"name": "deployer", "token_file": str(token_file), "groups": ["repository"]}]}}
 
 
 def load_codes(server, address, token):
@@ -245,7 +253,8 @@ def test_tokens_are_rotated_without_a_restart(repository, start, roles, stranger
     assert load_codes(server, stranger, NEXT_TOKEN) == GOOD
 
 
-def test_a_token_file_that_becomes_unreadable_leaves_the_old_tokens_good(repository, start, roles, stranger, token_file):
+def test_a_token_file_that_becomes_unreadable_leaves_the_old_tokens_good(repository, start, roles, stranger,
+                                                                         token_file):
     server = start(repository, config=roles)
     replace(token_file, "short\n")
     line = server.wait_for("tokens or certificates not read again; the old ones stay in use")
@@ -321,7 +330,8 @@ def test_a_listener_serves_its_groups_only(repository, start, roles, stranger):
     server = start(repository, config={**roles, "rest": {"host": "::", "groups": ["health", "inference"]},
                                        "http": {"host": "::", "groups": ["health"]}})
     for address in (stranger, "127.0.0.1"):
-        status, _, body = ask(address, server.rest_port, "POST", f"/v2/repository/models/{MODEL}/load", headers=bearer(TOKEN))
+        status, _, body = ask(address, server.rest_port, "POST", f"/v2/repository/models/{MODEL}/load",
+                              headers=bearer(TOKEN))
         assert status == 403 and "rest.groups" in error_of(body)
         assert ask(address, server.rest_port, "GET", "/v2")[0] == 403
         assert ask(address, server.rest_port, "GET", "/v2/health/live")[0] == 200

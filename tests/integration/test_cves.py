@@ -1,5 +1,5 @@
-"""What other model servers were broken by, tried on hearth: a class of CVEs a test. docs/security.md lists them, with the
-tests elsewhere that hold the rest of each class."""
+"""What other model servers were broken by, tried on hearth: a class of CVEs a test. docs/security.md lists them, with
+the tests elsewhere that hold the rest of each class."""
 
 import contextlib
 import gzip
@@ -24,8 +24,10 @@ import models
 from strangers import ask, error_of, numbers
 from test_protocol import FLOATS, floats, request
 
-TRAVERSALS = ["../outside", "..", ".", "/etc/passwd", "identity/../../outside", "..\\outside", "identity\0", "identity\n",
-              "%2e%2e%2foutside", "....//outside", "~root", "file:///etc/passwd", "http://203.0.113.5/model.pt", "", "a" * 100_000,
+TRAVERSALS = ["../outside", "..", ".", "/etc/passwd", "identity/../../outside", "..\\outside", "identity\0",
+              "identity\n",
+              "%2e%2e%2foutside", "....//outside", "~root", "file:///etc/passwd", "http://203.0.113.5/model.pt", "",
+              "a" * 100_000,
               "identity;touch x", "$(touch x)", "`touch x`", "identity\x1b[2J", "\u202eidentity", "CON", "-rf", "*"]
 HOSTILE = "x\n2026-01-01T00:00:00Z info ready\r\n{\"msg\":\"ready\",\"level\":\"info\"}\x1b[31m\0\u2028end"
 
@@ -40,7 +42,8 @@ def victim(tmp_path_factory):
         models.write_model(root, name, models.Identity() if name == "identity" else models.AddSub())
     shutil.copytree(root / "identity", folder / "outside")
     config = {"logging": {"access": True}, "grpc": {"client_shared_memory": True},
-              "limits": {"max_tensors": 16, "max_dimensions": 8}, "rest": {"max_body_bytes": "4MiB", "stall_timeout": "2s"}}
+              "limits": {"max_tensors": 16, "max_dimensions": 8},
+              "rest": {"max_body_bytes": "4MiB", "stall_timeout": "2s"}}
     with hearthd.Hearthd(root, folder, config=config) as running:
         yield running
         assert running.alive, running.log()
@@ -72,7 +75,8 @@ def test_a_models_name_leads_nowhere(victim, name):
     stub = victim.stub()
     for version in ("", "1", "../1", "1/../../.."):
         refused(lambda v=version: stub.ModelInfer(request(name, floats(values=FLOATS), version=v), timeout=60))
-        refused(lambda v=version: stub.ModelMetadata(service_pb2.ModelMetadataRequest(name=name, version=v), timeout=60))
+        refused(lambda v=version: stub.ModelMetadata(service_pb2.ModelMetadataRequest(name=name, version=v),
+                                                     timeout=60))
         refused(lambda v=version: stub.ModelConfig(service_pb2.ModelConfigRequest(name=name, version=v), timeout=60))
     refused(lambda: stub.RepositoryModelLoad(service_pb2.RepositoryModelLoadRequest(model_name=name), timeout=60))
     refused(lambda: stub.RepositoryModelUnload(service_pb2.RepositoryModelUnloadRequest(model_name=name), timeout=60))
@@ -82,7 +86,8 @@ def test_a_models_name_leads_nowhere(victim, name):
 @pytest.mark.parametrize("name", [name for name in TRAVERSALS if name and len(name) < 1000])
 def test_a_models_name_in_a_path_leads_nowhere(victim, name):
     quoted = "".join(f"%{byte:02x}" for byte in name.encode())
-    for method, path in (("POST", f"/v2/repository/models/{quoted}/load"), ("POST", f"/v2/repository/models/{quoted}/unload"),
+    for method, path in (("POST", f"/v2/repository/models/{quoted}/load"),
+                         ("POST", f"/v2/repository/models/{quoted}/unload"),
                          ("GET", f"/v2/models/{quoted}"), ("GET", f"/v2/models/{quoted}/config"),
                          ("GET", f"/v2/models/identity/versions/{quoted}"), ("POST", f"/v2/models/{quoted}/infer")):
         status, _, body = ask("127.0.0.1", victim.rest_port, method, path, body="{}" if method == "POST" else None)
@@ -93,7 +98,8 @@ def test_a_models_name_in_a_path_leads_nowhere(victim, name):
 def test_no_call_takes_files_urls_or_places_to_write_to(victim):
     client, outside = victim.client(), victim.workdir / "written"
     for config, files in ((None, {"file:1/model.pt": b"x"}), ('{"backend": "python"}', {"file:../../../written": b"x"}),
-                          ('{"parameters": {"EXECUTION_ENV_PATH": {"string_value": "/tmp/x.tar.gz"}}}', {"file:1/model.py": b"x"})):
+                          ('{"parameters": {"EXECUTION_ENV_PATH": {"string_value": "/tmp/x.tar.gz"}}}',
+                           {"file:1/model.py": b"x"})):
         refused(lambda c=config, f=files: client.load_model("identity", config=c, files=f))
     for settings in ({"log_file": str(outside)}, {"log_file": "/etc/cron.d/x"}, {"log_format": f"{outside}"}):
         refused(lambda s=settings: client.update_log_settings(s))
@@ -108,8 +114,9 @@ def test_no_call_takes_files_urls_or_places_to_write_to(victim):
 def test_nothing_that_a_client_sends_begins_a_line_of_the_log(victim):
     before = len(victim.lines)
     stub = victim.stub()
-    for message in (request(HOSTILE.replace("\0", ""), floats()), request("identity", floats(), request_id=HOSTILE.replace("\0", "")),
-                    request("identity", (HOSTILE, "FP32", [1, 4], FLOATS.tobytes())), request("identity", floats(), version=HOSTILE)):
+    for message in (request(HOSTILE, floats()), request("identity", floats(), request_id=HOSTILE),
+                    request("identity", (HOSTILE, "FP32", [1, 4], FLOATS.tobytes())),
+                    request("identity", floats(), version=HOSTILE)):
         with contextlib.suppress(grpc.RpcError):
             stub.ModelInfer(message, timeout=60)
     quoted = "".join(f"%{byte:02x}" for byte in HOSTILE.encode())
@@ -152,14 +159,16 @@ def shared(name, size, offset=0):
     return message
 
 
-@pytest.mark.parametrize("size, offset", [(128, 0), (64, 1), (4, 64), (4, 2**63 - 1), (2**62, 0), (-4, 0), (4, -4), (64, -64),
+@pytest.mark.parametrize("size, offset", [(128, 0), (64, 1), (4, 64), (4, 2**63 - 1), (2**62, 0), (-4, 0), (4, -4),
+                                          (64, -64),
                                           (2**63 - 1, 2**63 - 1)])
 def test_nobody_reads_beyond_a_region(victim, region, size, offset):
     refused(lambda: victim.stub().ModelInfer(shared("region", size, offset), timeout=60))
 
 
 def test_no_error_tells_what_regions_are_called_by_the_system(victim, region):
-    texts = [refused(lambda s=size: victim.stub().ModelInfer(shared("region", s), timeout=60)) for size in (128, -1, 2**40)]
+    texts = [refused(lambda s=size: victim.stub().ModelInfer(shared("region", s), timeout=60))
+             for size in (128, -1, 2**40)]
     texts.append(refused(lambda: victim.stub().ModelInfer(shared("another", 4), timeout=60)))
     texts.append(refused(lambda: victim.stub().ModelInfer(request("absent", floats()), timeout=60)))
     for text in texts:
@@ -201,7 +210,8 @@ def test_a_region_that_is_unregistered_while_it_is_read_stays_until_then(victim,
 # --- sizes: CVE-2025-23323, 23324, 23326, 23327, 2026-24146, 24173, 24174, 24210 ---
 
 
-@pytest.mark.parametrize("shape", [[2**62, 4], [2**32, 2**32], [2**63 - 1], [2**31, 2**31, 2], [-1], [-2**63], [2**61, 8, 0],
+@pytest.mark.parametrize("shape", [[2**62, 4], [2**32, 2**32], [2**63 - 1], [2**31, 2**31, 2], [-1], [-2**63],
+                                   [2**61, 8, 0],
                                    [1] * 9, [1] * 100_000, [4] * 8], ids=lambda shape: f"{shape[:3]}x{len(shape)}")
 def test_a_shape_that_overflows_or_never_ends_is_refused(victim, shape):
     refused(lambda: victim.stub().ModelInfer(request("identity", ("x", "FP32", shape, FLOATS.tobytes())), timeout=60))
@@ -222,7 +232,8 @@ def test_too_many_tensors_or_outputs_are_refused(victim):
     assert status == 400
 
 
-@pytest.mark.parametrize("length", ["-1", "99999999999999999999", "18446744073709551615", "9223372036854775808", "0x10", "1e3", " 5", ""])
+@pytest.mark.parametrize("length", ["-1", "99999999999999999999", "18446744073709551615", "9223372036854775808",
+                                    "0x10", "1e3", " 5", ""])
 def test_a_length_of_json_that_is_none_is_refused(victim, length):
     status, _, _ = ask("127.0.0.1", victim.rest_port, "POST", "/v2/models/identity/infer", b"{}" * 8,
                        {"Inference-Header-Content-Length": length})
@@ -231,8 +242,10 @@ def test_a_length_of_json_that_is_none_is_refused(victim, length):
 
 @pytest.mark.parametrize("size", [-1, 2**63 - 1, 2**64 - 1, 2**64, -2**63, 1e300, "16", 17, 15])
 def test_a_size_of_binary_data_that_is_not_there_is_refused(victim, size):
-    head = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "parameters": {"binary_data_size": size}}]})
-    status, _, _ = ask("127.0.0.1", victim.rest_port, "POST", "/v2/models/identity/infer", head.encode() + FLOATS.tobytes(),
+    head = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4],
+                                   "parameters": {"binary_data_size": size}}]})
+    status, _, _ = ask("127.0.0.1", victim.rest_port, "POST", "/v2/models/identity/infer",
+                       head.encode() + FLOATS.tobytes(),
                        {"Inference-Header-Content-Length": str(len(head))})
     assert status == 400
 
@@ -258,13 +271,15 @@ def test_a_flood_of_chunks_costs_no_stack_and_no_memory(victim):
     head = b"POST /v2/models/identity/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     answer = raw(victim, head + b"1\r\n \r\n" * 500_000 + b"0\r\n\r\n")
     assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 413"))
-    for broken in (b"ffffffffffffffff\r\n", b"-1\r\n", b"fffffffffffffffff\r\n", b"1" * 100_000, b"5;" + b"x" * 100_000 + b"\r\n", b"zz\r\n"):
+    for broken in (b"ffffffffffffffff\r\n", b"-1\r\n", b"fffffffffffffffff\r\n", b"1" * 100_000,
+                   b"5;" + b"x" * 100_000 + b"\r\n", b"zz\r\n"):
         assert raw(victim, head + broken).startswith((b"HTTP/1.1 4", b"")), broken[:20]
     assert victim.memory("VmHWM") < before + (64 << 20)
 
 
 @pytest.mark.parametrize("head", [
-    b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 100_000, b"GET /" + b"a" * 1_000_000, b"G" * 1_000_000, b"\0" * 1000, b"\r\n" * 1000,
+    b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 100_000, b"GET /" + b"a" * 1_000_000, b"G" * 1_000_000, b"\0" * 1000,
+    b"\r\n" * 1000,
     b"GET / HTTP/9.9\r\n\r\n", b"GET /\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/1.1\r\nHost\r\n\r\n",
     b"GET / HTTP/1.1\r\n: x\r\n\r\n", b"GET / HTTP/1.1\r\nA: \0\r\n\r\n",
     b"POST /v2/models/identity/infer HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
@@ -282,15 +297,18 @@ def test_a_header_that_is_none_is_refused(victim, head):
 
 
 def test_json_of_any_depth_costs_no_stack(victim):
-    for text in ("[" * 1_000_000, '{"a":' * 500_000, '{"inputs":' + "[" * 1_000_000, '{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":'
+    for text in ("[" * 1_000_000, '{"a":' * 500_000, '{"inputs":' + "[" * 1_000_000,
+                 '{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":'
                  + "[" * 1_000_000 + "1" + "]" * 1_000_000 + "}]}"):
         for path in ("/v2/models/identity/infer", "/v2/repository/index", "/v2/repository/models/identity/load"):
             status, _, _ = ask("127.0.0.1", victim.rest_port, "POST", path, text)
             assert status == 400, path
 
 
-@pytest.mark.parametrize("text", [b"\xff\xfe", b'{"inputs": "\\ud800"}', b'{"id": "\xc3\x28"}', b"nul", b"1e99999", b'{"a":1,}', b'"' + b"\\" * 99,
-                                  b'{"inputs":[{"name":null}]}', b'{"inputs":[[]]}', b'{"inputs":{}}', b"[]", b"{}{}", b'{"id":1}'],
+@pytest.mark.parametrize("text", [b"\xff\xfe", b'{"inputs": "\\ud800"}', b'{"id": "\xc3\x28"}', b"nul", b"1e99999",
+                                  b'{"a":1,}', b'"' + b"\\" * 99,
+                                  b'{"inputs":[{"name":null}]}', b'{"inputs":[[]]}', b'{"inputs":{}}', b"[]", b"{}{}",
+                                  b'{"id":1}'],
                          ids=range(13))
 def test_what_is_no_json_is_refused(victim, text):
     status, _, body = ask("127.0.0.1", victim.rest_port, "POST", "/v2/models/identity/infer", text)
@@ -303,18 +321,22 @@ def test_a_bomb_is_refused_before_it_goes_off(victim):
     bombs = {"gzip": gzip.compress(plain, 9), "deflate": zlib.compress(plain, 9)}
     for encoding, bomb in bombs.items():
         assert len(bomb) < 2 << 20
-        status, _, _ = ask("127.0.0.1", victim.rest_port, "POST", "/v2/models/identity/infer", bomb, {"Content-Encoding": encoding})
+        status, _, _ = ask("127.0.0.1", victim.rest_port, "POST", "/v2/models/identity/infer", bomb,
+                           {"Content-Encoding": encoding})
         assert status == 413, encoding
     nested = gzip.compress(bombs["gzip"])
-    assert ask("127.0.0.1", victim.rest_port, "POST", "/v2/models/identity/infer", nested, {"Content-Encoding": "gzip, gzip"})[0] == 415
+    assert ask("127.0.0.1", victim.rest_port, "POST", "/v2/models/identity/infer", nested,
+               {"Content-Encoding": "gzip, gzip"})[0] == 415
     assert victim.memory("VmHWM") < before + (64 << 20)
 
 
 def test_messages_of_grpc_that_are_none_are_refused(victim):
     with victim.channel() as channel:
-        for method in ("ModelInfer", "ModelMetadata", "RepositoryModelLoad", "SystemSharedMemoryRegister", "LogSettings", "ServerLive"):
+        for method in ("ModelInfer", "ModelMetadata", "RepositoryModelLoad", "SystemSharedMemoryRegister",
+                       "LogSettings", "ServerLive"):
             call = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
-            for message in (b"\xff" * 1000, b"\x0a\xff\xff\xff\xff\x0f", b"\x0b" * 100_000, b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f",
+            for message in (b"\xff" * 1000, b"\x0a\xff\xff\xff\xff\x0f", b"\x0b" * 100_000,
+                            b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f",
                             b"\x2a" + b"\x80" * 20, struct.pack("<I", 7) * 10_000):
                 with pytest.raises(grpc.RpcError) as error:
                     call(message, timeout=60)
@@ -333,7 +355,8 @@ def test_streams_and_calls_that_are_cancelled_at_any_time_leave_the_server_whole
     with victim.channel() as channel:
         stream = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
         unary = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-        message = request("identity", ("x", "FP32", [250_000], np.zeros(250_000, np.float32).tobytes())).SerializeToString()
+        message = request("identity", ("x", "FP32", [250_000],
+                                       np.zeros(250_000, np.float32).tobytes())).SerializeToString()
         for i in range(200):
             call = stream(iter([message] * (i % 5 + 1)), timeout=60)
             if i % 3 == 0:
@@ -344,7 +367,8 @@ def test_streams_and_calls_that_are_cancelled_at_any_time_leave_the_server_whole
 
 
 def test_connections_that_are_cut_in_the_middle_leave_the_server_whole(victim):
-    body = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [100_000], "data": [1.5] * 100_000}]}).encode()
+    body = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [100_000],
+                                   "data": [1.5] * 100_000}]}).encode()
     whole = b"POST /v2/models/identity/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     for i in range(60):
         with socket.create_connection(("127.0.0.1", victim.rest_port), timeout=30) as connection:
@@ -360,7 +384,8 @@ def test_what_leaks_does_not(victim):
         for _ in range(20):
             ask("127.0.0.1", victim.rest_port, "POST", "/v2/models/identity/infer", b"[" * 1_000_000)
             ask("127.0.0.1", victim.rest_port, "POST", "/v2/models/absent/infer", b" " * 3_000_000)
-            refused(lambda: victim.stub().ModelInfer(request("identity", ("x", "FP32", [7], bytes(4_000_000))), timeout=60))
+            refused(lambda: victim.stub().ModelInfer(request("identity", ("x", "FP32", [7], bytes(4_000_000))),
+                                                     timeout=60))
 
     refusals()
     before = victim.memory()

@@ -87,7 +87,8 @@ class Tls:
 
     def channel(self, server):
         read = lambda file: pathlib.Path(file).read_bytes() if file else None
-        return grpc.secure_channel(server.address, grpc.ssl_channel_credentials(read(self.ca), read(self.key), read(self.certificate)))
+        return grpc.secure_channel(server.address, grpc.ssl_channel_credentials(read(self.ca), read(self.key),
+                                                                                read(self.certificate)))
 
     def get(self, port, path="/v2/health/live", method="GET", headers=None):
         """(status, body)"""
@@ -111,7 +112,8 @@ class Tls:
                 grpc.channel_ready_future(channel).result(timeout=3)
             except grpc.FutureTimeoutError:
                 return False
-            return service_pb2_grpc.GRPCInferenceServiceStub(channel).ServerLive(service_pb2.ServerLiveRequest(), timeout=PATIENCE).live
+            return service_pb2_grpc.GRPCInferenceServiceStub(channel).ServerLive(service_pb2.ServerLiveRequest(),
+                                                                                 timeout=PATIENCE).live
 
 
 def served_certificate(port):
@@ -119,8 +121,9 @@ def served_certificate(port):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
-    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as plain, context.wrap_socket(plain) as encrypted:
-        return encrypted.getpeercert(binary_form=True)
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as plain:
+        with context.wrap_socket(plain) as encrypted:
+            return encrypted.getpeercert(binary_form=True)
 
 
 def ports(server):
@@ -168,7 +171,8 @@ def test_old_versions_of_tls_are_refused(repository, start, trust):
 
 def test_tritons_clients_infer_over_tls(repository, start, trust):
     server = start(repository, config=trust.config())
-    with triton.InferenceServerClient(server.address, ssl=True, root_certificates=str(trust.authority.certificate)) as client:
+    with triton.InferenceServerClient(server.address, ssl=True,
+                                      root_certificates=str(trust.authority.certificate)) as client:
         assert client.infer(MODEL, [numbers()]).get_response().outputs
         client.load_model(MODEL)
     context = Tls(trust.authority).context
@@ -182,7 +186,8 @@ def test_tritons_clients_infer_over_tls(repository, start, trust):
 
 def test_many_large_bodies_and_kept_connections_go_through_tls(repository, start, trust):
     server = start(repository, config=trust.config())
-    connection = http.client.HTTPSConnection("localhost", server.rest_port, timeout=PATIENCE, context=Tls(trust.authority).context())
+    connection = http.client.HTTPSConnection("localhost", server.rest_port, timeout=PATIENCE,
+                                             context=Tls(trust.authority).context())
     values = [float(i % 97) for i in range(200_000)]
     body = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [len(values)], "data": values}]})
     for _ in range(3):
@@ -242,7 +247,8 @@ def test_a_certificates_name_is_a_role(repository, start, trust):
     assert says(Tls(trust.authority, trust.client)) == ("OK", 200)
     assert says(Tls(trust.authority)) == ("UNAUTHENTICATED", 401)
     # A common name counts only where there is no other.
-    assert says(Tls(trust.authority, trust.clients.issue("a", ["DNS:xops.example"], "ops.example"))) == ("UNAUTHENTICATED", 401)
+    another = trust.clients.issue("a", ["DNS:xops.example"], "ops.example")
+    assert says(Tls(trust.authority, another)) == ("UNAUTHENTICATED", 401)
     assert says(Tls(trust.authority, trust.clients.issue("b", (), "ops.example"))) == ("OK", 200)
 
 
@@ -388,9 +394,11 @@ def test_hearth_speaks_tls_and_shows_a_token(repository, start, trust, tmp_path)
         lost = server.cli("models", "--timeout", "5s", *options, check=False)
         assert lost.returncode in (69, 75), (options, lost)
     environment = hearthd.environment({
-        "HEARTH_ADDRESS": server.address, "HEARTH_TOKEN_FILE": str(token), "HEARTH_CA": str(trust.authority.certificate),
+        "HEARTH_ADDRESS": server.address, "HEARTH_TOKEN_FILE": str(token),
+        "HEARTH_CA": str(trust.authority.certificate),
         "HEARTH_CERT": str(trust.client[0]), "HEARTH_KEY": str(trust.client[1])})
-    done = subprocess.run([hearthd.HEARTH, "load", MODEL], env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    done = subprocess.run([hearthd.HEARTH, "load", MODEL], env=environment, capture_output=True, text=True,
+                          check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
 
 
@@ -415,10 +423,11 @@ def test_hearth_pack_does_so_too(repository, start, trust, tmp_path):
 
 
 @pytest.mark.parametrize("options, said", [
-    (["--cert", "x"], "--cert and --key"), (["--token-file", "absent-file"], "absent-file"), (["--ca", "absent-file"], "absent-file")])
+    (["--cert", "x"], "--cert and --key"), (["--token-file", "absent-file"], "absent-file"),
+    (["--ca", "absent-file"], "absent-file")])
 def test_hearth_says_what_is_wrong_with_its_files(tmp_path, options, said):
-    done = subprocess.run([hearthd.HEARTH, "models", *options], cwd=tmp_path, env=hearthd.environment(), capture_output=True,
-                          text=True, check=False, timeout=PATIENCE)
+    done = subprocess.run([hearthd.HEARTH, "models", *options], cwd=tmp_path, env=hearthd.environment(),
+                          capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 2 and said in done.stderr
 
 
@@ -431,5 +440,6 @@ def test_a_token_goes_over_tls_to_the_metrics_too(repository, start, trust, tmp_
     assert good.get(server.http_port, "/metrics")[0] == 401
     assert good.get(server.http_port, "/metrics", headers=bearer("a-token-that-is-long-enough"))[0] == 200
     with pytest.raises(InferenceServerException, match="'inference'"):
-        with triton.InferenceServerClient(server.address, ssl=True, root_certificates=str(trust.authority.certificate)) as client:
+        with triton.InferenceServerClient(server.address, ssl=True,
+                                          root_certificates=str(trust.authority.certificate)) as client:
             client.infer(MODEL, [numbers()])
