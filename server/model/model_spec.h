@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -26,6 +27,7 @@ struct WarmUpSample {
   };
   std::vector<Input> inputs;
   int count = 2;  // TorchScript's profiling executor settles after two runs of a shape
+  std::string name = {};  // may be empty
 };
 
 // Where a model's mapped weights are while it is resident.
@@ -74,7 +76,13 @@ struct SequenceOptions {
   enum class OnPressure : std::uint8_t { kKeep, kEnd } on_pressure = OnPressure::kKeep;
 };
 
-// The optional <model>/model.yaml. Every field has the meaning of its key there (docs/models.md).
+// The names of an output's classes, from a file beside model.yaml.
+struct ClassNames {
+  std::string file;                                       // its name
+  std::shared_ptr<const std::vector<std::string>> names;  // null until it has been read
+};
+
+// What <model>/model.yaml and config.pbtxt say. Every field that model.yaml has a key for has its meaning (docs/models.md).
 struct ModelOptions {
   std::string method = "forward";
   std::string device = "cpu";
@@ -95,6 +103,12 @@ struct ModelOptions {
   VersionPolicy versions;
   std::map<std::string, std::int64_t> labels;  // versions by names that clients may use
   bool resource_preserving = false;  // the version that answered leaves before a higher one is loaded
+  std::string program = {};          // name of the program's file in a version's folder; empty: model.pt and the like
+  std::string format = {};           // as ModelSpec's: programs of others do not count; empty: of any
+  std::map<std::string, ClassNames> class_names = {};  // of outputs
+  // Triton's configuration, in protobuf's wire format, for whoever repeats it; null: none was given.
+  std::shared_ptr<const std::string> triton = nullptr;
+  std::string source = "model.yaml";  // who says all this, for messages
 };
 
 struct ModelSpec {

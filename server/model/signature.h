@@ -32,6 +32,8 @@ struct TensorInfo {
   DType dtype = DType::kUnknown;     // kUnknown: any
   std::optional<Shape> shape;        // none: any rank; -1: any size in that dimension
   bool optional = false;             // may be left out of a request (the program has a default)
+  // The shape that the program has it in, where that is not the one above (tensor/reshape.h).
+  std::optional<Shape> reshape = std::nullopt;
 };
 
 // In the order of the program's arguments and results.

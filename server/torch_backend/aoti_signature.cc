@@ -4,6 +4,8 @@
 #include <string_view>
 #include <utility>
 
+#include "server/torch_backend/declared_order.h"
+
 namespace hearth {
 namespace {
 
@@ -31,19 +33,19 @@ bool Fits(const Shape& declared, const Shape& known) {
 }
 
 // model.yaml's word about one tensor over the package's.
-absl::Status Overlay(const TensorInfo& declared, AotiTensor& tensor) {
+absl::Status Overlay(const TensorInfo& declared, const std::string& source, AotiTensor& tensor) {
   TensorInfo& info = tensor.info;
   info.name = declared.name;
   if (declared.dtype != DType::kUnknown) {
     if (info.dtype != DType::kUnknown && info.dtype != declared.dtype) {
-      return absl::InvalidArgumentError(StrCat("model.yaml says '", declared.name, "' is ", ToString(declared.dtype),
+      return absl::InvalidArgumentError(StrCat(source, " says '", declared.name, "' is ", ToString(declared.dtype),
                                                ", but the package was compiled for ", ToString(info.dtype)));
     }
     info.dtype = declared.dtype;
   }
   if (!declared.shape) return absl::OkStatus();
   if (info.shape && !Fits(*declared.shape, *info.shape)) {
-    return absl::InvalidArgumentError(StrCat("model.yaml says '", declared.name, "' has shape ",
+    return absl::InvalidArgumentError(StrCat(source, " says '", declared.name, "' has shape ",
                                              ToString(*declared.shape), ", but the package was compiled for ",
                                              ToString(*info.shape)));
   }
@@ -51,20 +53,17 @@ absl::Status Overlay(const TensorInfo& declared, AotiTensor& tensor) {
   return absl::OkStatus();
 }
 
-// By name where all are known, else in order.
-absl::Status OverlayAll(const std::vector<TensorInfo>& declared, std::string_view what,
+absl::Status OverlayAll(const std::vector<TensorInfo>& declared, const std::string& source, std::string_view what,
                         std::vector<AotiTensor>& tensors) {
-  const auto find = [&](const std::string& name) {
-    return std::find_if(tensors.begin(), tensors.end(), [&](const AotiTensor& t) { return t.info.name == name; });
-  };
-  const bool by_name = std::all_of(declared.begin(), declared.end(),
-                                   [&](const TensorInfo& d) { return find(d.name) != tensors.end(); });
-  if (!by_name && declared.size() != tensors.size()) {
-    return absl::InvalidArgumentError(StrCat("model.yaml declares ", Count(declared.size(), what),
-                                             ", but the package has ", tensors.size()));
-  }
+  std::vector<std::string> names;
+  for (const AotiTensor& tensor : tensors) names.push_back(tensor.info.name);
+  HEARTH_ASSIGN_OR_RETURN(const std::vector<std::size_t> places, PlacesOf(declared, names, source, what));
   for (std::size_t i = 0; i < declared.size(); ++i) {
-    HEARTH_RETURN_IF_ERROR(Overlay(declared[i], by_name ? *find(declared[i].name) : tensors[i]));
+    if (declared[i].reshape) {
+      return absl::InvalidArgumentError(
+          StrCat(source, " reshapes '", declared[i].name, "': compiled code takes and gives tensors as they are"));
+    }
+    HEARTH_RETURN_IF_ERROR(Overlay(declared[i], source, tensors[places[i]]));
   }
   return absl::OkStatus();
 }
@@ -75,7 +74,7 @@ absl::StatusOr<AotiSignature> AotiSignature::Make(const AotiMetadata& metadata, 
                                                   std::size_t inputs, std::size_t outputs) {
   if (options.method != "forward") {
     return absl::InvalidArgumentError(
-        StrCat("an AOTInductor package has one method, 'forward'; model.yaml asks for '", options.method, "'"));
+        StrCat("an AOTInductor package has one method, 'forward'; ", options.source, " asks for '", options.method, "'"));
   }
   if (metadata.has_signature && (metadata.inputs.size() != inputs || metadata.outputs.size() != outputs)) {
     return absl::InvalidArgumentError(StrCat("the package's metadata describes ",
@@ -94,7 +93,7 @@ absl::StatusOr<AotiSignature> AotiSignature::Make(const AotiMetadata& metadata, 
 
 absl::Status AotiSignature::SetInputs(const AotiMetadata& metadata, const ModelOptions& options, std::size_t count) {
   std::vector<AotiTensor> inputs = Described(metadata, metadata.inputs, "INPUT__", count);
-  HEARTH_RETURN_IF_ERROR(OverlayAll(options.inputs, "input", inputs));
+  HEARTH_RETURN_IF_ERROR(OverlayAll(options.inputs, options.source, "input", inputs));
   for (AotiTensor& input : inputs) {
     if (input.info.dtype == DType::kUnknown || input.info.dtype == DType::kBytes || !input.info.shape) {
       return absl::InvalidArgumentError(
@@ -115,11 +114,7 @@ absl::Status AotiSignature::SetInputs(const AotiMetadata& metadata, const ModelO
 
 absl::Status AotiSignature::SetOutputs(const AotiMetadata& metadata, const ModelOptions& options, std::size_t count) {
   std::vector<AotiTensor> outputs = Described(metadata, metadata.outputs, "OUTPUT__", count);
-  if (!options.outputs.empty() && options.outputs.size() != count) {
-    return absl::InvalidArgumentError(StrCat("model.yaml declares ", Count(options.outputs.size(), "output"),
-                                             ", but the package has ", count));
-  }
-  HEARTH_RETURN_IF_ERROR(OverlayAll(options.outputs, "output", outputs));
+  HEARTH_RETURN_IF_ERROR(OverlayAll(options.outputs, options.source, "output", outputs));
   signature_.declared_outputs = options.outputs;
   for (AotiTensor& output : outputs) {
     output_names_.push_back(output.info.name);

@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "server/base/check.h"
+#include "server/tensor/reshape.h"
+#include "server/torch_backend/declared_order.h"
 #include "server/torch_backend/tensor_bridge.h"
 
 namespace hearth {
@@ -125,65 +127,69 @@ bool ReadResults(const c10::Type& type, const std::string& own_name, std::vector
 }
 
 // Lays one declared tensor over what the schema says.
-absl::Status Overlay(const TensorInfo& declared, TensorInfo& info) {
+absl::Status Overlay(const TensorInfo& declared, const std::string& source, TensorInfo& info) {
   if (info.dtype != DType::kUnknown && declared.dtype != DType::kUnknown && info.dtype != declared.dtype) {
-    return absl::InvalidArgumentError(StrCat("model.yaml says '", declared.name, "' is ",
+    return absl::InvalidArgumentError(StrCat(source, " says '", declared.name, "' is ",
                                              ToString(declared.dtype), ", but the program takes ",
                                              ToString(info.dtype)));
   }
   info.name = declared.name;
   if (declared.dtype != DType::kUnknown) info.dtype = declared.dtype;
   if (declared.shape) info.shape = declared.shape;
+  info.reshape = declared.reshape;
   if (declared.optional && !info.optional) {
-    return absl::InvalidArgumentError(StrCat("model.yaml says '", declared.name,
+    return absl::InvalidArgumentError(StrCat(source, " says '", declared.name,
                                              "' is optional, but the program has no default for it"));
   }
   return absl::OkStatus();
 }
 
-absl::Status OverlayInputs(const std::vector<TensorInfo>& declared, ProgramSignature& program) {
+absl::Status OverlayInputs(const ModelOptions& options, ProgramSignature& program) {
   auto& inputs = program.signature.inputs;
-  const auto find = [&](const std::string& name) {
-    return std::find_if(inputs.begin(), inputs.end(), [&](const TensorInfo& i) { return i.name == name; });
-  };
-  const bool by_name = std::all_of(declared.begin(), declared.end(),
-                                   [&](const TensorInfo& d) { return find(d.name) != inputs.end(); });
-  if (!by_name && declared.size() != inputs.size()) {
-    std::vector<std::string> names;
-    for (const TensorInfo& input : inputs) names.push_back(input.name);
-    return absl::InvalidArgumentError(StrCat("model.yaml declares ", declared.size(),
-                                             " inputs, but the program takes ", inputs.size(), ": ",
-                                             QuotedList(names)));
+  std::vector<std::string> names;
+  std::vector<Argument*> arguments;  // of each input; others stay at their defaults
+  for (const TensorInfo& input : inputs) {
+    names.push_back(input.name);
+    for (Argument& argument : program.arguments) {
+      if (argument.name == input.name) arguments.push_back(&argument);
+    }
+  }
+  const std::vector<TensorInfo>& declared = options.inputs;
+  const auto places = PlacesOf(declared, names, options.source, "input");
+  if (!places.ok()) {
+    return absl::InvalidArgumentError(StrCat(FromAbsl(places.status().message()), ": ", QuotedList(names)));
   }
   for (std::size_t i = 0; i < declared.size(); ++i) {
-    TensorInfo& input = by_name ? *find(declared[i].name) : inputs[i];
-    for (Argument& argument : program.arguments) {
-      if (argument.name == input.name) {
-        argument.name = declared[i].name;
-        break;
-      }
+    const std::size_t place = (*places)[i];
+    HEARTH_RETURN_IF_ERROR(Overlay(declared[i], options.source, inputs[place]));
+    Argument& argument = *arguments[place];
+    argument.name = declared[i].name;
+    if (!declared[i].reshape) continue;
+    if (argument.kind != Kind::kTensor) {
+      return absl::InvalidArgumentError(
+          StrCat(options.source, " reshapes '", declared[i].name, "', which is no tensor of the program"));
     }
-    HEARTH_RETURN_IF_ERROR(Overlay(declared[i], input));
+    argument.shape = declared[i].shape;
+    argument.reshape = declared[i].reshape;
   }
   return absl::OkStatus();
 }
 
-absl::Status OverlayOutputs(const std::vector<TensorInfo>& declared, ProgramSignature& program) {
+absl::Status OverlayOutputs(const ModelOptions& options, ProgramSignature& program) {
   Signature& signature = program.signature;
+  const std::vector<TensorInfo>& declared = options.outputs;
   signature.declared_outputs = declared;
-  if (signature.outputs_known && declared.size() != signature.outputs.size()) {
-    return absl::InvalidArgumentError(StrCat("model.yaml declares ", declared.size(),
-                                             " outputs, but the program returns ",
-                                             signature.outputs.size()));
-  }
-  for (std::size_t i = 0; i < declared.size(); ++i) {
-    program.output_names.push_back(declared[i].name);
-    if (signature.outputs_known) HEARTH_RETURN_IF_ERROR(Overlay(declared[i], signature.outputs[i]));
-  }
   if (!signature.outputs_known) {
-    signature.outputs = declared;
+    signature.outputs.resize(declared.size());
     signature.outputs_known = true;
   }
+  HEARTH_ASSIGN_OR_RETURN(const std::vector<std::size_t> places,
+                          PlacesByNumberOrOrder(declared, signature.outputs.size(), options.source, "output"));
+  for (std::size_t i = 0; i < declared.size(); ++i) {
+    TensorInfo& output = signature.outputs[places[i]];
+    HEARTH_RETURN_IF_ERROR(Overlay(declared[i], options.source, output));
+  }
+  for (const TensorInfo& output : signature.outputs) program.output_names.push_back(output.name);
   return absl::OkStatus();
 }
 
@@ -206,6 +212,17 @@ absl::StatusOr<T> OneElement(const Argument& argument, const Tensor& tensor) {
   return value;
 }
 
+// In the shape that the program has it in.
+absl::StatusOr<Tensor> AsArgument(const Argument& argument, const Tensor& tensor) {
+  if (!argument.reshape) return tensor;
+  std::optional<Shape> shape = Reshape(*argument.shape, *argument.reshape, tensor.shape);
+  if (!shape) {
+    return absl::InvalidArgumentError(StrCat("inference input '", argument.name, "' has shape ", ToString(tensor.shape),
+                                             ", which is none of ", ToString(*argument.shape)));
+  }
+  return Tensor{tensor.dtype, *std::move(shape), tensor.data, tensor.owner};
+}
+
 absl::StatusOr<at::IValue> ToIValue(const Argument& argument, const Tensor& tensor,
                                     const at::Device& device) {
   switch (argument.kind) {
@@ -215,7 +232,8 @@ absl::StatusOr<at::IValue> ToIValue(const Argument& argument, const Tensor& tens
                                                  "' is a tensor of the program, which cannot hold ",
                                                  ToString(tensor.dtype)));
       }
-      at::Tensor wrapped = WrapTensor(tensor);
+      HEARTH_ASSIGN_OR_RETURN(const Tensor shaped, AsArgument(argument, tensor));
+      at::Tensor wrapped = WrapTensor(shaped);
       return at::IValue(device.is_cpu() ? wrapped : wrapped.to(device));
     }
     case Kind::kInt: {
@@ -264,9 +282,26 @@ absl::StatusOr<ProgramSignature> ReadSignature(const c10::FunctionSchema& schema
   program.signature.outputs_known =
       schema.returns().size() == 1 && ReadResults(*schema.returns()[0].type(), "", program.signature.outputs);
   if (!program.signature.outputs_known) program.signature.outputs.clear();
-  if (!options.inputs.empty()) HEARTH_RETURN_IF_ERROR(OverlayInputs(options.inputs, program));
-  if (!options.outputs.empty()) HEARTH_RETURN_IF_ERROR(OverlayOutputs(options.outputs, program));
+  if (!options.inputs.empty()) HEARTH_RETURN_IF_ERROR(OverlayInputs(options, program));
+  if (!options.outputs.empty()) HEARTH_RETURN_IF_ERROR(OverlayOutputs(options, program));
   return program;
+}
+
+absl::Status ReshapeOutputs(const Signature& signature, TensorList& outputs) {
+  for (const TensorInfo& info : signature.declared_outputs) {
+    if (!info.reshape) continue;
+    for (NamedTensor& output : outputs) {
+      if (output.name != info.name) continue;
+      std::optional<Shape> shape = Reshape(*info.reshape, *info.shape, output.tensor.shape);
+      if (!shape) {
+        return absl::InternalError(StrCat("the program returned output '", info.name, "' as ",
+                                          ToString(output.tensor.shape), ", but its config.pbtxt reshapes it from ",
+                                          ToString(*info.reshape)));
+      }
+      output.tensor.shape = *std::move(shape);
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<at::IValue>> BuildStack(const ProgramSignature& program, at::IValue self,

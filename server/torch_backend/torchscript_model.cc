@@ -141,7 +141,9 @@ absl::StatusOr<TensorList> TorchScriptModel::RunOn(const Binding& binding, torch
   HEARTH_CHECK(stack.size() == 1);
   at::IValue result = std::move(stack.front());
   stack.clear();
-  return UnwrapResult(std::move(result), program_.output_names);
+  HEARTH_ASSIGN_OR_RETURN(TensorList outputs, UnwrapResult(std::move(result), program_.output_names));
+  HEARTH_RETURN_IF_ERROR(ReshapeOutputs(program_.signature, outputs));
+  return outputs;
 }
 
 absl::Status TorchScriptModel::Intact(const Binding& binding) const {

@@ -40,7 +40,7 @@ TEST(AotiSignature, EveryInputNeedsATypeAndAShape) {
   const auto no_shape = AotiSignature::Make({}, Declared({{"x", DType::kFp32, std::nullopt, false}}), 1, 1);
   EXPECT_THAT(Message(no_shape.status()), HasSubstr("declare each in model.yaml"));
   const auto too_few = AotiSignature::Make({}, Declared({kX}), 2, 1);
-  EXPECT_THAT(Message(too_few.status()), HasSubstr("model.yaml declares 1 input, but the package has 2"));
+  EXPECT_THAT(Message(too_few.status()), HasSubstr("model.yaml declares 1 input, but the program has 2"));
 }
 
 TEST(AotiSignature, OutputsWithoutNamesAreCountedAsTritonDoes) {
