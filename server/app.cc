@@ -18,6 +18,7 @@
 #include "server/frontend/http_guard.h"
 #include "server/frontend/http_routes.h"
 #include "server/frontend/http_server.h"
+#include "server/frontend/model_config_reader.h"
 #include "server/frontend/rest_routes.h"
 #include "server/metrics/metrics.h"
 #include "server/residency/model_manager.h"
@@ -257,7 +258,7 @@ absl::Status App::Parts::BuildCore(const ServerConfig& c) {
                                                        .triton_names = c.metrics.triton_names});
   metrics->ConfigReloaded(true, clock.WallNow());  // it was good, or we would not be here
   buffers = std::make_unique<BufferPool>(c.grpc.buffer_pool);
-  catalog = std::make_unique<Catalog>(Paths(c.repository.roots));
+  catalog = std::make_unique<Catalog>(Paths(c.repository.roots), ReadModelConfig);
   if (const absl::Status scanned = catalog->Scan(); !scanned.ok()) {
     return absl::Status(scanned.code(), StrCat(FromAbsl(scanned.message()), kNoRepository));
   }

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/numbers.h"
+#include "server/base/check.h"
 
 namespace hearth {
 namespace {
@@ -34,12 +37,33 @@ template <typename Wire>
 void FillTensor(const TensorInfo& info, bool batched, Wire& wire) {
   wire.set_name(info.name);
   wire.set_data_type(TypeOf(info.dtype));
+  wire.clear_dims();
   if (!info.shape) {
     wire.add_dims(-1);
     return;
   }
   const auto begin = info.shape->begin() + (batched && !info.shape->empty() ? 1 : 0);
   wire.mutable_dims()->Add(begin, info.shape->end());
+}
+
+// The tensors in the order of the program, each with what was said of it beside its type and shape.
+template <typename Wire>
+void FillTensors(const std::vector<TensorInfo>& infos, bool batched, google::protobuf::RepeatedPtrField<Wire>& wire) {
+  const google::protobuf::RepeatedPtrField<Wire> said = std::move(wire);
+  wire.Clear();
+  for (const TensorInfo& info : infos) {
+    Wire& tensor = *wire.Add();
+    const auto found = std::find_if(said.begin(), said.end(), [&](const Wire& w) { return w.name() == info.name; });
+    if (found != said.end()) tensor = *found;
+    FillTensor(info, batched, tensor);
+  }
+}
+
+void FillClassNames(const ModelOptions& options, inference::ModelConfig& wire) {
+  for (inference::ModelOutput& output : *wire.mutable_output()) {
+    const auto found = options.class_names.find(output.name());
+    output.set_label_filename(found == options.class_names.end() ? "" : found->second.file);
+  }
 }
 
 void FillVersions(const VersionPolicy& policy, inference::ModelVersionPolicy& wire) {
@@ -54,7 +78,8 @@ void FillVersions(const VersionPolicy& policy, inference::ModelVersionPolicy& wi
 
 // "cuda:1" is number 1 of the kind that Triton calls GPU; everything else computes on the processor.
 void FillInstances(const ModelMetadata& model, inference::ModelInstanceGroup& wire) {
-  wire.set_name(model.id.name + "_0");
+  if (wire.name().empty()) wire.set_name(model.id.name + "_0");
+  wire.clear_gpus();
   wire.set_count(std::max(1, model.options.instances));
   const std::string& device = model.options.device;
   const std::size_t colon = device.find(':');
@@ -69,13 +94,15 @@ void FillInstances(const ModelMetadata& model, inference::ModelInstanceGroup& wi
   wire.add_gpus(number);
 }
 
-void FillWarmUp(const WarmUpSample& sample, std::size_t number, inference::ModelWarmup& wire) {
-  wire.set_name("warm_up_" + std::to_string(number));
+void FillWarmUp(const WarmUpSample& sample, std::size_t number, bool batched, inference::ModelWarmup& wire) {
+  wire.set_name(sample.name.empty() ? "warm_up_" + std::to_string(number) : sample.name);
   wire.set_count(static_cast<std::uint32_t>(sample.count));
   for (const WarmUpSample::Input& input : sample.inputs) {
     inference::ModelWarmup::Input& made = (*wire.mutable_inputs())[input.name];
     made.set_data_type(TypeOf(input.dtype));
-    made.mutable_dims()->Add(input.shape.begin(), input.shape.end());
+    const bool apart = batched && !input.shape.empty();
+    if (apart) wire.set_batch_size(static_cast<std::uint32_t>(input.shape.front()));
+    made.mutable_dims()->Add(input.shape.begin() + (apart ? 1 : 0), input.shape.end());
     if (input.fill == WarmUpSample::Fill::kZeros) {
       made.set_zero_data(true);
     } else {
@@ -88,23 +115,28 @@ void FillWarmUp(const WarmUpSample& sample, std::size_t number, inference::Model
 
 void FillConfig(const ModelMetadata& model, inference::ModelConfig& wire) {
   const Signature& signature = model.signature;
+  const ModelOptions& options = model.options;
   const bool batched = signature.max_batch_size > 0;
+  if (options.triton != nullptr) HEARTH_CHECK(wire.ParseFromString(*options.triton));  // as ReadModelConfig made it
   wire.set_name(model.id.name);
   wire.set_platform(signature.platform);
   wire.set_backend("pytorch");
   wire.set_max_batch_size(static_cast<std::int32_t>(signature.max_batch_size));
   wire.set_default_model_filename(model.file);
-  FillVersions(model.options.versions, *wire.mutable_version_policy());
-  for (const TensorInfo& info : signature.inputs) {
-    inference::ModelInput& input = *wire.add_input();
-    FillTensor(info, batched, input);
-    input.set_optional(info.optional);
+  FillVersions(options.versions, *wire.mutable_version_policy());
+  FillTensors(signature.inputs, batched, *wire.mutable_input());
+  for (int i = 0; i < wire.input_size(); ++i) {
+    wire.mutable_input(i)->set_optional(signature.inputs[static_cast<std::size_t>(i)].optional);
   }
-  for (const TensorInfo& info : signature.outputs) FillTensor(info, batched, *wire.add_output());
-  FillInstances(model, *wire.add_instance_group());
+  FillTensors(signature.outputs, batched, *wire.mutable_output());
+  FillClassNames(options, wire);
+  while (wire.instance_group_size() > 1) wire.mutable_instance_group()->RemoveLast();
+  if (wire.instance_group_size() == 0) wire.add_instance_group();
+  FillInstances(model, *wire.mutable_instance_group(0));
   wire.mutable_model_transaction_policy()->set_decoupled(false);
+  wire.clear_model_warmup();
   std::size_t number = 0;
-  for (const WarmUpSample& sample : model.options.warm_up) FillWarmUp(sample, number++, *wire.add_model_warmup());
+  for (const WarmUpSample& sample : options.warm_up) FillWarmUp(sample, number++, batched, *wire.add_model_warmup());
 }
 
 }  // namespace hearth

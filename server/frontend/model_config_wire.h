@@ -6,8 +6,8 @@
 
 namespace hearth {
 
-// What hearth knows of a resident model, in Triton's terms. What Triton can be told and hearth has no word for is left
-// at its default.
+// What hearth knows of a resident model, in Triton's terms, over what its config.pbtxt, or the config that it was loaded
+// with, says beside that.
 void FillConfig(const ModelMetadata& model, inference::ModelConfig& wire);
 
 }  // namespace hearth

@@ -7,7 +7,9 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/hash/hash.h"
 #include "server/base/log.h"
+#include "server/storage/class_names.h"
 #include "server/storage/mapped_file.h"
 #include "server/storage/model_yaml.h"
 #include "server/storage/revision.h"
@@ -19,6 +21,7 @@ namespace fs = std::filesystem;
 
 constexpr std::array<std::string_view, 3> kExtensions = {".pt", ".jit", ".pt2"};  // the first one counts
 constexpr std::string_view kPackage = ".pt2";        // of AOTInductor; its weights may lie apart
+constexpr std::size_t kMaxTritonConfig = 1 << 20;
 constexpr std::string_view kIndexExtension = ".index.json";
 constexpr std::array<std::string_view, 6> kWeightExtensions = {".safetensors", ".pt", ".pth", ".bin", ".h5", ".hdf5"};
 
@@ -58,22 +61,31 @@ bool HoldsWeights(std::string_view name) {
                      [&](std::string_view extension) { return name.ends_with(extension); });
 }
 
+// The names that a version's program may have, the first one that is there counts.
+std::vector<std::string> ProgramNames(const ModelOptions& options) {
+  if (!options.program.empty()) return {options.program};
+  std::vector<std::string> names;
+  for (const std::string_view extension : kExtensions) names.push_back(StrCat("model", extension));
+  names.emplace_back(kProgramFile);
+  std::erase_if(names, [&](const std::string& name) { return !options.format.empty() && FormatOf(name) != options.format; });
+  return names;
+}
+
 // What a version is loaded from. Something that is there but is no regular file counts: the loader
 // says what is wrong with it. NOT_FOUND: nothing is there.
 absl::StatusOr<VersionFiles> FindVersion(const fs::path& folder, const ModelOptions& options) {
-  for (const std::string_view extension : kExtensions) {
-    fs::path file = folder / StrCat("model", extension);
-    if (TypeOf(file) == fs::file_type::not_found) continue;
-    if (extension != kPackage) return VersionFiles{std::move(file), {}};
-    HEARTH_ASSIGN_OR_RETURN(std::vector<fs::path> weights, WeightsBeside(folder, options.weights));
-    return VersionFiles{std::move(file), std::move(weights)};
+  fs::path program;
+  for (const std::string& name : ProgramNames(options)) {
+    if (TypeOf(folder / name) == fs::file_type::not_found) continue;
+    program = folder / name;
+    break;
   }
-  fs::path program = folder / kProgramFile;
-  if (TypeOf(program) == fs::file_type::not_found) {
-    return absl::NotFoundError(StrCat("'", ShortName(folder), "' has no model.pt, model.pt2 or program.pt"));
+  if (program.empty()) {
+    return absl::NotFoundError(StrCat("'", ShortName(folder), "' has no ", QuotedList(ProgramNames(options))));
   }
+  if (program.filename() != kProgramFile && program.extension() != kPackage) return VersionFiles{std::move(program), {}};
   HEARTH_ASSIGN_OR_RETURN(std::vector<fs::path> weights, WeightsBeside(folder, options.weights));
-  if (weights.empty()) {
+  if (weights.empty() && program.extension() != kPackage) {
     return absl::InvalidArgumentError(
         StrCat("'", ShortName(folder), "' has a program.pt but no weights; put them beside it, for example as "
                "model.safetensors, or name a whole TorchScript archive model.pt"));
@@ -105,10 +117,36 @@ std::string Unknown(std::string_view model) {
   return StrCat("Request for unknown model: '", model, "' is not found");
 }
 
-absl::Status NotFound(std::string_view model, std::int64_t version, const std::vector<std::int64_t>& left_out) {
+absl::Status NotFound(std::string_view model, std::int64_t version, const std::vector<std::int64_t>& left_out,
+                      const ModelOptions* options) {
   const bool chosen = std::find(left_out.begin(), left_out.end(), version) != left_out.end();
   return absl::NotFoundError(StrCat("Request for unknown model: '", model, "' version ", version, " is not found",
-                                    chosen ? ": the policy in its model.yaml ('versions') leaves it out" : ""));
+                                    chosen ? StrCat(": the policy in its ", options->source, " ('versions') leaves it out")
+                                           : ""));
+}
+
+// What only the whole of it can be judged by.
+absl::Status CheckOptions(const ModelOptions& options) {
+  if (options.max_batch_size <= 0) return absl::OkStatus();
+  for (const std::vector<TensorInfo>* tensors : {&options.inputs, &options.outputs}) {
+    for (const TensorInfo& info : *tensors) {
+      if (!info.shape || (!info.shape->empty() && info.shape->front() == -1)) continue;
+      return absl::InvalidArgumentError(StrCat("the shape ", ToString(*info.shape), " of '", info.name,
+                                               "' must begin with -1, the batch dimension, because max_batch_size is ",
+                                               options.max_batch_size, "; one of them is in model.yaml, the other in "
+                                               "config.pbtxt"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadAllClassNames(const fs::path& folder, ModelOptions& options) {
+  for (auto& [output, classes] : options.class_names) {
+    auto names = ReadClassNames(folder / classes.file);
+    if (!names.ok()) return Annotate(names.status(), StrCat("class names of '", output, "'"));
+    classes.names = *std::move(names);
+  }
+  return absl::OkStatus();
 }
 
 std::optional<std::int64_t> LabelIn(const ModelOptions* options, std::string_view label) {
@@ -145,12 +183,28 @@ std::string FormatOf(const fs::path& program) { return program.extension() == kP
 
 bool IsModelName(std::string_view name) { return IsPlainName(name); }
 
-Catalog::Catalog(std::vector<fs::path> roots)
-    : roots_(std::move(roots)), snapshot_(std::make_shared<const Snapshot>()) {}
+Catalog::Catalog(std::vector<fs::path> roots, TritonConfigReader read_triton)
+    : roots_(std::move(roots)), read_triton_(std::move(read_triton)), snapshot_(std::make_shared<const Snapshot>()) {}
 
 std::shared_ptr<const Catalog::Snapshot> Catalog::snapshot() const {
   MutexLock lock(mu_);
   return snapshot_;
+}
+
+Catalog::Overrides Catalog::overrides() const {
+  MutexLock lock(mu_);
+  return overrides_;
+}
+
+std::shared_ptr<const TritonConfig> Catalog::Override(std::string_view model) const {
+  MutexLock lock(mu_);
+  const auto found = overrides_.find(model);
+  return found == overrides_.end() ? nullptr : found->second;
+}
+
+const TritonConfig* Catalog::Reading::Override(const std::string& model) const {
+  const auto found = overrides.find(model);
+  return found == overrides.end() ? nullptr : found->second.get();
 }
 
 void Catalog::Publish(Snapshot snapshot) {
@@ -165,6 +219,7 @@ void Catalog::Publish(Snapshot snapshot) {
   std::move(moves.begin(), moves.end(), std::back_inserter(moves_));
   has_moves_.store(!moves_.empty(), std::memory_order_release);
   std::erase_if(unloaded_, [&](const std::string& model) { return !next->contains(model); });
+  std::erase_if(overrides_, [&](const auto& of) { return !next->contains(of.first); });
   snapshot_.swap(next);  // the old one is freed after the lock
 }
 
@@ -220,39 +275,75 @@ std::shared_ptr<const Catalog::Entry> Catalog::ReadFolder(const std::string& mod
     entry->error = std::move(error);
     return entry;
   };
-  ModelOptions options;
-  const fs::path yaml = folder / "model.yaml";
-  if (absl::StatusOr<ModelOptions> read = ReadModelYaml(yaml); read.ok()) {
-    options = *std::move(read);
-    entry->options = std::make_shared<const ModelOptions>(options);
-  } else if (!absl::IsNotFound(read.status())) {
+  if (const absl::Status read = ReadOptions(model, &folder, reading, *entry); !read.ok()) {
     const auto known = before.find(model);
-    if (known == before.end() || !IsFrom(folder, *known->second)) {
-      return refuse(read.status());
+    if (known == before.end() || !IsFrom(folder, *known->second)) return refuse(read);
+    if (!reading.options.settled_before || !reading.IsKnown(model, read)) {
+      log::Warning("model's configuration is bad; the one before stays in force",
+                   {{"model", model}, {"error", FromAbsl(read.message())}});
     }
-    if (!reading.options.settled_before || !reading.IsKnown(model, read.status())) {
-      log::Warning("model.yaml is bad; the one before stays in force",
-                   {{"model", model}, {"error", FromAbsl(read.status().message())}});
-    }
-    entry->versions = known->second->versions;
-    entry->left_out = known->second->left_out;
-    entry->options = known->second->options;
-    entry->error = read.status();
+    *entry = *known->second;
+    entry->error = read;
     return entry;
   }
+  const ModelOptions options = entry->options == nullptr ? ModelOptions{} : *entry->options;
   absl::StatusOr<bool> waiting = ReadVersions(model, folder, options, reading, *entry);
   if (!waiting.ok()) return refuse(std::move(waiting).status());
   if (entry->versions.empty() && *waiting) return nullptr;
   if (entry->versions.empty() && !entry->left_out.empty()) {
     return refuse(absl::InvalidArgumentError(
-        StrCat("'", ShortName(yaml), "' leaves out every version that is there; change its 'versions'")));
+        StrCat(options.source, " of '", model, "' leaves out every version that is there; change its 'versions'")));
   }
   if (entry->versions.empty()) {
     return refuse(absl::InvalidArgumentError(StrCat("'", ShortName(folder),
                                                     "' has no version of the model; put it at '",
-                                                    ShortName(folder), "/1/model.pt'")));
+                                                    ShortName(folder), "/1/",
+                                                    ProgramNames(options).front(), "'")));
   }
   return entry;
+}
+
+absl::Status Catalog::ReadOptions(const std::string& model, const fs::path* folder, const Reading& reading,
+                                  Entry& entry) {
+  ModelOptions options;
+  bool said = false;
+  const TritonConfig* given = reading.Override(model);
+  if (folder != nullptr && given == nullptr && reading.read_triton != nullptr) {
+    absl::StatusOr<std::string> text = ReadSmallFile(*folder / "config.pbtxt", kMaxTritonConfig);
+    if (text.ok()) {
+      said = true;
+      options.source = "config.pbtxt";
+      const TritonConfig config{TritonConfig::Form::kText, *std::move(text), ShortName(*folder / "config.pbtxt")};
+      HEARTH_RETURN_IF_ERROR(reading.read_triton(model, config, options, entry.remarks));
+    } else if (!absl::IsNotFound(text.status())) {
+      return text.status();
+    }
+  }
+  if (folder != nullptr) {
+    absl::StatusOr<ModelOptions> read = ReadModelYaml(*folder / "model.yaml", options);
+    if (read.ok()) {
+      options = *std::move(read);
+      options.source = said ? "model.yaml or config.pbtxt" : "model.yaml";
+      said = true;
+    } else if (!absl::IsNotFound(read.status())) {
+      return read.status();
+    }
+  }
+  if (given != nullptr) {
+    options.source = given->source;
+    HEARTH_RETURN_IF_ERROR(reading.read_triton(model, *given, options, entry.remarks));
+    entry.override_stamp = absl::HashOf(given->text);
+    said = true;
+  }
+  HEARTH_RETURN_IF_ERROR(CheckOptions(options));
+  if (folder != nullptr) HEARTH_RETURN_IF_ERROR(ReadAllClassNames(*folder, options));
+  if (said) entry.options = std::make_shared<const ModelOptions>(std::move(options));
+  const auto known = reading.before.find(model);
+  if (known != reading.before.end() && known->second->remarks == entry.remarks) return absl::OkStatus();
+  for (const std::string& remark : entry.remarks) {
+    log::Warning("not all of a model's Triton configuration has an effect", {{"model", model}, {"remark", remark}});
+  }
+  return absl::OkStatus();
 }
 
 // The highest first, since a policy may want the latest of those that have a program.
@@ -282,8 +373,8 @@ absl::StatusOr<bool> Catalog::ReadVersions(const std::string& model, const fs::p
     }
     absl::StatusOr<VersionFiles> files = FindVersion(path, options);
     if (absl::IsNotFound(files.status())) {
-      Remark(reading.options.oddities, "version without model.pt, model.pt2 or program.pt is ignored",
-             {{"model", model}, {"version", version}, {"folder", path.string()}});
+      Remark(reading.options.oddities, "version without a program is ignored",
+             {{"model", model}, {"version", version}, {"reason", FromAbsl(files.status().message())}});
       continue;
     }
     HEARTH_RETURN_IF_ERROR(files.status());
@@ -297,9 +388,11 @@ absl::StatusOr<bool> Catalog::ReadVersions(const std::string& model, const fs::p
   return waiting;
 }
 
-std::shared_ptr<const Catalog::Entry> Catalog::BareFile(const fs::path& file) {
+std::shared_ptr<const Catalog::Entry> Catalog::BareFile(const std::string& model, const fs::path& file,
+                                                        const Reading& reading) {
   auto entry = std::make_shared<Entry>();
-  entry->versions.emplace(1, Version{file.string()});
+  entry->error = ReadOptions(model, nullptr, reading, *entry);
+  if (entry->error.ok()) entry->versions.emplace(1, Version{file.string()});
   return entry;
 }
 
@@ -327,7 +420,8 @@ absl::Status Catalog::ScanRoot(const fs::path& root, const Reading& reading, Sna
     for (std::size_t i = 0; i < names.size(); ++i) {
       const std::optional<std::string> model = BareModelName(names[i]);
       if (!model || !names[i].ends_with(extension) || types[i] != fs::file_type::regular) continue;
-      if (!reading.IsUnsettled(*model, 1, root / names[i])) add(*model, names[i], BareFile);
+      if (reading.IsUnsettled(*model, 1, root / names[i])) continue;
+      add(*model, names[i], [&](const fs::path& file) { return BareFile(*model, file, reading); });
     }
   }
   for (auto& [model, entry] : here) {
@@ -342,10 +436,12 @@ absl::Status Catalog::ScanRoot(const fs::path& root, const Reading& reading, Sna
 absl::Status Catalog::Scan(const ScanOptions& options) {
   MutexLock lock(scan_mu_);
   const std::shared_ptr<const Snapshot> before = snapshot();
+  const Overrides given = overrides();
   Snapshot found;
   bool unsettled = false;
   for (const fs::path& root : roots_) {
-    HEARTH_RETURN_IF_ERROR(Annotate(ScanRoot(root, {*before, options, &unsettled}, found), "model repository"));
+    HEARTH_RETURN_IF_ERROR(
+        Annotate(ScanRoot(root, {*before, options, read_triton_, given, &unsettled}, found), "model repository"));
   }
   has_unsettled_.store(unsettled, std::memory_order_relaxed);
   Publish(std::move(found));
@@ -354,9 +450,35 @@ absl::Status Catalog::Scan(const ScanOptions& options) {
 
 absl::Status Catalog::Rescan(std::string_view model) {
   if (!IsModelName(model)) return absl::NotFoundError(Unknown(model));
+  MutexLock lock(scan_mu_);
+  return RescanLocked(std::string(model), overrides());
+}
+
+absl::Status Catalog::RescanWith(std::string_view model, std::shared_ptr<const TritonConfig> config) {
+  if (!IsModelName(model)) return absl::NotFoundError(Unknown(model));
+  if (config != nullptr && read_triton_ == nullptr) return absl::UnimplementedError("nothing reads Triton's configuration");
   const std::string name(model);
   MutexLock lock(scan_mu_);
+  Overrides next = overrides();
+  if (config == nullptr) {
+    next.erase(name);
+  } else {
+    next[name] = config;
+  }
+  HEARTH_RETURN_IF_ERROR(RescanLocked(name, next));
+  MutexLock now(mu_);
+  if (!snapshot_->contains(name) || config == nullptr) {
+    overrides_.erase(name);
+  } else {
+    overrides_[name] = std::move(config);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Catalog::RescanLocked(const std::string& name, const Overrides& overrides) {
   Snapshot next = *snapshot();
+  const ScanOptions options;
+  const Reading reading{next, options, read_triton_, overrides};
   std::shared_ptr<const Entry> entry;
   for (const fs::path& root : roots_) {
     if (std::error_code error; !fs::is_directory(root, error)) {
@@ -364,22 +486,26 @@ absl::Status Catalog::Rescan(std::string_view model) {
       return Annotate(PathError(error, root), "model repository");
     }
     if (TypeOf(root / name) == fs::file_type::directory) {
-      entry = ReadFolder(name, root / name, {next, ScanOptions()});
+      entry = ReadFolder(name, root / name, reading);
     }
     for (const std::string_view extension : kExtensions) {
       const fs::path file = root / StrCat(name, extension);
-      if (!entry && TypeOf(file) == fs::file_type::regular) entry = BareFile(file);
+      if (!entry && TypeOf(file) == fs::file_type::regular) entry = BareFile(name, file, reading);
     }
     if (entry) break;
   }
   if (entry) {
+    // Another one than the one in force that cannot be understood changes nothing.
+    if (const TritonConfig* given = reading.Override(name); given != nullptr && given != Override(name).get()) {
+      if (!entry->error.ok()) return absl::InvalidArgumentError(entry->error.message());
+    }
     next[name] = std::move(entry);
     Publish(std::move(next));
     return absl::OkStatus();
   }
   next.erase(name);
   Publish(std::move(next));
-  return absl::NotFoundError(Unknown(model));
+  return absl::NotFoundError(Unknown(name));
 }
 
 absl::StatusOr<ModelId> Catalog::Resolve(std::string_view model,
@@ -391,7 +517,7 @@ absl::StatusOr<ModelId> Catalog::Resolve(std::string_view model,
   if (entry.versions.empty()) return entry.error;
   const auto at = version ? entry.versions.find(*version) : std::prev(entry.versions.end());
   if (at == entry.versions.end()) {
-    return NotFound(model, *version, entry.left_out);
+    return NotFound(model, *version, entry.left_out, entry.options.get());
   }
   return CheckLoaded(model, at->first);
 }
@@ -413,7 +539,7 @@ absl::StatusOr<ModelId> Catalog::ResolveLabel(std::string_view model, std::strin
   const auto version = LabelIn(entry.options.get(), label);
   if (!version) return absl::NotFoundError(StrCat("Request for unknown model: '", model, "' has no label '", label, "'"));
   if (!entry.versions.contains(*version)) {
-    return Annotate(NotFound(model, *version, entry.left_out), StrCat("label '", label, "'"));
+    return Annotate(NotFound(model, *version, entry.left_out, entry.options.get()), StrCat("label '", label, "'"));
   }
   return CheckLoaded(model, *version);
 }
@@ -433,7 +559,7 @@ bool Catalog::IsResourcePreserving(std::string_view model) const {
 
 absl::StatusOr<ModelSpec> Catalog::Spec(const ModelId& id) const {
   absl::StatusOr<ModelSpec> spec = Listed(id);
-  if (spec.ok()) spec->revision = RevisionOf(*spec);
+  if (spec.ok()) spec->revision += RevisionOf(*spec);
   return spec;
 }
 
@@ -444,12 +570,12 @@ absl::StatusOr<ModelSpec> Catalog::Listed(const ModelId& id) const {
   if (found->second->versions.empty()) return found->second->error;
   const auto at = found->second->versions.find(id.version);
   if (at == found->second->versions.end()) {
-    return NotFound(id.name, id.version, found->second->left_out);
+    return NotFound(id.name, id.version, found->second->left_out, found->second->options.get());
   }
   const Version& version = at->second;
   const std::shared_ptr<const ModelOptions>& options = found->second->options;
   return ModelSpec{id, FormatOf(version.file), version.file, options == nullptr ? ModelOptions{} : *options,
-                   {version.weights.begin(), version.weights.end()}};
+                   {version.weights.begin(), version.weights.end()}, found->second->override_stamp};
 }
 
 std::shared_ptr<const ModelOptions> Catalog::Options(std::string_view model) const {
@@ -470,6 +596,7 @@ void Catalog::SetUnloaded(std::string_view model, bool unloaded) {
   if (listed == snapshot_->end()) return;
   if (unloaded) {
     unloaded_.insert(listed->first);
+    if (const auto given = overrides_.find(model); given != overrides_.end()) overrides_.erase(given);
   } else {
     unloaded_.erase(listed->first);
   }

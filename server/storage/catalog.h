@@ -1,6 +1,7 @@
 // What exists: the model repository, scanned into an immutable snapshot.
 //
-//   <root>/<model>/<version>/model.pt     a model with versions; optional <root>/<model>/model.yaml
+//   <root>/<model>/<version>/model.pt     a model with versions; optional <root>/<model>/model.yaml, and Triton's
+//                                         config.pbtxt, of which model.yaml's keys take the place
 //   <root>/<model>/<version>/program.pt   a program whose weights lie beside it (weights_file.h)
 //   <root>/<model>/<version>/model.pt2    an AOTInductor package, or one unpacked into a folder of that
 //                                         name; its weights may lie beside it
@@ -29,6 +30,7 @@
 #include "server/base/mutex.h"
 #include "server/base/status.h"
 #include "server/model/model_spec.h"
+#include "server/storage/triton_config.h"
 
 namespace hearth {
 
@@ -36,7 +38,8 @@ namespace hearth {
 // the disk, and a disk that does not answer holds up nobody else but other scans.
 class Catalog {
  public:
-  explicit Catalog(std::vector<std::filesystem::path> roots);
+  // Without `read_triton`, config.pbtxt is not looked at.
+  explicit Catalog(std::vector<std::filesystem::path> roots, TritonConfigReader read_triton = nullptr);
 
   // How to look at it while it may be changing.
   struct ScanOptions {
@@ -47,7 +50,7 @@ class Catalog {
     log::Level oddities = log::Level::kWarning;
   };
   // Reads every root again. A root that cannot be read is an error and leaves the old snapshot as
-  // it was; a model that cannot be understood (a bad model.yaml) stays listed with its error. If it
+  // it was; a model that cannot be understood (a bad model.yaml or config.pbtxt) stays listed with its error. If it
   // was understood before, it goes on as it was: a slip of the pen takes no model down.
   absl::Status Scan(const ScanOptions& options);
   absl::Status Scan() { return Scan(ScanOptions()); }
@@ -55,6 +58,12 @@ class Catalog {
   bool has_unsettled() const { return has_unsettled_.load(std::memory_order_relaxed); }
   // Reads one model again. NOT_FOUND when it is in no root (and is forgotten).
   absl::Status Rescan(std::string_view model);
+  // The same, and `config` is in force instead of its config.pbtxt and over its model.yaml from now on; null: those in the
+  // repository are. INVALID_ARGUMENT: the model cannot be understood with it; then all is as it was before. UNIMPLEMENTED:
+  // nothing reads it.
+  absl::Status RescanWith(std::string_view model, std::shared_ptr<const TritonConfig> config);
+  // What the last RescanWith put in force; null: nothing. An unload lifts it.
+  std::shared_ptr<const TritonConfig> Override(std::string_view model) const;
 
   // `version`: none means the highest that model.yaml serves (`versions`). Refusals, with Triton's texts:
   //   NOT_FOUND    "Request for unknown model: 'm' is not found", "... version 9 is not found",
@@ -72,7 +81,7 @@ class Catalog {
   absl::StatusOr<ModelSpec> Spec(const ModelId& id) const;
   // The same as it was when it was last read, without a revision: no look at any file.
   absl::StatusOr<ModelSpec> Listed(const ModelId& id) const;
-  // What model.yaml said of it when it was last read: no look at any file. Null: nothing, or the model is unknown.
+  // What model.yaml and the like said of it when it was last read: no look at any file. Null: nothing, or it is unknown.
   std::shared_ptr<const ModelOptions> Options(std::string_view model) const;
 
   // Why the model cannot be understood as it is on disk now, also where it goes on as it was.
@@ -117,10 +126,16 @@ class Catalog {
     std::vector<std::int64_t> left_out;  // there, but not by model.yaml's choice
     std::shared_ptr<const ModelOptions> options;  // none: nothing was said
     absl::Status error;  // with versions: they are those of the last good reading
+    std::vector<std::string> remarks;     // what of its config.pbtxt has no effect
+    std::uint64_t override_stamp = 0;     // part of the revision
   };
   using Snapshot = std::map<std::string, std::shared_ptr<const Entry>, std::less<>>;
+  using Overrides = std::map<std::string, std::shared_ptr<const TritonConfig>, std::less<>>;
 
   std::shared_ptr<const Snapshot> snapshot() const ABSL_LOCKS_EXCLUDED(mu_);
+  Overrides overrides() const ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status RescanLocked(const std::string& model, const Overrides& overrides)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(scan_mu_) ABSL_LOCKS_EXCLUDED(mu_);
   void Publish(Snapshot snapshot) ABSL_LOCKS_EXCLUDED(mu_);
 
   static void AddMoves(const std::string& model, const Entry& before, const Entry& after, std::vector<Move>& moves);
@@ -132,23 +147,32 @@ class Catalog {
   struct Reading {
     const Snapshot& before;
     const ScanOptions& options;
+    const TritonConfigReader& read_triton;
+    const Overrides& overrides;
     bool* unsettled = nullptr;  // set if something was
     // Whether it is new and may be incomplete.
     bool IsUnsettled(const std::string& model, std::int64_t version, const std::filesystem::path& path) const;
     // That `error` is what was wrong with the model before, too.
     bool IsKnown(const std::string& model, const absl::Status& error) const;
+    const TritonConfig* Override(const std::string& model) const;  // null: there is none
   };
   static absl::Status ScanRoot(const std::filesystem::path& root, const Reading& reading, Snapshot& found);
   // Null: nothing of it is settled.
   static std::shared_ptr<const Entry> ReadFolder(const std::string& model,
                                                  const std::filesystem::path& folder,
                                                  const Reading& reading);
+  // What is said of a model: its override's, model.yaml's or config.pbtxt's; leaves entry.options null if nothing is.
+  // No folder: a bare file.
+  static absl::Status ReadOptions(const std::string& model, const std::filesystem::path* folder, const Reading& reading,
+                                  Entry& entry);
   // True: it left out one that is not settled.
   static absl::StatusOr<bool> ReadVersions(const std::string& model, const std::filesystem::path& folder,
                                            const ModelOptions& options, const Reading& reading, Entry& entry);
-  static std::shared_ptr<const Entry> BareFile(const std::filesystem::path& file);
+  static std::shared_ptr<const Entry> BareFile(const std::string& model, const std::filesystem::path& file,
+                                               const Reading& reading);
 
   const std::vector<std::filesystem::path> roots_;
+  const TritonConfigReader read_triton_;
 
   // Held while the disk is read, so that an older reading never replaces a newer one. Only ever
   // taken before mu_, and by nothing that a request waits for.
@@ -160,6 +184,7 @@ class Catalog {
   std::atomic<bool> has_moves_{false};  // written under mu_
   std::atomic<bool> has_unsettled_{false};  // written under scan_mu_
   std::set<std::string, std::less<>> unloaded_ ABSL_GUARDED_BY(mu_);
+  Overrides overrides_ ABSL_GUARDED_BY(mu_);  // written under scan_mu_, too, but by SetUnloaded
 };
 
 // "3", not "03", "+3" or "0": the number of a version's folder.

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "server/base/bytes.h"
@@ -50,8 +51,16 @@ bool ReadDType(const YamlNode& node, DType& dtype) {
   });
 }
 
-void ReadTensorInfo(YamlMap& map, bool is_input, std::int64_t max_batch_size,
-                    std::set<std::string>& names, TensorInfo& info) {
+// A name beside model.yaml: a path could lead anywhere.
+void ReadClassNames(const YamlNode& node, const std::string& output, ModelOptions& options) {
+  std::string file;
+  if (!node.Read(file)) return;
+  if (!IsFileName(file)) node.Error(StrCat("'", file, "' is not the name of a file beside model.yaml"));
+  options.class_names[output].file = file;
+}
+
+void ReadTensorInfo(YamlMap& map, bool is_input, ModelOptions& options, std::set<std::string>& names,
+                    TensorInfo& info) {
   if (map["name"].Require().Read(info.name)) {
     if (info.name.empty()) map["name"].Error("must not be empty");
     if (!names.insert(info.name).second) {
@@ -61,21 +70,26 @@ void ReadTensorInfo(YamlMap& map, bool is_input, std::int64_t max_batch_size,
   ReadDType(map["datatype"], info.dtype);
   Shape shape;
   if (map["shape"].Read(shape, -1)) {
-    if (max_batch_size > 0 && (shape.empty() || shape[0] != -1)) {
+    if (options.max_batch_size > 0 && (shape.empty() || shape[0] != -1)) {
       map["shape"].Error("must begin with -1, the batch dimension, because max_batch_size is set");
     }
     info.shape = std::move(shape);
   }
-  if (is_input) map["optional"].Read(info.optional);
+  if (is_input) {
+    map["optional"].Read(info.optional);
+  } else {
+    ReadClassNames(map["class_names"], info.name, options);
+  }
 }
 
-void ReadTensorInfos(const YamlNode& list, bool is_input, std::int64_t max_batch_size,
-                     std::vector<TensorInfo>& out) {
+void ReadTensorInfos(const YamlNode& list, bool is_input, ModelOptions& options) {
+  if (!list.present()) return;
+  std::vector<TensorInfo>& out = is_input ? options.inputs : options.outputs;
+  out.clear();
+  if (!is_input) options.class_names.clear();
   std::set<std::string> names;
   list.List([&](YamlNode item) {
-    item.Map([&](YamlMap& map) {
-      ReadTensorInfo(map, is_input, max_batch_size, names, out.emplace_back());
-    });
+    item.Map([&](YamlMap& map) { ReadTensorInfo(map, is_input, options, names, out.emplace_back()); });
   });
 }
 
@@ -118,6 +132,8 @@ void ReadWarmUpInput(const std::string& name, const YamlNode& node, WarmUpSample
 }
 
 void ReadWarmUp(const YamlNode& list, std::vector<WarmUpSample>& out) {
+  if (!list.present()) return;
+  out.clear();
   list.List([&](YamlNode item) {
     item.Map([&](YamlMap& map) {
       WarmUpSample& sample = out.emplace_back();
@@ -153,6 +169,7 @@ constexpr std::string_view kPolicies = "write all, {latest: N} or {specific: [1,
 
 void ReadVersions(const YamlNode& node, VersionPolicy& policy) {
   if (!node.present()) return;
+  policy = {};
   if (!node.is_map()) {
     node.ReadWith([](std::string_view text) {
       if (text == "all") return absl::OkStatus();
@@ -239,6 +256,9 @@ void ReadOptions(YamlMap& map, ModelOptions& options) {
     map["device"].Error(
         StrCat("'", options.device, "' is not a device; write cpu, cuda or cuda:1"));
   }
+  if (map["program"].Read(options.program) && !IsFileName(options.program)) {
+    map["program"].Error(StrCat("'", options.program, "' is not the name of a file in a version's folder"));
+  }
   ReadWeightNames(map["weights"], options.weights);
   map["max_batch_size"].Read(options.max_batch_size, 0, 1 << 20);
   map["instances"].Read(options.instances, 0, 1024);
@@ -247,8 +267,8 @@ void ReadOptions(YamlMap& map, ModelOptions& options) {
   ReadSequences(map["sequences"], options.sequences);
   map["response_cache"].Read(options.response_cache);
   ReadPlacement(map, options);
-  ReadTensorInfos(map["inputs"], true, options.max_batch_size, options.inputs);
-  ReadTensorInfos(map["outputs"], false, options.max_batch_size, options.outputs);
+  ReadTensorInfos(map["inputs"], /*is_input=*/true, options);
+  ReadTensorInfos(map["outputs"], /*is_input=*/false, options);
   ReadWarmUp(map["warm_up"], options.warm_up);
   ReadLifetime(map, options);
 }
@@ -259,17 +279,17 @@ bool IsLabel(std::string_view text) {
   return IsPlainName(text) && !(text[0] >= '0' && text[0] <= '9');
 }
 
-absl::StatusOr<ModelOptions> ParseModelYaml(std::string_view text, const std::string& file) {
+absl::StatusOr<ModelOptions> ParseModelYaml(std::string_view text, const std::string& file, ModelOptions under) {
   YamlReader yaml(text, file);
-  ModelOptions options;
+  ModelOptions options = std::move(under);
   yaml.root().Map([&](YamlMap& map) { ReadOptions(map, options); });
   HEARTH_RETURN_IF_ERROR(yaml.status());
   return options;
 }
 
-absl::StatusOr<ModelOptions> ReadModelYaml(const std::filesystem::path& path) {
+absl::StatusOr<ModelOptions> ReadModelYaml(const std::filesystem::path& path, const ModelOptions& under) {
   HEARTH_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kMaxFile));
-  return ParseModelYaml(text, ShortName(path));
+  return ParseModelYaml(text, ShortName(path), under);
 }
 
 }  // namespace hearth

@@ -1,6 +1,7 @@
 // The optional <model>/model.yaml.
 //
 //   method: forward             # exported method to serve
+//   program: net.pt             # name of the program's file; default: model.pt, model.jit, model.pt2 or program.pt
 //   device: cpu
 //   weights: [model.safetensors]  # beside program.pt; default: an index of shards, else all there are
 //   max_batch_size: 8           # 0: the first dimension has no special meaning
@@ -8,7 +9,7 @@
 //   inputs:                     # in the order of the program's arguments
 //     - {name: x, datatype: FP32, shape: [-1, 16], optional: false}
 //   outputs:
-//     - {name: y, datatype: FP32, shape: [-1, 4]}
+//     - {name: y, datatype: FP32, shape: [-1, 4], class_names: classes.txt}
 //   warm_up:
 //     - count: 2
 //       inputs:
@@ -28,13 +29,14 @@
 
 namespace hearth {
 
-// INVALID_ARGUMENT lists everything that is wrong, one a line, with `file` and line.
-absl::StatusOr<ModelOptions> ParseModelYaml(std::string_view text, const std::string& file);
+// Keys that it has take the place of what `under` says. INVALID_ARGUMENT lists everything that is wrong, one a line, with
+// `file` and line.
+absl::StatusOr<ModelOptions> ParseModelYaml(std::string_view text, const std::string& file, ModelOptions under = {});
 
 // A letter, then letters, digits, '.', '_' and '-', 128 characters at most: nothing that could be a version's number.
 bool IsLabel(std::string_view text);
 
 // The same from a file. NOT_FOUND when there is none; PERMISSION_DENIED.
-absl::StatusOr<ModelOptions> ReadModelYaml(const std::filesystem::path& path);
+absl::StatusOr<ModelOptions> ReadModelYaml(const std::filesystem::path& path, const ModelOptions& under = {});
 
 }  // namespace hearth

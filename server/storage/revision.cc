@@ -55,7 +55,9 @@ std::uint64_t RevisionOf(const ModelSpec& spec) {
   const fs::path folder = version.parent_path();
   const bool has_folder = version.filename() == std::to_string(spec.id.version) && folder.filename() == spec.id.name;
   if (!has_folder) return StampOfAll(spec.file);
-  return StampOfAll(version) + StampOf(folder / "model.yaml");
+  std::uint64_t sum = StampOfAll(version) + StampOf(folder / "model.yaml") + StampOf(folder / "config.pbtxt");
+  for (const auto& [output, classes] : spec.options.class_names) sum += StampOf(folder / classes.file);
+  return sum;
 }
 
 }  // namespace hearth

@@ -106,7 +106,8 @@ def test_a_models_configuration_is_completed_from_its_program(server):
     assert (group.count, group.kind) == (2, model_config_pb2.ModelInstanceGroup.KIND_CPU)
     assert config.version_policy.latest.num_versions == 1
     sample, = config.model_warmup
-    assert sample.count == 3 and list(sample.inputs["x"].dims) == [2, 4] and sample.inputs["x"].zero_data
+    assert (sample.count, sample.batch_size) == (3, 2)
+    assert list(sample.inputs["x"].dims) == [4] and sample.inputs["x"].zero_data
     assert not config.model_transaction_policy.decoupled
     assert not config.HasField("dynamic_batching") and not config.HasField("sequence_batching")
     assert plain.max_batch_size == 0 and [t.name for t in plain.input] == ["a", "b"]

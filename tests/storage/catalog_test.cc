@@ -4,6 +4,9 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <chrono>
+#include <memory>
+#include <sstream>
 #include <string>
 #include <thread>
 
@@ -216,6 +219,140 @@ TEST(Catalog, WhatIsLeftOfAModelElsewhereIsNoLastGoodOne) {
   fs::remove_all(dir.path() / "a/net");
   ASSERT_TRUE(catalog.Scan().ok());
   EXPECT_THAT(Message(catalog.Resolve("net", std::nullopt).status()), HasSubstr("metod"));
+}
+
+// Reads "instances 2" and the like; "bad" is none.
+absl::Status ReadFake(const std::string&, const TritonConfig& config, ModelOptions& options,
+                      std::vector<std::string>& remarks) {
+  std::istringstream words(config.text);
+  std::string key;
+  std::string value;
+  while (words >> key >> value) {
+    if (key == "bad") return absl::InvalidArgumentError(StrCat(config.source, ": ", value));
+    if (key == "instances") options.instances = std::stoi(value);
+    if (key == "batch") options.max_batch_size = std::stoi(value);
+    if (key == "program") options.program = value;
+    if (key == "format") options.format = value;
+    if (key == "classes") options.class_names["y"].file = value;
+    if (key == "remark") remarks.push_back(value);
+  }
+  return absl::OkStatus();
+}
+
+std::shared_ptr<const TritonConfig> Given(const std::string& text) {
+  return std::make_shared<const TritonConfig>(TritonConfig{TritonConfig::Form::kJson, text, "config"});
+}
+
+TEST(CatalogTriton, AConfigurationOfTritonsIsReadWhereItIs) {
+  TempDir dir;
+  dir.Write("net/config.pbtxt", "instances 2 program old.pt classes c.txt");
+  dir.Write("net/c.txt", "cat\r\n\ndog\n\n");
+  dir.Write("net/1/old.pt", "x");
+  dir.Write("net/1/model.pt", "x");
+  Catalog catalog({dir.path()}, ReadFake);
+  ASSERT_TRUE(catalog.Scan().ok());
+  const auto spec = catalog.Spec({"net", 1});
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->options.instances, 2);
+  EXPECT_EQ(spec->file.filename(), "old.pt");
+  EXPECT_THAT(*spec->options.class_names.at("y").names, ElementsAre("cat", "", "dog"));
+  EXPECT_EQ(spec->options.source, "config.pbtxt");
+  dir.Write("net/c.txt", "cat\n");
+  EXPECT_NE(catalog.Spec({"net", 1})->revision, spec->revision) << "its class names are others";
+
+  Catalog without({dir.path()});
+  ASSERT_TRUE(without.Scan().ok());
+  EXPECT_EQ(without.Spec({"net", 1})->options.instances, 0);
+}
+
+TEST(CatalogTriton, KeysOfModelYamlTakeThePlaceOfWhatItSays) {
+  TempDir dir;
+  dir.Write("net/config.pbtxt", "instances 2 batch 8");
+  dir.Write("net/model.yaml", "instances: 3\nidle_unload: 5m\n");
+  dir.Write("net/1/model.pt", "x");
+  Catalog catalog({dir.path()}, ReadFake);
+  ASSERT_TRUE(catalog.Scan().ok());
+  const ModelOptions options = catalog.Spec({"net", 1})->options;
+  EXPECT_EQ(options.instances, 3);
+  EXPECT_EQ(options.max_batch_size, 8);
+  EXPECT_EQ(options.idle_unload, std::chrono::minutes(5));
+  dir.Write("net/model.yaml", "inputs: [{name: x, shape: [4]}]\n");
+  ASSERT_TRUE(catalog.Scan().ok());
+  EXPECT_THAT(Message(catalog.Fault("net")), HasSubstr("must begin with -1"));
+}
+
+TEST(CatalogTriton, ABadOneBreaksItsModelAlone) {
+  TempDir dir;
+  dir.Write("good/1/model.pt", "x");
+  dir.Write("net/config.pbtxt", "bad luck");
+  dir.Write("net/1/model.pt", "x");
+  dir.Write("aoti/config.pbtxt", "format aoti");
+  dir.Write("aoti/1/model.pt", "x");
+  dir.Write("names/config.pbtxt", "classes absent.txt");
+  dir.Write("names/1/model.pt", "x");
+  Catalog catalog({dir.path()}, ReadFake);
+  ASSERT_TRUE(catalog.Scan().ok());
+  EXPECT_TRUE(catalog.Resolve("good", std::nullopt).ok());
+  EXPECT_THAT(Message(catalog.Resolve("net", std::nullopt).status()), HasSubstr("net/config.pbtxt: luck"));
+  EXPECT_THAT(Message(catalog.Resolve("aoti", std::nullopt).status()), HasSubstr("aoti/1/model.pt2"));
+  EXPECT_THAT(Message(catalog.Resolve("names", std::nullopt).status()), HasSubstr("absent.txt"));
+  dir.Write("net/config.pbtxt", "instances 2");
+  ASSERT_TRUE(catalog.Rescan("net").ok());
+  EXPECT_EQ(catalog.Spec({"net", 1})->options.instances, 2);
+}
+
+TEST(CatalogTriton, AnOverrideHoldsOverWhatTheRepositorySaysUntilItIsLifted) {
+  TempDir dir;
+  dir.Write("net/config.pbtxt", "instances 2 batch 8");
+  dir.Write("net/model.yaml", "instances: 3\nidle_unload: 5m\n");
+  dir.Write("net/1/model.pt", "x");
+  dir.Write("bare.pt", "x");
+  Catalog catalog({dir.path()}, ReadFake);
+  ASSERT_TRUE(catalog.Scan().ok());
+  const std::uint64_t before = catalog.Spec({"net", 1})->revision;
+  ASSERT_TRUE(catalog.RescanWith("net", Given("instances 5")).ok());
+  const std::uint64_t given = catalog.Spec({"net", 1})->revision;
+  EXPECT_NE(given, before);
+  for (int i = 0; i < 2; ++i) {
+    const ModelOptions options = catalog.Spec({"net", 1})->options;
+    EXPECT_EQ(options.instances, 5);
+    EXPECT_EQ(options.max_batch_size, 0) << "config.pbtxt is not looked at";
+    EXPECT_EQ(options.idle_unload, std::chrono::minutes(5));
+    ASSERT_TRUE(i == 0 ? catalog.Rescan("net").ok() : catalog.Scan().ok());
+  }
+  EXPECT_EQ(catalog.Spec({"net", 1})->revision, given);
+  ASSERT_TRUE(catalog.RescanWith("bare", Given("instances 4")).ok());
+  EXPECT_EQ(catalog.Spec({"bare", 1})->options.instances, 4);
+  ASSERT_TRUE(catalog.RescanWith("net", nullptr).ok());
+  EXPECT_EQ(catalog.Spec({"net", 1})->options.instances, 3);
+  EXPECT_EQ(catalog.Spec({"net", 1})->revision, before);
+
+  ASSERT_TRUE(catalog.RescanWith("net", Given("instances 5")).ok());
+  catalog.SetUnloaded("net", true);
+  EXPECT_EQ(catalog.Override("net"), nullptr);
+  fs::remove(dir.path() / "bare.pt");
+  ASSERT_TRUE(catalog.Scan().ok());
+  EXPECT_EQ(catalog.Override("bare"), nullptr) << "forgotten with its model";
+}
+
+TEST(CatalogTriton, AnOverrideThatCannotBeChangesNothing) {
+  TempDir dir;
+  dir.Write("net/1/model.pt", "x");
+  Catalog catalog({dir.path()}, ReadFake);
+  ASSERT_TRUE(catalog.Scan().ok());
+  const auto good = Given("instances 5");
+  ASSERT_TRUE(catalog.RescanWith("net", good).ok());
+  for (const char* text : {"bad idea", "program absent.pt", "classes absent.txt"}) {
+    const absl::Status refused = catalog.RescanWith("net", Given(text));
+    EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument) << text;
+    EXPECT_EQ(catalog.Override("net"), good);
+    EXPECT_EQ(catalog.Spec({"net", 1})->options.instances, 5);
+    EXPECT_TRUE(catalog.Fault("net").ok());
+  }
+  EXPECT_EQ(catalog.RescanWith("nobody", good).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(catalog.Override("nobody"), nullptr);
+  Catalog without({dir.path()});
+  EXPECT_EQ(without.RescanWith("net", good).code(), absl::StatusCode::kUnimplemented);
 }
 
 TEST(Catalog, RefusesAsTritonDoes) {

@@ -100,6 +100,39 @@ warm_up:
   EXPECT_EQ(options->warm_up[1].inputs[0].fill, WarmUpSample::Fill::kZeros);
 }
 
+TEST(ModelYaml, NamesFilesButNoPaths) {
+  const auto options = ParseModelYaml("program: net.pt\noutputs: [{name: y, class_names: classes.txt}]\n", "model.yaml");
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->program, "net.pt");
+  EXPECT_EQ(options->class_names.at("y").file, "classes.txt");
+  EXPECT_THAT(Errors("program: ../net.pt\n"), HasSubstr("'../net.pt' is not the name of a file in a version's folder"));
+  EXPECT_THAT(Errors("outputs: [{name: y, class_names: /etc/passwd}]\n"),
+              HasSubstr("'/etc/passwd' is not the name of a file beside model.yaml"));
+}
+
+TEST(ModelYaml, ItsKeysTakeThePlaceOfWhatWasSaidBefore) {
+  ModelOptions before;
+  before.max_batch_size = 4;
+  before.instances = 2;
+  before.inputs = {{"a", DType::kFp32, Shape{-1, 2}, false}};
+  before.outputs = {{"b", DType::kFp32, Shape{-1}, false}};
+  before.class_names["b"].file = "b.txt";
+  before.versions.latest = 3;
+  before.warm_up.resize(2);
+  const auto said = ParseModelYaml("instances: 1\noutputs: [{name: c, shape: [-1]}]\nversions: {specific: [1]}\nwarm_up: []\n",
+                                   "model.yaml", before);
+  ASSERT_TRUE(said.ok()) << said.status();
+  EXPECT_EQ(said->instances, 1);
+  EXPECT_EQ(said->max_batch_size, 4);
+  EXPECT_EQ(said->inputs.size(), 1u);
+  ASSERT_EQ(said->outputs.size(), 1u);
+  EXPECT_EQ(said->outputs[0].name, "c");
+  EXPECT_TRUE(said->class_names.empty());
+  EXPECT_EQ(said->versions.latest, 0);
+  EXPECT_THAT(said->versions.specific, ElementsAre(1));
+  EXPECT_THAT(said->warm_up, IsEmpty());
+}
+
 TEST(ModelYaml, ReportsEveryMistakeAtOnceWithItsLine) {
   const std::string errors = Errors(
       "metod: forward\n"

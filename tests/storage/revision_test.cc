@@ -45,6 +45,8 @@ TEST_F(Revision, ChangesWithEveryFileOfTheVersionAndItsModelYaml) {
       [&] { dir_.Write("net/model.yaml", "method: run\n"); },
       [&] { Replace("net/model.yaml", "method: act\n"); },
       [&] { fs::remove(dir_.path() / "net/model.yaml"); },
+      [&] { dir_.Write("net/config.pbtxt", "max_batch_size: 1"); },
+      [&] { Replace("net/config.pbtxt", "max_batch_size: 2"); },
   };
   std::uint64_t before = Of("net/1/program.pt");
   for (std::size_t i = 0; i < std::size(changes); ++i) {
