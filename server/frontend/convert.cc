@@ -246,13 +246,20 @@ absl::StatusOr<InferRequest> Convert(const InferMessage& message, BufferPool& po
   const inference::ModelInferRequest& wire = message.head;
   InferRequest request;
   HEARTH_ASSIGN_OR_RETURN(RequestParameters parameters, ReadParameters(wire, now, deadline));
+  request.outputs.reserve(static_cast<std::size_t>(wire.outputs_size()));
+  for (const auto& output : wire.outputs()) {
+    HEARTH_ASSIGN_OR_RETURN(const std::size_t top, ReadTopClasses(output));
+    if (top > 0) {
+      request.top_classes.resize(static_cast<std::size_t>(wire.outputs_size()));
+      request.top_classes[request.outputs.size()] = top;
+    }
+    request.outputs.push_back(output.name());
+  }
   HEARTH_ASSIGN_OR_RETURN(targets, ReadOutputTargets(wire, memory));
   HEARTH_ASSIGN_OR_RETURN(request.inputs, Inputs(message, pool, memory));
   request.model = wire.model_name();
   request.version = wire.model_version();
   request.id = wire.id();
-  request.outputs.reserve(static_cast<std::size_t>(wire.outputs_size()));
-  for (const auto& output : wire.outputs()) request.outputs.push_back(output.name());
   request.deadline = parameters.deadline;
   request.keep_alive = parameters.keep_alive;
   request.priority = parameters.priority;

@@ -24,7 +24,7 @@ namespace hearth {
 // outputs go.
 //
 // INVALID_ARGUMENT: the request, with Triton's text where it has one. UNIMPLEMENTED:
-// shared memory that is not allowed, classification. NOT_FOUND: no such region. RESOURCE_EXHAUSTED: no memory for the inputs.
+// shared memory that is not allowed. NOT_FOUND: no such region. RESOURCE_EXHAUSTED: no memory for the inputs.
 absl::StatusOr<InferRequest> ToInferRequest(const InferMessage& wire, BufferPool& pool, const SharedMemory& memory,
                                             Deadline deadline, TimePoint now, OutputTargets& targets);
 // For front ends without shared memory: what asks for it is UNIMPLEMENTED.

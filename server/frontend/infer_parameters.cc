@@ -94,18 +94,7 @@ absl::Status OfRequest(const std::string& name, const InferParameter& value, Tim
   return absl::OkStatus();
 }
 
-absl::Status OfTensor(std::string_view kind, const std::string& tensor,
-                      const ParameterMap& parameters) {
-  for (const auto& [name, value] : parameters) {
-    if (name == "classification") {
-      return absl::UnimplementedError(StrCat("'classification' is not supported for ", kind, " '",
-                                             tensor,
-                                             "': ask for the plain output and rank its values"));
-    }
-  }
-  return absl::OkStatus();
-}
-
+constexpr const char* kClassification = "classification";
 constexpr const char* kRegion = "shared_memory_region";
 constexpr const char* kOffset = "shared_memory_offset";
 constexpr const char* kByteSize = "shared_memory_byte_size";
@@ -150,13 +139,23 @@ absl::StatusOr<RequestParameters> ReadParameters(const inference::ModelInferRequ
     HEARTH_RETURN_IF_ERROR(OfRequest(name, value, now, read, sequence));
   }
   if (!sequence.id.empty()) read.sequence = std::move(sequence);
-  for (const auto& input : wire.inputs()) {
-    HEARTH_RETURN_IF_ERROR(OfTensor("input", input.name(), input.parameters()));
-  }
-  for (const auto& output : wire.outputs()) {
-    HEARTH_RETURN_IF_ERROR(OfTensor("output", output.name(), output.parameters()));
-  }
   return read;
+}
+
+absl::StatusOr<std::size_t> ReadTopClasses(const inference::ModelInferRequest::InferRequestedOutputTensor& output) {
+  const auto found = output.parameters().find(kClassification);
+  if (found == output.parameters().end()) return std::size_t{0};
+  if (!found->second.has_int64_param()) return WrongType(kClassification, "int64_param");
+  const std::int64_t top = found->second.int64_param();
+  if (top < 0) {
+    return absl::InvalidArgumentError(
+        StrCat("invalid value ", top, " for 'classification' parameter, expected a number of classes."));
+  }
+  if (top > 0 && output.parameters().contains(kRegion)) {
+    return absl::InvalidArgumentError(StrCat("the classes of output '", output.name(), "' do not go to shared memory: leave "
+                                             "out 'classification' or '", kRegion, "'"));
+  }
+  return static_cast<std::size_t>(top);
 }
 
 }  // namespace hearth

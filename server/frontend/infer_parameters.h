@@ -1,6 +1,7 @@
 // The parameters beside a ModelInfer request, its inputs and its outputs.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -24,12 +25,15 @@ struct RequestParameters {
 // Checks all of them. Known: `timeout` (microseconds, counted from `now`; tightens `deadline`), `priority`, `sequence_id` (a
 // number or a text; 0 and "" are none), `sequence_start`, `sequence_end`, `keep_alive` (a time or seconds:
 // InferRequest::keep_alive), `triton_enable_empty_final_response` (no effect on a unary call). Unknown ones are accepted.
-// Those that ask for something that is not there are refused rather than ignored: classification. Shared memory is
-// ReadSharedPlace's.
+// Shared memory is ReadSharedPlace's, classification is ReadTopClasses's.
 //
 // Errors name the parameter; the caller puts the request's id before them.
 absl::StatusOr<RequestParameters> ReadParameters(const inference::ModelInferRequest& wire, TimePoint now,
                                                  Deadline deadline);
+
+// How many classes of an output are asked for (`classification`); 0: it is, as it is. INVALID_ARGUMENT: it is no such
+// number, or the output is to go to shared memory.
+absl::StatusOr<std::size_t> ReadTopClasses(const inference::ModelInferRequest::InferRequestedOutputTensor& output);
 
 // Where a tensor is that is not in the message.
 struct SharedPlace {

@@ -1,6 +1,7 @@
 // One inference as every front end sees it. Plain data.
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <vector>
@@ -28,6 +29,7 @@ struct InferRequest {
   std::string id;       // for messages; may be empty
   TensorList inputs;
   std::vector<std::string> outputs;  // empty: all
+  std::vector<std::size_t> top_classes = {};  // of each of `outputs`: classify.h's; 0: it as it is; empty: all as they are
   Deadline deadline = kNoDeadline;
   std::optional<Duration> keep_alive = {};  // ModelManager::KeepAlive, from this request on
   int priority = 0;  // 1 goes first; 0: the model's default

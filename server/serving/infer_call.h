@@ -51,6 +51,7 @@ class InferCall final : public RunJob {
   const TimePoint accepted;
   ServedModel* model = nullptr;  // once resolved
   ModelHandle handle;            // from Acquire to the end of the run; null where the sequence has it
+  bool batched = false;          // what it takes and gives has a batch dimension; once acquired
   std::shared_ptr<Sequence> sequence;  // whose turn it has
   std::optional<CacheResult> cache;  // once acquired
   Duration waited_for_load{};

@@ -1,14 +1,18 @@
 #include "server/serving/pipeline.h"
 
 #include <algorithm>
+#include <memory>
 #include <numeric>
 #include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "server/base/check.h"
 #include "server/base/log.h"
 #include "server/base/server_exiting.h"
 #include "server/serving/batch.h"
+#include "server/serving/classify.h"
 #include "server/serving/version_routes.h"
 
 namespace hearth {
@@ -43,6 +47,22 @@ absl::StatusOr<TensorList> SelectOutputs(const InferRequest& request, TensorList
     selected.push_back(std::move(*found));
   }
   return selected;
+}
+
+// Those of which classes were asked for.
+absl::Status ClassifyOutputs(const Catalog& catalog, const InferRequest& request, bool batched, TensorList& outputs) {
+  std::shared_ptr<const ModelOptions> options;
+  for (std::size_t i = 0; i < request.top_classes.size(); ++i) {
+    if (request.top_classes[i] == 0) continue;
+    if (options == nullptr) options = catalog.Options(request.model);
+    const std::vector<std::string>* names = nullptr;
+    if (options != nullptr) {
+      const auto found = options->class_names.find(outputs[i].name);
+      if (found != options->class_names.end()) names = found->second.names.get();
+    }
+    HEARTH_RETURN_IF_ERROR(Classify(request.top_classes[i], batched, names, outputs[i]));
+  }
+  return absl::OkStatus();
 }
 
 void TellOverdue(const RunScheduler::Overdue& run) {
@@ -207,6 +227,7 @@ void Pipeline::Admit(CallPtr call) {
     served.SetSeen(model);
   }
   call->rows = BatchSize(request.inputs, model.signature());
+  call->batched = model.signature().max_batch_size > 0;
   call->priority = request.priority;
   if (served.caches_responses.load(std::memory_order_relaxed) && AnswerCached(*call)) return;
   scheduler_.Post(served.lane, std::move(call));
@@ -325,6 +346,10 @@ absl::StatusOr<TensorList> Pipeline::Checked(const InferCall& call, TensorList o
 // True: with success. `counts_run`: then the run is counted with this one, of those that it answers.
 bool Pipeline::Answer(InferCall& call, absl::StatusOr<TensorList> outputs, const InferCall::Ran& ran, bool counts_run) const {
   call.ran = ran;
+  if (outputs.ok()) {
+    absl::Status classified = ClassifyOutputs(deps_.catalog, call.request, call.batched, *outputs);
+    if (!classified.ok()) outputs = std::move(classified);
+  }
   if (!outputs.ok()) {
     call.Fail(std::move(outputs).status());
     return false;

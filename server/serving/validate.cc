@@ -231,7 +231,7 @@ absl::Status CheckDeclaredOutputs(const RequestView& request, const Signature& s
     if (right_type && (!declared.shape || Matches(*declared.shape, given->shape))) continue;
     return absl::InternalError(WithId(
         request.id, "model '", request.model, "' returned output '", declared.name, "' as ",
-        ToString(given->dtype), " ", ToString(given->shape), ", but its model.yaml declares ",
+        ToString(given->dtype), " ", ToString(given->shape), ", but its configuration declares ",
         declared.dtype == DType::kUnknown ? "any data type" : ToString(declared.dtype), " ",
         declared.shape ? ToString(*declared.shape) : "of any shape", "; mend one of them"));
   }

@@ -557,13 +557,28 @@ TEST_F(SharedTensorTest, IsUnimplementedWhereItIsNotAllowed) {
   EXPECT_EQ(Convert(kNoDeadline, &off).status().code(), absl::StatusCode::kUnimplemented);
 }
 
-TEST_F(ConvertTest, ClassificationIsUnimplemented) {
+TEST_F(ConvertTest, ClassificationIsANumberOfClasses) {
+  wire_.add_outputs()->set_name("x");
   auto* output = wire_.add_outputs();
   output->set_name("y");
-  (*output->mutable_parameters())["classification"].set_int64_param(3);
-  const absl::Status status = Refusal();
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(status.ToString(), HasSubstr("'classification' is not supported for output 'y'"));
+  auto& classes = (*output->mutable_parameters())["classification"];
+  classes.set_int64_param(3);
+  const auto request = Convert();
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_THAT(request->top_classes, ElementsAre(0, 3));
+  classes.set_string_param("3");
+  EXPECT_THAT(Refusal().ToString(), HasSubstr("invalid value type for 'classification' parameter, expected int64_param."));
+  classes.set_int64_param(-1);
+  EXPECT_THAT(Refusal().ToString(), HasSubstr("invalid value -1 for 'classification' parameter"));
+}
+
+TEST_F(SharedTensorTest, ClassesDoNotGoThere) {
+  auto& output = AddOutput("y");
+  Place(output, 0, 1);
+  output["classification"].set_int64_param(2);
+  const absl::Status status = Convert().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.ToString(), HasSubstr("the classes of output 'y' do not go to shared memory"));
 }
 
 // --- answers ---

@@ -144,7 +144,7 @@ TEST(Validate, HoldsTheProgramToTheOutputsThatModelYamlDeclares) {
   EXPECT_TRUE(check(Input("c", DType::kInt64, {}, 8)).ok());
   const absl::Status type = check(Input("a", DType::kInt64, {2, 3}, 48));
   EXPECT_EQ(type, absl::InternalError("[request id: 7] model 'm' returned output 'a' as INT64 "
-                                      "[2,3], but its model.yaml declares FP32 [-1,3]; mend one "
+                                      "[2,3], but its configuration declares FP32 [-1,3]; mend one "
                                       "of them"));
   EXPECT_EQ(check(Input("a", DType::kFp32, {3}, 12)).code(), absl::StatusCode::kInternal);
 }
