@@ -360,9 +360,10 @@ absl::StatusOr<InferResult> Client::Infer(const InferRequest& request) {
   return FromProto(response);
 }
 
-absl::Status Client::Load(const std::string& model) {
+absl::Status Client::Load(const std::string& model, const std::string& config) {
   inference::RepositoryModelLoadRequest request;
   request.set_model_name(model);
+  if (!config.empty()) (*request.mutable_parameters())["config"].set_string_param(config);
   inference::RepositoryModelLoadResponse response;
   return impl_->Call(*impl_->service, &Service::Stub::RepositoryModelLoad, request, &response);
 }

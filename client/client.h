@@ -293,7 +293,8 @@ class Client {
   absl::StatusOr<InferResult> Infer(const InferRequest& request);
 
   // Return when the model is ready, and when its memory is back.
-  absl::Status Load(const std::string& model);
+  // `config`: Triton's model configuration as JSON, in force until the model's next load or unload; empty: none.
+  absl::Status Load(const std::string& model, const std::string& config = "");
   absl::Status Unload(const std::string& model);
   absl::StatusOr<std::vector<IndexEntry>> Index(bool ready_only = false);
   // What is resident and how it fares. `model`: only this one. UNIMPLEMENTED by servers other than

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "client/commands/command.h"
+#include "client/files.h"
 #include "client/spinner.h"
 #include "client/strings.h"
 #include "client/units.h"
@@ -54,10 +55,25 @@ absl::Status CheckNoVersions(const std::vector<std::string>& models, bool load) 
   return absl::OkStatus();
 }
 
+constexpr std::size_t kMaxConfigBytes = 1 << 20;  // as the server has it
+
+// The configuration in the file that was named; empty: none was.
+absl::StatusOr<std::string> ReadConfig(const std::string& file) {
+  if (file.empty()) return std::string();
+  absl::StatusOr<std::string> text = ReadFile(file, kMaxConfigBytes);
+  if (text.ok() && text->find_first_not_of(" \t\r\n") == text->npos) {
+    return absl::InvalidArgumentError(Cat("'", file, "' is empty: it has to be a model configuration as JSON"));
+  }
+  return text;
+}
+
 // One model after the other. One that fails does not keep the others from being tried; the exit code is
 // that of the first failure.
-int LoadOrUnload(const Context& context, const std::vector<std::string>& models, bool load) {
+int LoadOrUnload(const Context& context, const std::vector<std::string>& models, bool load,
+                 const std::string& config_file) {
   if (absl::Status plain = CheckNoVersions(models, load); !plain.ok()) return FailUsage(plain);
+  const absl::StatusOr<std::string> config = ReadConfig(config_file);
+  if (!config.ok()) return Fail(config.status());
   int exit_code = kExitOk;
   nlohmann::ordered_json done = nlohmann::ordered_json::array();
   for (const std::string& model : models) {
@@ -65,7 +81,7 @@ int LoadOrUnload(const Context& context, const std::vector<std::string>& models,
     absl::Status status;
     {
       const Spinner spinner(Cat(load ? "loading " : "unloading ", model));
-      status = load ? context.client.Load(model) : context.client.Unload(model);
+      status = load ? context.client.Load(model, *config) : context.client.Unload(model);
     }
     if (!status.ok()) {
       const int code = Fail(status);
@@ -148,10 +164,15 @@ void AddRepositoryCommands(CLI::App& app, Selection& selection) {
         load ? app.add_subcommand("load", "Load models (again, if their files changed) and wait until ready")
              : app.add_subcommand("unload", "Unload models and wait until their memory is back");
     command->add_option("MODEL", *names, "One or more names, without versions")->required();
-    command->callback([names, load, &selection] {
+    auto config = std::make_shared<std::string>();
+    if (load) {
+      command->add_option("--config", *config,
+                          "A file with Triton's model configuration as JSON, for this load and until the next");
+    }
+    command->callback([names, load, config, &selection] {
       selection.default_timeout = kWorkTimeout;
-      selection.run = [names, load](const Context& context) {
-        return LoadOrUnload(context, *names, load);
+      selection.run = [names, load, config](const Context& context) {
+        return LoadOrUnload(context, *names, load, *config);
       };
     });
   }

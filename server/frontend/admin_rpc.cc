@@ -53,15 +53,15 @@ void Index(IndexCall call, const AdminRpcDeps& deps) {
 
 void Load(LoadCall call, const AdminRpcDeps& deps) {
   const auto& request = call.request();
-  absl::Status status = CheckRepositoryName(request.repository_name());
-  if (status.ok()) status = CheckLoadParameters(request.parameters());
-  if (!status.ok()) {
-    std::move(call).Finish(status);
+  const absl::Status status = CheckRepositoryName(request.repository_name());
+  const auto config = ReadLoadParameters(request.parameters());
+  if (!status.ok() || !config.ok()) {
+    std::move(call).Finish(status.ok() ? config.status() : status);
     return;
   }
   const std::string name = request.model_name();
   const Deadline deadline = call.deadline(deps.clock);
-  deps.repository.Load(name, deadline,
+  deps.repository.Load(name, *config, deadline,
                        [call = std::move(call)](absl::StatusOr<LoadReport> report) mutable {
                          if (report.ok()) call.AddTrailer("server-timing", ServerTiming(*report));
                          std::move(call).Finish(report.status());

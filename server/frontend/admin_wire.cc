@@ -1,13 +1,15 @@
 #include "server/frontend/admin_wire.h"
 
 #include "absl/strings/str_format.h"
+#include "server/base/bytes.h"
 
 namespace hearth {
 namespace {
 
 // Only what works is advertised.
 constexpr const char* kExtensions[] = {"model_repository", "model_repository(unload_dependents)", "model_configuration",
-                                       "statistics", "binary_tensor_data", "sequence", "schedule_policy"};
+                                       "statistics", "binary_tensor_data", "sequence", "schedule_policy", "classification"};
+constexpr std::size_t kMaxConfig = 1 << 20;
 
 void FillTensors(
     const std::vector<TensorInfo>& tensors,
@@ -52,19 +54,24 @@ absl::Status CheckRepositoryName(const std::string& name) {
   return absl::UnimplementedError("'repository_name' specification is not supported");
 }
 
-absl::Status CheckLoadParameters(const RepositoryParameters& parameters) {
+absl::StatusOr<std::shared_ptr<const TritonConfig>> ReadLoadParameters(const RepositoryParameters& parameters) {
+  std::shared_ptr<const TritonConfig> config;
   for (const auto& [name, value] : parameters) {
-    if (name == "config") {
-      return absl::UnimplementedError(
-          "load parameter 'config' is not supported: put the settings into the model's model.yaml");
-    }
     if (name.rfind("file:", 0) == 0) {
-      return absl::InvalidArgumentError(StrCat(
-          "load parameter '", name, "' is not supported: put the file into the model repository"));
+      return absl::InvalidArgumentError(StrCat("load parameter '", name.substr(0, 200), "' is refused: hearth takes no files "
+                                               "from clients; put the file into the model repository"));
     }
-    return absl::InvalidArgumentError(StrCat("unrecognized load parameter '", name, "'"));
+    if (name != "config") return absl::InvalidArgumentError(StrCat("unrecognized load parameter '", name, "'"));
+    if (value.parameter_choice_case() != inference::ModelRepositoryParameter::kStringParam) {
+      return absl::InvalidArgumentError("invalid value type for 'config' parameter, expected string_param.");
+    }
+    if (value.string_param().size() > kMaxConfig) {
+      return absl::InvalidArgumentError(StrCat("parameter 'config' is larger than ", FormatBytes(kMaxConfig)));
+    }
+    config = std::make_shared<const TritonConfig>(
+        TritonConfig{TritonConfig::Form::kJson, value.string_param(), "parameter 'config'"});
   }
-  return absl::OkStatus();
+  return config;
 }
 
 absl::Status CheckUnloadParameters(const RepositoryParameters& parameters) {

@@ -3,6 +3,7 @@
 
 #include <google/protobuf/map.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -21,8 +22,9 @@ void FillIndex(const std::vector<IndexRow>& rows, inference::RepositoryIndexResp
 
 // UNIMPLEMENTED unless it is empty.
 absl::Status CheckRepositoryName(const std::string& name);
-// UNIMPLEMENTED or INVALID_ARGUMENT with Triton's text where it has one.
-absl::Status CheckLoadParameters(const RepositoryParameters& parameters);
+// What a load was asked to override; null: nothing. INVALID_ARGUMENT with Triton's text where it has one.
+absl::StatusOr<std::shared_ptr<const TritonConfig>> ReadLoadParameters(const RepositoryParameters& parameters);
+// INVALID_ARGUMENT with Triton's text where it has one.
 absl::Status CheckUnloadParameters(const RepositoryParameters& parameters);
 
 // The phases as HTTP's header of that name has them: "open;dur=0.412, map;dur=0.051". The response of this call has no

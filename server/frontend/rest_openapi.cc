@@ -76,7 +76,9 @@ std::string_view OpenApi() {
 "default": {"$ref": "#/components/responses/Error"}}}},
 "/v2/repository/models/{model}/load": {"post": {"operationId": "load",
 "summary": "Loads its highest version, anew if its files changed",
-"parameters": [{"$ref": "#/components/parameters/Model"}], "responses": {"200": {"description": "OK",
+"parameters": [{"$ref": "#/components/parameters/Model"}], "requestBody": {"content": {"application/json": {"schema":
+{"type": "object", "properties": {"parameters": {"type": "object", "properties": {"config": {"description":
+"Triton's model configuration, as JSON or as its text, until the next load or unload"}}}}}}}}, "responses": {"200": {"description": "OK",
 "content": {"application/json": {"schema": {"type": "object"}}}},
 "default": {"$ref": "#/components/responses/Error"}}}},
 "/v2/repository/models/{model}/unload": {"post": {"operationId": "unload",

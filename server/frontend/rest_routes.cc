@@ -216,6 +216,12 @@ absl::StatusOr<RepositoryParameters> ReadRepositoryParameters(std::string_view b
         value.set_int64_param(number);
         return absl::OkStatus();
       }
+      case JsonReader::Kind::kObject: {  // of a load's config: as good as its text
+        const std::size_t begin = json.position();
+        HEARTH_RETURN_IF_ERROR(json.Skip());
+        value.set_string_param(std::string(body.substr(begin, json.position() - begin)));
+        return absl::OkStatus();
+      }
       default:
         HEARTH_ASSIGN_OR_RETURN(*value.mutable_string_param(), json.String());
         return absl::OkStatus();
@@ -229,9 +235,10 @@ absl::StatusOr<RepositoryParameters> ReadRepositoryParameters(std::string_view b
 
 void Load(HttpCall call, const Target& target, const RestDeps& deps) {
   const absl::StatusOr<RepositoryParameters> parameters = ReadRepositoryParameters(call.request().body);
-  const absl::Status status = parameters.ok() ? CheckLoadParameters(*parameters) : parameters.status();
-  if (!status.ok()) return Finish(std::move(call), status);
-  deps.repository.Load(target.model, kNoDeadline, [call = std::move(call)](absl::StatusOr<LoadReport> report) mutable {
+  if (!parameters.ok()) return Finish(std::move(call), parameters.status());
+  const auto config = ReadLoadParameters(*parameters);
+  if (!config.ok()) return Finish(std::move(call), config.status());
+  deps.repository.Load(target.model, *config, kNoDeadline, [call = std::move(call)](absl::StatusOr<LoadReport> report) mutable {
     if (!report.ok()) return Finish(std::move(call), report.status());
     HttpResponse done{200, "application/json", "{}"};
     done.headers.emplace_back("Server-Timing", ServerTiming(*report));

@@ -242,7 +242,7 @@ std::vector<IndexRow> RepositoryService::Index(bool ready_only) const {
       }
       if (!model.error.ok()) {
         row.reason += StrCat(row.reason.empty() ? "" : "; ",
-                             "served as before its model.yaml was changed: ",
+                             "served as before its configuration was changed: ",
                              FromAbsl(model.error.message()));
       }
     }
@@ -251,25 +251,26 @@ std::vector<IndexRow> RepositoryService::Index(bool ready_only) const {
   return index;
 }
 
-absl::StatusOr<ModelId> RepositoryService::PrepareLoad(const std::string& model) {
+absl::StatusOr<ModelId> RepositoryService::PrepareLoad(const std::string& model, const ConfigPtr& config) {
   if (model.empty()) return absl::InvalidArgumentError("Model name cannot be empty");
   if (model.find('/') != model.npos || model.find('\\') != model.npos || model == "..") {
     return absl::InvalidArgumentError(
         StrCat("Model name '", model, "' must not contain path traversal characters"));
   }
-  const absl::Status scanned = deps_.catalog.Rescan(model);
+  const auto bad = [&](const absl::Status& why) {
+    return absl::InvalidArgumentError(
+        StrCat("failed to load '", model, "', ", FromAbsl(why.message())));
+  };
+  const absl::Status scanned = deps_.catalog.RescanWith(model, config);
   if (deps_.rescanned) deps_.rescanned();
   deps_.versions.Rescanned();
+  if (config != nullptr && absl::IsInvalidArgument(scanned)) return bad(scanned);
   if (!scanned.ok()) {
     const std::string polled =
         StrCat("failed to load '", model, "', failed to poll from model repository");
     return absl::InternalError(
         absl::IsNotFound(scanned) ? polled : StrCat(polled, ": ", FromAbsl(scanned.message())));
   }
-  const auto bad = [&](const absl::Status& why) {
-    return absl::InvalidArgumentError(
-        StrCat("failed to load '", model, "', ", FromAbsl(why.message())));
-  };
   // One that is served as it was before is left alone.
   if (const absl::Status fault = deps_.catalog.Fault(model); !fault.ok()) return bad(fault);
   deps_.catalog.SetUnloaded(model, false);
@@ -278,15 +279,26 @@ absl::StatusOr<ModelId> RepositoryService::PrepareLoad(const std::string& model)
   return id;
 }
 
-void RepositoryService::Load(const std::string& model, Deadline deadline, LoadCallback done) {
-  if (deps_.executor == nullptr) return LoadNow(model, deadline, std::move(done));
-  deps_.executor->Post([this, model, deadline, duty = LoadDuty(std::move(done))]() mutable {
-    LoadNow(model, deadline, duty.Take());
+void RepositoryService::OnExecutor(absl::AnyInvocable<void() &&> task) {
+  if (deps_.executor == nullptr) return std::move(task)();
+  deps_.executor->Post(std::move(task));
+}
+
+void RepositoryService::Load(const std::string& model, ConfigPtr config, Deadline deadline, LoadCallback done) {
+  OnExecutor([this, model, config = std::move(config), deadline, duty = LoadDuty(std::move(done))]() mutable {
+    LoadNow(model, std::move(config), deadline, duty.Take());
   });
 }
 
-void RepositoryService::LoadNow(const std::string& model, Deadline deadline, LoadCallback done) {
-  absl::StatusOr<ModelId> id = PrepareLoad(model);
+// Another load may have put another one in force meanwhile.
+void RepositoryService::PutBack(const std::string& model, const ConfigPtr& config, const ConfigPtr& before) {
+  if (deps_.catalog.Override(model) != config) return;
+  if (!deps_.catalog.RescanWith(model, before).ok()) (void)deps_.catalog.RescanWith(model, nullptr);
+}
+
+void RepositoryService::LoadNow(const std::string& model, ConfigPtr config, Deadline deadline, LoadCallback done) {
+  const ConfigPtr before = deps_.catalog.Override(model);
+  absl::StatusOr<ModelId> id = PrepareLoad(model, config);
   if (!id.ok()) return std::move(done)(std::move(id).status());
   bool reload = false;
   if (const auto spec = deps_.catalog.Spec(*id); spec.ok()) {
@@ -295,11 +307,21 @@ void RepositoryService::LoadNow(const std::string& model, Deadline deadline, Loa
       reload = row.revision != spec->revision;
     }
   }
-  deps_.manager.Load(*id, {.reload = reload}, deadline,
-                     [id = *id, done = std::move(done)](absl::StatusOr<LoadReport> loaded) mutable {
-                       if (!loaded.ok()) return std::move(done)(LoadFailure(id, loaded.status()));
-                       std::move(done)(std::move(loaded));
-                     });
+  deps_.manager.Load(
+      *id, {.reload = reload}, deadline,
+      [this, id = *id, config = std::move(config), before, done = std::move(done)](absl::StatusOr<LoadReport> loaded) mutable {
+        if (loaded.ok()) return std::move(done)(std::move(loaded));
+        absl::Status failure = LoadFailure(id, loaded.status());
+        // A load that has begun goes on after a deadline, and its model is served as it was asked for.
+        if (config == nullptr || absl::IsDeadlineExceeded(failure) || absl::IsCancelled(failure)) {
+          return std::move(done)(std::move(failure));
+        }
+        OnExecutor([this, id, config = std::move(config), before, failure = std::move(failure),
+                    duty = LoadDuty(std::move(done))]() mutable {
+          PutBack(id.name, config, before);
+          duty.Take()(std::move(failure));
+        });
+      });
 }
 
 void RepositoryService::Unload(const std::string& model,

@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -23,7 +25,7 @@ struct ModelMetadata {
   ModelId id;
   std::vector<std::int64_t> versions;  // all in the repository, ascending
   Signature signature;
-  ModelOptions options;  // of model.yaml; the device as the model has it
+  ModelOptions options;  // of model.yaml and config.pbtxt; the device as the model has it
   std::string file;      // name of the program's file
   // OIP field 6: hearth_residency ("resident"), hearth_device_bytes, hearth_host_bytes,
   // hearth_mapped_bytes, hearth_load_ms, hearth_device ("cuda:1") where the device bytes are, and hearth_labels
@@ -98,6 +100,9 @@ class RepositoryService {
   // model.yaml changed since it was loaded, else a resident one is left as it is. Lifts an earlier
   // Unload, also if that fails: whoever asks for the model then hears why.
   // A bad model.yaml is reported, and a model that is served as before it was changed goes on.
+  // `config`: Triton's configuration of it that is in force until its next load or unload, in the place of its config.pbtxt
+  // and over its model.yaml; another one than before is another load. Null: those in the repository are. One that the model
+  // cannot be loaded with leaves everything as it was.
   //   INVALID_ARGUMENT  "Model name cannot be empty", "... path traversal characters"; or the model
   //   is
   //                     bad: "load failed for model 'x': version 1 is at UNAVAILABLE state: <why>"
@@ -105,7 +110,10 @@ class RepositoryService {
   //   the manager's     what is no fault of the model: no room, too late, shutting down
   // Looks at files on the executor; what else is called here does so only where the model failed to load a moment ago.
   using LoadCallback = absl::AnyInvocable<void(absl::StatusOr<LoadReport>) &&>;
-  void Load(const std::string& model, Deadline deadline, LoadCallback done);
+  void Load(const std::string& model, std::shared_ptr<const TritonConfig> config, Deadline deadline, LoadCallback done);
+  void Load(const std::string& model, Deadline deadline, LoadCallback done) {
+    Load(model, nullptr, deadline, std::move(done));
+  }
   // Every version. Done when their bytes are back. NOT_FOUND for a model that is not there. A load that hangs is not
   // waited for: OK, for nobody is given what it brings. DEADLINE_EXCEEDED: a destructor hangs, so the model is unloaded
   // and its bytes are not back.
@@ -123,8 +131,12 @@ class RepositoryService {
   absl::Status CheckNotBackingOff(const ModelId& id) const;
   ModelMetadata Describe(const ModelHandle& handle) const;
   ModelUse UseOf(const ModelId& id) const;
-  absl::StatusOr<ModelId> PrepareLoad(const std::string& model);
-  void LoadNow(const std::string& model, Deadline deadline, LoadCallback done);
+  using ConfigPtr = std::shared_ptr<const TritonConfig>;
+  absl::StatusOr<ModelId> PrepareLoad(const std::string& model, const ConfigPtr& config);
+  void LoadNow(const std::string& model, ConfigPtr config, Deadline deadline, LoadCallback done);
+  // `before` is in force again where `config` is now.
+  void PutBack(const std::string& model, const ConfigPtr& config, const ConfigPtr& before);
+  void OnExecutor(absl::AnyInvocable<void() &&> task);
 
   const Deps deps_;
   mutable Mutex mu_;

@@ -21,6 +21,14 @@ class RepositoryServiceTest : public ServingTest {
                       [result](auto report) { result->emplace(std::move(report)); });
     return result;
   }
+  Loaded LoadWith(const std::string& model, const std::string& instances) {
+    auto result = std::make_shared<std::optional<absl::StatusOr<LoadReport>>>();
+    repository_->Load(model,
+                      std::make_shared<const TritonConfig>(TritonConfig{TritonConfig::Form::kJson, instances, "config"}),
+                      kNoDeadline, [result](auto report) { result->emplace(std::move(report)); });
+    return result;
+  }
+  int Instances(const std::string& model) const { return catalog_->Spec({model, 1})->options.instances; }
   using Described = std::shared_ptr<std::optional<absl::StatusOr<ModelMetadata>>>;
   Described Metadata(const std::string& model, const std::string& version = "",
                      Deadline deadline = kNoDeadline) {
@@ -296,6 +304,68 @@ TEST_F(RepositoryServiceTest, ABadModelYamlTakesNoModelDown) {
   RunAll();
   EXPECT_TRUE((*mended)->ok());
   EXPECT_EQ(loader_.loads("m"), 2) << "its model.yaml is another one";
+}
+
+TEST_F(RepositoryServiceTest, AnotherConfigThanTheResidentOnesIsAnotherLoad) {
+  AddModel("m");
+  MakeResident("m");
+  for (const auto& [instances, loads] : {std::pair("2", 2), std::pair("2", 2), std::pair("3", 3)}) {
+    const Loaded loaded = LoadWith("m", instances);
+    RunAll();
+    EXPECT_TRUE((*loaded)->ok());
+    EXPECT_EQ(loader_.loads("m"), loads);
+    EXPECT_EQ(Instances("m"), std::stoi(instances));
+  }
+  const Loaded plain = Load("m");
+  RunAll();
+  EXPECT_TRUE((*plain)->ok());
+  EXPECT_EQ(loader_.loads("m"), 4) << "without one, it is as the repository says again";
+  EXPECT_EQ(Instances("m"), 0);
+}
+
+TEST_F(RepositoryServiceTest, AConfigThatCannotBeReadChangesNothing) {
+  AddModel("m");
+  MakeResident("m");
+  const Loaded loaded = LoadWith("m", "many");
+  EXPECT_EQ((*loaded)->status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Text((*loaded)->status()), "failed to load 'm', config: no number of instances");
+  RunAll();
+  EXPECT_EQ(loader_.loads("m"), 1);
+  EXPECT_TRUE(repository_->ModelReady("m", ""));
+}
+
+TEST_F(RepositoryServiceTest, AConfigThatTheModelDoesNotLoadWithIsPutBack) {
+  AddModel("m");
+  const Loaded first = LoadWith("m", "2");
+  RunAll();
+  ASSERT_TRUE((*first)->ok());
+  fakes::FakeLoader::Script broken;
+  broken.load_error = absl::InvalidArgumentError("no such input");
+  loader_.Set("m", std::move(broken));
+  const Loaded second = LoadWith("m", "3");
+  RunAll();
+  EXPECT_EQ((*second)->status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(Text((*second)->status()), HasSubstr("no such input"));
+  EXPECT_EQ(Instances("m"), 2);
+  EXPECT_TRUE(repository_->ModelReady("m", "")) << "the one before goes on";
+  SetModel("m", EchoModel());
+  const Loaded third = LoadWith("m", "2");
+  RunAll();
+  EXPECT_TRUE((*third)->ok());
+  EXPECT_EQ(loader_.loads("m"), 2) << "it is what is resident";
+}
+
+TEST_F(RepositoryServiceTest, AnUnloadLiftsAConfig) {
+  AddModel("m");
+  const Loaded first = LoadWith("m", "2");
+  RunAll();
+  ASSERT_TRUE((*first)->ok());
+  Unload("m");
+  RunAll();
+  const Loaded second = Load("m");
+  RunAll();
+  EXPECT_TRUE((*second)->ok());
+  EXPECT_EQ(Instances("m"), 0);
 }
 
 TEST_F(RepositoryServiceTest, ALoadThatIsRefusedForItsModelYamlLiftsNoUnload) {

@@ -34,7 +34,7 @@ class ServingTest : public testing::Test {
     std::string pattern = testing::TempDir() + "/serving-XXXXXX";
     EXPECT_NE(::mkdtemp(pattern.data()), nullptr);
     root_ = pattern;
-    catalog_.emplace(std::vector<std::filesystem::path>{root_});
+    catalog_.emplace(std::vector<std::filesystem::path>{root_}, ReadInstances);
     manager_.emplace(ModelManager::Deps{
                          .find_spec = [this](const ModelId& id) { return catalog_->Spec(id); },
                          .find_loader = [this](std::string_view) -> absl::StatusOr<const Loader*> {
@@ -48,6 +48,14 @@ class ServingTest : public testing::Test {
     versions_.emplace(VersionRoutes::Deps{*catalog_, *manager_});
     StartInfer({});
     repository_.emplace(RepositoryService::Deps{*catalog_, *manager_, clock_, *versions_});
+  }
+
+  // In the place of what reads Triton's configuration: "2" is two instances, anything else none.
+  static absl::Status ReadInstances(const std::string&, const TritonConfig& config, ModelOptions& options,
+                                    std::vector<std::string>&) {
+    options.instances = std::atoi(config.text.c_str());
+    if (options.instances > 0) return absl::OkStatus();
+    return absl::InvalidArgumentError(StrCat(config.source, ": no number of instances"));
   }
 
   ~ServingTest() override {
