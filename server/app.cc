@@ -160,6 +160,7 @@ struct App::Parts {
   std::unique_ptr<Metrics> metrics;
   Heartbeats heartbeats{clock};
   std::unique_ptr<BufferPool> buffers;
+  std::unique_ptr<SharedMemory> shared_memory;
   std::unique_ptr<Catalog> catalog;
   std::shared_ptr<Devices> devices;
   std::unique_ptr<Loader> torchscript;
@@ -258,6 +259,7 @@ absl::Status App::Parts::BuildCore(const ServerConfig& c) {
                                                        .triton_names = c.metrics.triton_names});
   metrics->ConfigReloaded(true, clock.WallNow());  // it was good, or we would not be here
   buffers = std::make_unique<BufferPool>(c.grpc.buffer_pool);
+  shared_memory = std::make_unique<SharedMemory>(c.grpc.client_shared_memory);
   catalog = std::make_unique<Catalog>(Paths(c.repository.roots), ReadModelConfig);
   if (const absl::Status scanned = catalog->Scan(); !scanned.ok()) {
     return absl::Status(scanned.code(), StrCat(FromAbsl(scanned.message()), kNoRepository));
@@ -374,7 +376,7 @@ absl::Status App::Parts::Listen(const ServerConfig& c) {
                               return RefusalOf(*access, Listener::kHttp, group, request);
                             })));
   HEARTH_ASSIGN_OR_RETURN(
-      grpc, GrpcServer::Start({*infer, *repository, *cache, *buffers, *metrics, clock, *access,
+      grpc, GrpcServer::Start({*infer, *repository, *cache, *buffers, *shared_memory, *metrics, clock, *access,
                                [this](bool dry_run, ReloadCallback done) {
                                  config_pool->Post([this, dry_run, done = std::move(done)]() mutable {
                                    std::move(done)(Reload(dry_run));
@@ -383,7 +385,7 @@ absl::Status App::Parts::Listen(const ServerConfig& c) {
                               GrpcOptions(c, tls.get())));
   if (c.rest.enabled) {
     HEARTH_ASSIGN_OR_RETURN(rest, HttpServer::Start(RestOptions(c, *buffers, tls.get()),
-                                                    MakeRestHandler({*infer, *repository, *metrics, *buffers, clock, *access,
+                                                    MakeRestHandler({*infer, *repository, *metrics, *buffers, *shared_memory, clock, *access,
                                                                      c.server.name, Version(), c.rest.max_body_bytes})));
   }
   log::Info("listening", {{"grpc_host", c.grpc.host},

@@ -185,7 +185,6 @@ GrpcServer::Options GrpcOptions(const ServerConfig& config, const TlsSource* tls
   options.max_send_bytes = static_cast<int>(grpc.max_message_bytes);
   options.reflection = grpc.reflection;
   options.model_headers = grpc.model_headers;
-  options.client_shared_memory = grpc.client_shared_memory;
   options.keepalive.time_ms = ms(grpc.keepalive.time);
   options.keepalive.timeout_ms = ms(grpc.keepalive.timeout);
   options.keepalive.permit_without_calls = grpc.keepalive.permit_without_calls;
@@ -218,6 +217,7 @@ HttpServer::Options RestOptions(const ServerConfig& config, BufferPool& buffers,
   options.read_timeout = rest.stall_timeout;
   options.write_timeout = rest.stall_timeout;
   options.max_body_bytes = rest.max_body_bytes;
+  options.max_bodies_bytes = rest.max_bodies_bytes;
   options.max_connections = static_cast<std::size_t>(rest.max_connections);
   return options;
 }

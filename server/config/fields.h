@@ -149,6 +149,7 @@ void VisitFields(Visitor& v, Config& config) {
     v.Groups("groups", config.rest.groups);
     v.Int("threads", config.rest.threads, 1, 64);
     v.Bytes("max_body_bytes", config.rest.max_body_bytes, 1, std::uint64_t{1} << 40);
+    v.Bytes("max_bodies_bytes", config.rest.max_bodies_bytes, 1, std::uint64_t{1} << 40);
     v.Int("max_connections", config.rest.max_connections, 1, 1 << 20);
     v.Time("idle_timeout", config.rest.idle_timeout, kShortestTime);
     v.Time("stall_timeout", config.rest.stall_timeout, kShortestTime);

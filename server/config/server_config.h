@@ -56,7 +56,6 @@ struct ServerConfig {
     Eviction eviction = Eviction::kGdsf;
     Duration demand_half_life = std::chrono::hours(1);
     Duration min_residency{};
-    std::uint64_t responses = 0;
     Duration idle_unload{};  // 0: never
     bool prewarm = false;
     Duration failure_backoff = std::chrono::seconds(5);
@@ -138,6 +137,7 @@ struct ServerConfig {
     AccessGroups groups = AccessGroups::All();
     int threads = 1;
     std::uint64_t max_body_bytes = std::uint64_t{64} << 20;
+    std::uint64_t max_bodies_bytes = std::uint64_t{1} << 30;
     int max_connections = 1024;
     Duration idle_timeout = std::chrono::seconds(60);
     Duration stall_timeout = std::chrono::seconds(30);

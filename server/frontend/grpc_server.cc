@@ -121,8 +121,7 @@ GrpcServer::GrpcServer(const Deps& deps, const Options& options)
       options_(options),
       started_(deps.clock.Now()),
       guard_(deps.access),
-      shared_memory_(options.client_shared_memory),
-      streams_(inference_, {deps.infer, deps.buffers, shared_memory_, deps.clock, options_.model_headers}),
+      streams_(inference_, {deps.infer, deps.buffers, deps.shared_memory, deps.clock, options_.model_headers}),
       watch_(std::make_shared<WatchRpc>(cache_, deps.cache.events(), deps.cache.devices(), deps.clock)),
       health_({"", inference::GRPCInferenceService::service_full_name(),
                hearth::v1::Cache::service_full_name(), hearth::v1::Config::service_full_name(), "readiness"}) {}
@@ -173,9 +172,9 @@ absl::Status GrpcServer::Listen() {
 }
 
 void GrpcServer::Serve() {
-  const InferenceRpcDeps inference{deps_.infer, deps_.buffers, shared_memory_, deps_.clock, options_.model_headers};
+  const InferenceRpcDeps inference{deps_.infer, deps_.buffers, deps_.shared_memory, deps_.clock, options_.model_headers};
   const AdminRpcDeps admin{deps_.repository, deps_.clock, options_.server_name,
-                           options_.server_version, shared_memory_.allowed()};
+                           options_.server_version, deps_.shared_memory.allowed()};
   const CacheRpcDeps cache{deps_.infer, deps_.repository,     deps_.metrics,          deps_.clock,
                            started_,    options_.server_name, options_.server_version};
   const ModelRpcDeps models{deps_.repository, deps_.metrics, deps_.clock};
@@ -186,7 +185,7 @@ void GrpcServer::Serve() {
     streams_.Serve(loop);
     ServeAdmin(loop, inference_, admin);
     ServeModels(loop, inference_, models);
-    ServeSharedMemory(loop, inference_, shared_memory_);
+    ServeSharedMemory(loop, inference_, deps_.shared_memory);
     ServeSettings(loop, inference_);
     ServeCache(loop, cache_, cache);
     ServeCacheControl(loop, cache_, deps_.cache);

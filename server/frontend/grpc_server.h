@@ -51,7 +51,6 @@ class GrpcServer {
     int max_receive_bytes = std::numeric_limits<int>::max();
     int max_send_bytes = std::numeric_limits<int>::max();
     bool reflection = true;  // where access has metadata open when the server starts: it asks nobody who they are
-    bool client_shared_memory = false;
     std::vector<std::string> model_headers;  // metadata keys, in lower case, that may name an inference's model
     const TlsSource* tls = nullptr;  // outlives the server. Null: it speaks plainly
     ClientCertificates client_certificates = ClientCertificates::kNone;
@@ -65,6 +64,7 @@ class GrpcServer {
     RepositoryService& repository;
     CacheService& cache;
     BufferPool& buffers;
+    SharedMemory& shared_memory;
     Metrics& metrics;
     const Clock& clock;
     Access& access;
@@ -110,7 +110,6 @@ class GrpcServer {
   // Destroyed from the last to the first: the loops' calls refer to the services.
   CallCount calls_;
   const RpcGuard guard_;
-  SharedMemory shared_memory_;
   InferenceAsyncService inference_;
   StreamRpc streams_;
   hearth::v1::Cache::AsyncService cache_;

@@ -212,7 +212,7 @@ class Connection final : public HttpConnection {
         parser_.emplace();
         parser_->header_limit(static_cast<std::uint32_t>(shared_->options.max_header_bytes));
         parser_->body_limit(shared_->options.max_body_bytes);
-        parser_->get().body().emplace(shared_->buffers());
+        parser_->get().body().emplace(shared_->buffers(), ByteCharge(shared_->bodies));
         state_ = State::kHeader;
         Expire(shared_->options.read_timeout);
       }
@@ -259,7 +259,8 @@ class Connection final : public HttpConnection {
       return Write(HttpError(413, StrCat("the request's body is larger than ", options.max_body_bytes, " bytes")));
     }
     if (error == boost::system::errc::not_enough_memory) {
-      return Write(HttpError(503, "no memory for the body of this request"));
+      return Write(HttpError(503, StrCat("no memory for the body of this request: all bodies together may have ",
+                                          options.max_bodies_bytes, " bytes (rest.max_bodies_bytes); ask again soon")));
     }
     Write(HttpError(400, StrCat("not an HTTP request: ", error.message())));
   }

@@ -19,6 +19,7 @@
 #include "server/frontend/http_call.h"
 #include "server/frontend/http_server.h"
 #include "server/tensor/buffer_pool.h"
+#include "server/tensor/byte_allowance.h"
 
 namespace hearth {
 
@@ -48,7 +49,10 @@ struct HttpWorker {
 // What the threads, the listener and all connections look at. Constant once listening, where nothing else is said.
 struct HttpServer::Shared {
   Shared(Options o, HttpCallHandler h)
-      : options(std::move(o)), handler(std::move(h)), workers(static_cast<std::size_t>(options.threads)) {}
+      : options(std::move(o)),
+        handler(std::move(h)),
+        bodies(std::make_shared<ByteAllowance>(options.max_bodies_bytes)),
+        workers(static_cast<std::size_t>(options.threads)) {}
 
   BufferPool& buffers() { return options.buffers != nullptr ? *options.buffers : own_buffers; }
 
@@ -56,6 +60,7 @@ struct HttpServer::Shared {
 
   const Options options;
   const HttpCallHandler handler;
+  const std::shared_ptr<ByteAllowance> bodies;  // of requests that are received or read
   BufferPool own_buffers{kOwnBufferBytes};
   std::vector<HttpWorker> workers;  // the acceptor is the first one's
   boost::asio::ip::tcp::acceptor acceptor{workers[0].io};

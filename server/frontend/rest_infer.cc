@@ -242,7 +242,14 @@ void AppendShape(const Shape& shape, std::string& out) {
   out += ']';
 }
 
-absl::StatusOr<HttpResponse> Write(const InferResponse& response, const std::string& id, const BinaryOutputs& binary) {
+void AppendPlace(const OutputTarget& target, std::string& out) {
+  out += ",\"parameters\":{\"shared_memory_region\":";
+  AppendJsonString(target.region->place().name, out);
+  out += StrCat(",\"shared_memory_offset\":", target.offset, ",\"shared_memory_byte_size\":", target.byte_size, "}}");
+}
+
+absl::StatusOr<HttpResponse> Write(const InferResponse& response, const std::string& id, const BinaryOutputs& binary,
+                                   const OutputTargets& targets) {
   HttpResponse http;
   std::string& out = http.body;
   out += '{';
@@ -266,7 +273,9 @@ absl::StatusOr<HttpResponse> Write(const InferResponse& response, const std::str
     AppendJsonString(name, out);
     out += StrCat(",\"datatype\":\"", ToString(tensor.dtype), "\",\"shape\":");
     AppendShape(tensor.shape, out);
-    if (i < binary.asked.size() ? binary.asked[i].value_or(binary.all) : binary.all) {
+    if (i < targets.size() && targets[i].region != nullptr) {
+      AppendPlace(targets[i], out);
+    } else if (i < binary.asked.size() ? binary.asked[i].value_or(binary.all) : binary.all) {
       out += StrCat(",\"parameters\":{\"binary_data_size\":", tensor.data.size(), "}}");
       http.parts.push_back({tensor.data, tensor.owner});
     } else {
@@ -308,9 +317,9 @@ absl::StatusOr<RestInferRequest> ReadRawRequest(std::string_view body, const Sig
 }
 
 absl::StatusOr<HttpResponse> WriteInferResponse(const InferResponse& response, const std::string& id,
-                                                const BinaryOutputs& binary) {
+                                                const BinaryOutputs& binary, const OutputTargets& targets) {
   try {
-    return Write(response, id, binary);
+    return Write(response, id, binary, targets);
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError("no memory for the outputs of this request");
   }

@@ -10,6 +10,7 @@
 #include "server/base/status.h"
 #include "server/frontend/http_call.h"
 #include "server/frontend/infer_message.h"
+#include "server/frontend/output_targets.h"
 #include "server/model/signature.h"
 #include "server/serving/infer.h"
 #include "server/tensor/buffer_pool.h"
@@ -39,9 +40,9 @@ absl::StatusOr<RestInferRequest> ReadInferRequest(std::string_view body, std::op
 // INVALID_ARGUMENT: the model has other inputs, or the signature leaves open what the body cannot say.
 absl::StatusOr<RestInferRequest> ReadRawRequest(std::string_view body, const Signature& signature, BufferPool& pool);
 
-// Binary outputs are sent from where they lie. The same parameters as over gRPC (convert.h).
+// Binary outputs are sent from where they lie; those that were delivered to shared memory have no data here. The same parameters as over gRPC (convert.h).
 // INVALID_ARGUMENT: an output that cannot be JSON. RESOURCE_EXHAUSTED: no memory.
 absl::StatusOr<HttpResponse> WriteInferResponse(const InferResponse& response, const std::string& id,
-                                                const BinaryOutputs& binary);
+                                                const BinaryOutputs& binary, const OutputTargets& targets = {});
 
 }  // namespace hearth

@@ -14,6 +14,8 @@
 #include "server/frontend/json_writer.h"
 #include "server/frontend/model_config_wire.h"
 #include "server/frontend/model_statistics_wire.h"
+#include "server/frontend/output_targets.h"
+#include "server/frontend/rest_extensions.h"
 #include "server/frontend/rest_infer.h"
 #include "server/frontend/rest_json.h"
 #include "server/frontend/rest_openapi.h"
@@ -43,6 +45,8 @@ void FinishReady(HttpCall call, bool ready, std::string json) {
 void Server(HttpCall call, const Target&, const RestDeps& deps) {
   inference::ServerMetadataResponse wire;
   FillServer(deps.server_name, deps.server_version, wire);
+  wire.add_extensions("logging");
+  if (deps.shared_memory.allowed()) wire.add_extensions("system_shared_memory");
   FinishJson(std::move(call), ToJson(wire));
 }
 
@@ -122,7 +126,9 @@ void CompressFor(Encoding encoding, HttpResponse& response) {
 
 // What goes on once the body has been read.
 void Run(HttpCall call, const RestInferRequest& rest, const Target& target, const RestDeps& deps, TimePoint now) {
-  absl::StatusOr<InferRequest> request = ToInferRequest(rest.message, deps.buffers, kNoDeadline, now);
+  OutputTargets targets;
+  absl::StatusOr<InferRequest> request =
+      ToInferRequest(rest.message, deps.buffers, deps.shared_memory, kNoDeadline, now, targets);
   if (!request.ok()) return Finish(std::move(call), request.status());
   if (const std::string* header = call.request().Header("traceparent")) request->trace = TraceOf(*header);
   const std::string traceparent = request->trace ? ToTraceParent(request->trace->span) : "";
@@ -134,10 +140,10 @@ void Run(HttpCall call, const RestInferRequest& rest, const Target& target, cons
   const std::stop_token cancelled = call.cancelled();
   deps.infer.Infer(*std::move(request), cancelled,
                    [call = std::move(call), id = rest.message.head.id(), binary = rest.binary, encoding,
-                    traceparent](
-                       absl::StatusOr<InferResponse> answer) mutable {
-                     if (!answer.ok()) return Finish(std::move(call), answer.status());
-                     absl::StatusOr<HttpResponse> response = WriteInferResponse(*answer, id, binary);
+                    targets = std::move(targets), traceparent](absl::StatusOr<InferResponse> answer) mutable {
+                     const absl::Status status = answer.ok() ? Deliver(targets, *answer) : answer.status();
+                     if (!status.ok()) return Finish(std::move(call), status);
+                     absl::StatusOr<HttpResponse> response = WriteInferResponse(*answer, id, binary, targets);
                      if (!response.ok()) return Finish(std::move(call), response.status());
                      CompressFor(encoding, *response);
                      if (!traceparent.empty()) response->headers.emplace_back("traceparent", traceparent);
@@ -263,12 +269,13 @@ struct Found {
   std::string_view method;
   Route route = nullptr;
   Target target = {};
+  std::optional<ExtensionRoute> extension = {};  // instead of a route
 };
 
 constexpr std::string_view kPaths =
     "there is nothing here; see GET /v2, /v2/openapi.json, /v2/health/live, /v2/health/ready, "
-    "/v2/models/MODEL[/versions/VERSION] with /ready, /config, /stats after it or not, POST .../infer, /v2/repository/index, /v2/repository/models/MODEL/load "
-    "and /unload";
+    "/v2/models/MODEL[/versions/VERSION] with /ready, /config, /stats after it or not, POST .../infer, /v2/repository/index, "
+    "/v2/repository/models/MODEL/load and /unload, /v2/systemsharedmemory/status, /v2/logging";
 
 // "a%20b" -> "a b". Nothing: it is no such escape.
 std::optional<std::string> Decode(std::string_view text) {
@@ -321,13 +328,16 @@ std::optional<Found> FindModelRoute(const std::vector<std::string>& parts) {
   return std::nullopt;
 }
 
-std::optional<Found> FindRoute(const std::string& path) {
+std::optional<Found> FindRoute(const std::string& path, std::string_view method) {
   if (!path.starts_with('/')) return std::nullopt;
   const auto split = Split(path);
   if (!split || split->empty() || (*split)[0] != "v2") return std::nullopt;
   const std::vector<std::string>& parts = *split;
   const auto is = [&parts](std::size_t i, std::string_view name) { return parts.size() > i && parts[i] == name; };
   if (parts.size() == 1) return Found{AccessGroup::kMetadata, "GET", &Server};
+  if (auto extension = FindExtension({parts.begin() + 1, parts.end()}, method)) {
+    return Found{extension->group, extension->method, nullptr, {}, std::move(extension)};
+  }
   if (is(1, "openapi.json") && parts.size() == 2) return Found{AccessGroup::kMetadata, "GET", &Description};
   if (is(1, "health") && parts.size() == 3) {
     if (is(2, "live")) return Found{AccessGroup::kHealth, "GET", &Live};
@@ -362,7 +372,7 @@ std::optional<HttpResponse> DecompressBody(HttpRequest& request, const RestDeps&
 
 void Handle(HttpCall call, const RestDeps& deps) {
   const HttpRequest& request = call.request();
-  const std::optional<Found> found = FindRoute(request.path);
+  const std::optional<Found> found = FindRoute(request.path, request.method);
   if (!found) return std::move(call).Finish(HttpError(404, kPaths));
   if (std::optional<HttpResponse> refusal = RefusalOf(deps.access, Listener::kRest, found->group, request)) {
     return std::move(call).Finish(*std::move(refusal));
@@ -376,7 +386,9 @@ void Handle(HttpCall call, const RestDeps& deps) {
   if (const std::optional<HttpResponse> refusal = DecompressBody(call.request(), deps)) {
     return std::move(call).Finish(*refusal);
   }
-  found->route(std::move(call), found->target, deps);
+  if (!found->extension) return found->route(std::move(call), found->target, deps);
+  HttpResponse answer = found->extension->answer(call.request(), found->extension->name, deps.shared_memory);
+  std::move(call).Finish(std::move(answer));
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 //   GET  /v2/models/stats                               of all models
 //   POST /v2/repository/index
 //   POST /v2/repository/models/M/load  /unload
+//   and what rest_extensions.h has: shared memory, the log, traces
 //
 // Bodies may be gzip or deflate, and so are answers to who takes them, binary data apart.
 //
@@ -27,6 +28,7 @@
 #include "server/serving/access.h"
 #include "server/serving/infer_service.h"
 #include "server/serving/repository_service.h"
+#include "server/serving/shared_memory.h"
 #include "server/tensor/buffer_pool.h"
 
 namespace hearth {
@@ -36,6 +38,7 @@ struct RestDeps {
   RepositoryService& repository;
   Metrics& metrics;
   BufferPool& buffers;
+  SharedMemory& shared_memory;
   const Clock& clock;
   Access& access;
   std::string server_name;  // as GET /v2 reports them

@@ -92,7 +92,7 @@ grpc:
     max_ping_strikes: 0
     max_connection_age: 1h
 http: {host: localhost, port: 9002, tls: server, groups: [health]}
-rest: {enabled: false, host: "::1", port: 9000, tls: 'off', groups: [], threads: 3, max_body_bytes: 1MiB, max_connections: 9, idle_timeout: 5s, stall_timeout: 6s}
+rest: {enabled: false, host: "::1", port: 9000, tls: 'off', groups: [], threads: 3, max_body_bytes: 1MiB, max_bodies_bytes: 3MiB, max_connections: 9, idle_timeout: 5s, stall_timeout: 6s}
 metrics: {triton_names: true}
 tracing: {endpoint: "http://collector:4318", one_in: 100}
 logging: {level: error, format: json, access: true}
@@ -195,6 +195,7 @@ TEST(ServerConfig, ReadsEveryKey) {
   EXPECT_EQ(config->rest.host, "::1");
   EXPECT_EQ(config->rest.port, 9000);
   EXPECT_EQ(config->rest.threads, 3);
+  EXPECT_EQ(config->rest.max_bodies_bytes, std::uint64_t{3} << 20);
   EXPECT_EQ(config->rest.max_body_bytes, 1u << 20);
   EXPECT_EQ(config->rest.max_connections, 9);
   EXPECT_EQ(config->rest.idle_timeout, 5s);

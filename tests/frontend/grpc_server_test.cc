@@ -308,9 +308,6 @@ TEST_F(GrpcServerTest, RefusesWhatALoadCannotDo) {
   inference::RepositoryModelLoadRequest request;
   EXPECT_EQ(refused(request).error_message(), "Model name cannot be empty");
   request.set_model_name("echo");
-  (*request.mutable_parameters())["config"].set_string_param("{}");
-  EXPECT_EQ(refused(request).error_code(), grpc::StatusCode::UNIMPLEMENTED);
-  request.clear_parameters();
   (*request.mutable_parameters())["file:1/model.pt"].set_bytes_param("x");
   EXPECT_EQ(refused(request).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   request.clear_parameters();
@@ -392,7 +389,7 @@ TEST_F(GrpcServerTest, APortInUseIsAnErrorThatNamesIt) {
   options.address = "127.0.0.1";
   options.port = stack_.server->port();
   const auto second = GrpcServer::Start(
-      {stack_.infer, stack_.repository, stack_.cache, stack_.buffers, stack_.metrics, stack_.clock,
+      {stack_.infer, stack_.repository, stack_.cache, stack_.buffers, stack_.shared_memory, stack_.metrics, stack_.clock,
        stack_.access},
       options);
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
@@ -405,7 +402,7 @@ TEST_F(GrpcServerTest, AnAddressThatIsNotOursIsAnError) {
   options.address = "192.0.2.1";  // reserved for documentation
   options.port = 0;
   const auto server = GrpcServer::Start(
-      {stack_.infer, stack_.repository, stack_.cache, stack_.buffers, stack_.metrics, stack_.clock,
+      {stack_.infer, stack_.repository, stack_.cache, stack_.buffers, stack_.shared_memory, stack_.metrics, stack_.clock,
        stack_.access},
       options);
   EXPECT_EQ(server.status().code(), absl::StatusCode::kUnavailable);
@@ -418,7 +415,7 @@ TEST_F(GrpcServerTest, AnIpv6AddressMayHaveItsBrackets) {
     options.address = address;
     options.port = 0;
     const auto server = GrpcServer::Start(
-        {stack_.infer, stack_.repository, stack_.cache, stack_.buffers, stack_.metrics, stack_.clock,
+        {stack_.infer, stack_.repository, stack_.cache, stack_.buffers, stack_.shared_memory, stack_.metrics, stack_.clock,
        stack_.access},
       options);
     // A machine without IPv6 says so; what it must not say is that the name is unknown.

@@ -49,7 +49,7 @@ class ServerStack {
   explicit ServerStack(GrpcServer::Options options = {}) {
     options.address = "127.0.0.1";
     options.port = 0;
-    auto started = GrpcServer::Start({infer, repository, cache, buffers, metrics, clock, access, FakeReload}, options);
+    auto started = GrpcServer::Start({infer, repository, cache, buffers, shared_memory, metrics, clock, access, FakeReload}, options);
     EXPECT_TRUE(started.ok()) << started.status();
     if (!started.ok()) std::abort();
     server = *std::move(started);
@@ -85,6 +85,7 @@ class ServerStack {
   Access access{clock};
   Metrics metrics{Metrics::Options{}};
   BufferPool buffers{16 << 20};
+  SharedMemory shared_memory{false};
   fakes::FakeLoader loader;
   Catalog catalog{{root.path()}};
   ThreadPool load_threads{{"load", 1, {}}};

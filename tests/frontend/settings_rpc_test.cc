@@ -99,7 +99,7 @@ TEST_F(SettingsRpcTest, WhatCannotBeIsRefusedAndChangesNothing) {
   EXPECT_THAT(refused("log_colour", [](auto& v) { v.set_bool_param(true); }), HasSubstr("no log setting 'log_colour'"));
 }
 
-TEST_F(SettingsRpcTest, TracesAreOffAndStayOff) {
+TEST_F(SettingsRpcTest, TracesAreTheConfigurations) {
   const auto call = [this](const TraceSettingRequest& request, TraceSettingResponse& response) {
     grpc::ClientContext context;
     return stub_->TraceSetting(&context, request, &response);
@@ -114,7 +114,7 @@ TEST_F(SettingsRpcTest, TracesAreOffAndStayOff) {
   (*request.mutable_settings())["trace_level"].set_value(0, "TIMESTAMPS");
   const grpc::Status refused = call(request, response);
   EXPECT_EQ(refused.error_code(), grpc::StatusCode::UNIMPLEMENTED);
-  EXPECT_THAT(refused.error_message(), HasSubstr("requests are not traced by this server"));
+  EXPECT_THAT(refused.error_message(), HasSubstr("`tracing` in the server's configuration"));
 }
 
 }  // namespace

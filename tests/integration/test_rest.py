@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tritonclient.http as triton
+import tritonclient.utils.shared_memory as shm
 from tritonclient.utils import InferenceServerException
 
 import models
@@ -68,7 +69,7 @@ def test_the_server_says_who_it_is(server, client):
     assert {"binary_tensor_data", "model_repository", "statistics"} <= set(metadata["extensions"])
     with server.client() as grpc_client:
         theirs = grpc_client.get_server_metadata(as_json=True)
-    assert theirs["extensions"] == [*metadata["extensions"], "logging"]
+    assert theirs["extensions"] == metadata["extensions"]
 
 
 @pytest.mark.parametrize("model, version", [("addsub", ""), ("typed", ""), ("versions", "2")])
@@ -395,6 +396,22 @@ def test_a_body_over_the_limit_is_refused_before_it_is_sent(start, repository):
     assert infer(server, "identity", {"inputs": [tensor("x", "FP32", [1], [1])]})[0] == 200
 
 
+def test_bodies_of_all_clients_together_have_a_limit(start, repository):
+    server = start(repository, config={"rest": {"max_bodies_bytes": "1MiB"}})
+    body = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [200_000], "data": [0] * 200_000}]}).encode()
+    path = "/v2/models/identity/infer"
+    with socket.create_connection(("127.0.0.1", server.rest_port)) as slow:
+        slow.sendall(f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:-1])
+        status = 200
+        while status == 200:  # until what the slow one has sent has been read
+            status, _, answer = ask(server, "POST", path, body)
+        assert status == 503 and "rest.max_bodies_bytes" in json.loads(answer)["error"]
+        slow.sendall(body[-1:])
+        slow.settimeout(60)
+        assert slow.recv(12).endswith(b"200")
+    assert ask(server, "POST", path, body)[0] == 200  # what was taken has been given back
+
+
 def test_a_client_that_waits_for_100_continue_is_told_to_go_on(server):
     body = json.dumps({"inputs": [tensor("x", "FP32", [1], [1])]}).encode()
     with socket.create_connection(("127.0.0.1", server.rest_port), timeout=60) as connection:
@@ -485,6 +502,74 @@ def test_clients_that_send_nothing_or_half_hold_up_nobody(server):
     assert infer(server, "identity", {"inputs": [tensor("x", "FP32", [1], [1])]})[0] == 200
     for connection in idle:
         connection.close()
+
+
+# --- shared memory, the log, traces ---
+
+@pytest.fixture
+def sharing(start, repository):
+    server = start(repository, config={"grpc": {"client_shared_memory": True}})
+    with triton.InferenceServerClient(f"127.0.0.1:{server.rest_port}") as made:
+        yield server, made
+
+
+def test_tensors_in_shared_memory_are_read_and_written_there(sharing):
+    server, client = sharing
+    key, size = f"/hearth_rest_{server.process.pid}", 64
+    region = shm.create_shared_memory_region("r", key, size, create_only=True)
+    try:
+        client.register_system_shared_memory("r", key, size)
+        status, = client.get_system_shared_memory_status()
+        assert (status["name"], status["key"], status["offset"], status["byte_size"]) == ("r", key, 0, size)
+        assert "system_shared_memory" in client.get_server_metadata()["extensions"]
+        values = np.array([[1, 2, 3, 4]], np.float32)
+        shm.set_shared_memory_region(region, [values])
+        given = triton.InferInput("x", [1, 4], "FP32")
+        given.set_shared_memory("r", 16)
+        name = client.infer("identity", [given]).get_response()["outputs"][0]["name"]
+        wanted = triton.InferRequestedOutput(name)
+        wanted.set_shared_memory("r", 16, offset=32)
+        answer = client.infer("identity", [given], outputs=[wanted]).get_response()["outputs"][0]
+        assert answer["parameters"] == {"shared_memory_region": "r", "shared_memory_offset": 32, "shared_memory_byte_size": 16}
+        assert "data" not in answer
+        assert np.array_equal(shm.get_contents_as_numpy(region, np.float32, [1, 4], offset=32), values)
+        given.set_shared_memory("r", 16, offset=56)
+        with pytest.raises(InferenceServerException, match="'r'"):
+            client.infer("identity", [given])
+        client.unregister_system_shared_memory("r")
+        assert client.get_system_shared_memory_status() == []
+        with pytest.raises(InferenceServerException, match="Unable to find"):
+            client.get_system_shared_memory_status("r")
+    finally:
+        shm.destroy_shared_memory_region(region)
+
+
+def test_shared_memory_is_refused_where_it_is_not_allowed_and_cuda_has_none(client, server):
+    with pytest.raises(InferenceServerException, match="grpc.client_shared_memory"):
+        client.register_system_shared_memory("r", "/r", 64)
+    client.unregister_system_shared_memory()
+    client.unregister_cuda_shared_memory()
+    assert client.get_cuda_shared_memory_status() == []
+    status, _, answer = ask(server, "POST", "/v2/systemsharedmemory/region/r/register", b'{"key":"/r"}')
+    assert status == 400 and "byte_size" in json.loads(answer)["error"]
+
+
+def test_the_level_of_the_log_is_told_and_changed(start, repository):
+    server = start(repository)
+    with triton.InferenceServerClient(f"127.0.0.1:{server.rest_port}") as client:
+        for level in (0, 1):
+            assert client.update_log_settings({"log_verbose_level": level})["log_verbose_level"] == level
+            after = client.get_log_settings()
+            assert (after["log_info"], after["log_verbose_level"]) == (True, level)
+        with pytest.raises(InferenceServerException, match="log_file"):
+            client.update_log_settings({"log_file": "/tmp/anything"})
+
+
+def test_traces_are_the_configurations(client):
+    assert client.get_trace_settings()["trace_level"] == ["OFF"]
+    assert client.get_trace_settings(model_name="identity")["trace_level"] == ["OFF"]
+    with pytest.raises(InferenceServerException, match="`tracing`"):
+        client.update_trace_settings(settings={"trace_level": ["TIMESTAMPS"]})
 
 
 def test_it_can_be_switched_off(start, repository):

@@ -301,7 +301,7 @@ TEST_F(TorchScriptLoaderTest, ModelYamlRenamesInputsByOrderAndIsCheckedAgainstTh
   options.inputs.push_back({"INPUT__1", DType::kFp32, Shape{1}, false});
   const auto refused = TryLoad(options);
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("takes 1: 'x'"));
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("the program has 1 input, counted from 0: 'x'"));
 }
 
 TEST_F(TorchScriptLoaderTest, AnotherExportedMethodCanBeServed) {

@@ -1,0 +1,58 @@
+#include "server/tensor/byte_allowance.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+#include <vector>
+
+namespace hearth {
+namespace {
+
+TEST(ByteAllowance, GivesNoMoreThanItHas) {
+  ByteAllowance allowance(10);
+  EXPECT_TRUE(allowance.Take(6));
+  EXPECT_FALSE(allowance.Take(5));
+  EXPECT_TRUE(allowance.Take(4));
+  EXPECT_FALSE(allowance.Take(1));
+  allowance.Give(6);
+  EXPECT_TRUE(allowance.Take(6));
+  EXPECT_EQ(allowance.held(), 10u);
+}
+
+TEST(ByteAllowance, AChargeGrowsAndIsGivenBackOnce) {
+  const auto allowance = std::make_shared<ByteAllowance>(10);
+  {
+    ByteCharge first(allowance);
+    EXPECT_TRUE(first.GrowTo(4));
+    EXPECT_TRUE(first.GrowTo(3));
+    EXPECT_EQ(allowance->held(), 4u);
+    EXPECT_FALSE(first.GrowTo(11));
+    ByteCharge second(std::move(first));
+    EXPECT_TRUE(second.GrowTo(9));
+    ByteCharge third(allowance);
+    EXPECT_FALSE(third.GrowTo(2));
+    third = std::move(second);
+    EXPECT_EQ(allowance->held(), 9u);
+  }
+  EXPECT_EQ(allowance->held(), 0u);
+  EXPECT_TRUE(ByteCharge().GrowTo(1'000'000));
+}
+
+TEST(ByteAllowance, HoldsWithManyAtOnce) {
+  const auto allowance = std::make_shared<ByteAllowance>(100);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 10'000; ++i) {
+        ByteCharge charge(allowance);
+        (void)charge.GrowTo(60);
+        if (allowance->held() > 100) std::abort();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(allowance->held(), 0u);
+}
+
+}  // namespace
+}  // namespace hearth
