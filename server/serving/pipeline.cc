@@ -327,6 +327,10 @@ bool Pipeline::AnswerCached(InferCall& call) {
     return false;
   }
   absl::StatusOr<TensorList> selected = SelectOutputs(call.request, *std::move(outputs));
+  if (selected.ok()) {
+    absl::Status classified = ClassifyOutputs(deps_.catalog, call.request, call.batched, *selected);
+    if (!classified.ok()) selected = std::move(classified);
+  }
   if (!selected.ok()) {
     call.Fail(std::move(selected).status());
   } else {

@@ -252,6 +252,28 @@ TEST_F(BatchingTest, TheSameInputsNeedOneRunWhereTheModelAllowsIt) {
   EXPECT_EQ(runs_.size(), 3u);  // another load may answer something else
 }
 
+TEST_F(BatchingTest, ClassesOfAnAnswerThatWasKeptAreClasses) {
+  InferService::Options options;
+  options.response_cache_bytes = 1 << 20;
+  StartInfer(options);
+  AddModel("m", Doubler(), "response_cache: true\n");
+  MakeResident("m");
+  Ask({1, 3});
+  compute_.RunAll();
+  InferRequest request = Request("m", {1, 3});
+  request.inputs[0].tensor.shape = {1, 2};
+  request.outputs = {"x"};
+  request.top_classes = {1};
+  const Answer classes = Infer(std::move(request));
+  ASSERT_TRUE(classes->has_value()) << "at once";
+  ASSERT_TRUE((*classes)->ok()) << (*classes)->status();
+  const Tensor& tensor = (**classes)->outputs.at(0).tensor;
+  EXPECT_EQ(tensor.shape, (Shape{1, 1}));
+  EXPECT_THAT(*UnpackBytes(tensor), ElementsAre("6.000000:1"));
+  EXPECT_EQ(runs_.size(), 1u);
+  EXPECT_THAT(Floats(Ask({1, 3})), ElementsAre(2, 6)) << "what was kept is as it was";
+}
+
 TEST_F(BatchingTest, PrioritiesOfItsQueueAreKept) {
   AddModel("m", Doubler(), "queue: {priorities: 2}\nmax_batch_size: 1\n");
   MakeResident("m");

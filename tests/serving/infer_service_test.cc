@@ -216,6 +216,21 @@ TEST_F(InferServiceTest, GivesTheOutputsAskedForInThatOrder) {
             "[request id: <id_unknown>] unexpected inference output 'd' for model 'm'");
 }
 
+TEST_F(InferServiceTest, GivesTheClassesOfOutputsThatAreAskedForThem) {
+  WriteFile(root_ / "m/names.txt", "cat\ndog\n");
+  AddModel("m", EchoModel(), "outputs: [{name: x, datatype: FP32, class_names: names.txt}]\n");
+  MakeResident("m");
+  InferRequest request = Request("m", {1, 3});
+  request.outputs = {"x"};
+  request.top_classes = {1};
+  const Answer answer = Infer(std::move(request));
+  RunAll();
+  ASSERT_TRUE((*answer)->ok()) << (*answer)->status();
+  const auto classes = UnpackBytes((**answer)->outputs[0].tensor);
+  ASSERT_TRUE(classes.ok()) << classes.status();
+  EXPECT_THAT(*classes, testing::ElementsAre("3.000000:1:dog"));
+}
+
 TEST_F(InferServiceTest, OutputsThatOnlyARunCanTellAreCheckedAfterIt) {
   auto model = EchoModel();
   model.signature.outputs.clear();
