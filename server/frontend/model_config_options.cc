@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <map>
 #include <optional>
 #include <set>
@@ -21,6 +22,8 @@ using Dims = google::protobuf::RepeatedField<std::int64_t>;
 constexpr std::int64_t kMaxBatch = 1 << 20;
 constexpr std::int64_t kMaxInstances = 1024;
 constexpr std::uint32_t kMaxWarmUpCount = 1000;
+constexpr std::uint64_t kMaxPriorities = 100;
+constexpr std::uint64_t kMaxMicroseconds = std::uint64_t{365} * 24 * 3600 * 1000 * 1000;  // beyond it, for ever
 constexpr std::size_t kMaxWarmUpBytes = std::size_t{1} << 30;
 
 template <typename... Args>
@@ -301,7 +304,6 @@ void NoteUnused(const ModelConfig& config, std::vector<std::string>& remarks) {
       {config.cc_model_filenames_size() > 0, "cc_model_filenames"},
       {config.metric_tags_size() > 0, "metric_tags"},
       {config.has_model_metrics(), "model_metrics"},
-      {config.response_cache().enable(), "response_cache"},
   };
   for (const auto& [there, name] : parts) {
     if (there) remarks.push_back(StrCat(name, " has no effect"));
@@ -317,11 +319,72 @@ void NoteUnused(const ModelConfig& config, std::vector<std::string>& remarks) {
 
 // --- scheduling ---
 
-absl::Status SetScheduling(const ModelConfig& config, std::vector<std::string>& remarks) {
-  if (config.has_sequence_batching()) {
-    return Refuse("sequence_batching: every request starts from the model's initial state, so there are no sequences");
+Duration Microseconds(std::uint64_t count) {
+  return std::chrono::microseconds(std::min<std::uint64_t>(count, kMaxMicroseconds));
+}
+
+void SetQueue(const inference::ModelQueuePolicy& wire, QueueOptions& queue) {
+  queue.max_size = wire.max_queue_size();
+  queue.timeout = Microseconds(wire.default_timeout_microseconds());
+  queue.on_timeout = wire.timeout_action() == inference::ModelQueuePolicy::DELAY ? QueueOptions::OnTimeout::kDelay
+                                                                                : QueueOptions::OnTimeout::kReject;
+}
+
+absl::Status SetBatching(const inference::ModelDynamicBatching& wire, ModelOptions& options,
+                         std::vector<std::string>& remarks) {
+  if (wire.priority_levels() > kMaxPriorities || wire.default_priority_level() > std::max<std::uint64_t>(1, wire.priority_levels())) {
+    return Refuse("dynamic_batching: ", wire.priority_levels(), " priority_levels with a default_priority_level of ",
+                  wire.default_priority_level(), "; at most ", kMaxPriorities, " levels, and the default among them");
   }
-  if (config.has_dynamic_batching()) remarks.emplace_back("dynamic_batching has no effect: each request runs by itself");
+  options.queue.priorities = static_cast<int>(std::max<std::uint64_t>(1, wire.priority_levels()));
+  options.queue.default_priority = wire.default_priority_level() == 0 ? options.queue.priorities
+                                                                      : static_cast<int>(wire.default_priority_level());
+  SetQueue(wire.default_queue_policy(), options.queue);
+  if (wire.preserve_ordering()) {
+    remarks.emplace_back("dynamic_batching: preserve_ordering has no effect: answers on a stream are in order, others are not");
+  }
+  if (wire.priority_queue_policy_size() > 0) {
+    remarks.emplace_back("dynamic_batching: priority_queue_policy has no effect: default_queue_policy is of every level");
+  }
+  if (options.max_batch_size < 2) {
+    options.batching = {};
+    remarks.push_back(StrCat("dynamic_batching: no request joins another with a max_batch_size of ", options.max_batch_size));
+    return absl::OkStatus();
+  }
+  options.batching = {.enabled = true};
+  for (const std::int32_t size : wire.preferred_batch_size()) {
+    if (size < 1 || size > options.max_batch_size) {
+      return Refuse("dynamic_batching: a preferred_batch_size of ", size, ", which is not from 1 to max_batch_size, ",
+                    options.max_batch_size);
+    }
+    options.batching.preferred.push_back(size);
+  }
+  std::sort(options.batching.preferred.begin(), options.batching.preferred.end());
+  options.batching.max_delay = Microseconds(wire.max_queue_delay_microseconds());
+  return absl::OkStatus();
+}
+
+// hearth's sequences are of models that keep their state themselves, and tell nobody where one begins.
+absl::Status SetSequences(const inference::ModelSequenceBatching& wire, ModelOptions& options,
+                          std::vector<std::string>& remarks) {
+  if (wire.control_input_size() > 0 || wire.state_size() > 0 || wire.iterative_sequence()) {
+    return Refuse("sequence_batching: control_input, state and iterative_sequence cannot be had; a sequence's state is what "
+                  "the program writes to its own attributes, from its first request to its last");
+  }
+  if (wire.max_sequence_idle_microseconds() > 0) {
+    options.sequences.idle_timeout = Microseconds(wire.max_sequence_idle_microseconds());
+  }
+  if (wire.oldest().max_candidate_sequences() > 0) {
+    options.sequences.max = static_cast<std::size_t>(wire.oldest().max_candidate_sequences());
+  }
+  remarks.emplace_back("sequence_batching: requests of different sequences run side by side, not as one batch");
+  return absl::OkStatus();
+}
+
+absl::Status SetScheduling(const ModelConfig& config, ModelOptions& options, std::vector<std::string>& remarks) {
+  if (config.has_response_cache()) options.response_cache = config.response_cache().enable();
+  if (config.has_dynamic_batching()) return SetBatching(config.dynamic_batching(), options, remarks);
+  if (config.has_sequence_batching()) return SetSequences(config.sequence_batching(), options, remarks);
   return absl::OkStatus();
 }
 
@@ -359,7 +422,7 @@ absl::Status ApplyModelConfig(const std::string& model, const ModelConfig& confi
   HEARTH_RETURN_IF_ERROR(SetVersions(config.version_policy(), options.versions));
   HEARTH_RETURN_IF_ERROR(SetInstances(config, options, remarks));
   HEARTH_RETURN_IF_ERROR(SetWarmUp(config, options, remarks));
-  HEARTH_RETURN_IF_ERROR(SetScheduling(config, remarks));
+  HEARTH_RETURN_IF_ERROR(SetScheduling(config, options, remarks));
   NoteUnused(config, remarks);
   return absl::OkStatus();
 }

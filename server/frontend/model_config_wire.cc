@@ -94,6 +94,30 @@ void FillInstances(const ModelMetadata& model, inference::ModelInstanceGroup& wi
   wire.add_gpus(number);
 }
 
+std::uint64_t Microseconds(Duration duration) {
+  return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(duration).count());
+}
+
+// Over what config.pbtxt says of it, since model.yaml may say otherwise.
+void FillScheduling(const ModelOptions& options, inference::ModelConfig& wire) {
+  const bool asked = wire.has_dynamic_batching();
+  if (!options.batching.enabled && !asked) return;
+  inference::ModelDynamicBatching& batching = *wire.mutable_dynamic_batching();
+  const std::vector<std::int64_t>& preferred = options.batching.preferred;
+  batching.mutable_preferred_batch_size()->Assign(preferred.begin(), preferred.end());
+  batching.set_max_queue_delay_microseconds(Microseconds(options.batching.max_delay));
+  const QueueOptions& queue = options.queue;
+  const bool levels = queue.priorities > 1;
+  batching.set_priority_levels(levels ? static_cast<std::uint64_t>(queue.priorities) : 0);
+  batching.set_default_priority_level(levels ? static_cast<std::uint64_t>(queue.default_priority) : 0);
+  if (queue.max_size == 0 && queue.timeout == Duration{}) return;
+  inference::ModelQueuePolicy& policy = *batching.mutable_default_queue_policy();
+  policy.set_max_queue_size(static_cast<std::uint32_t>(queue.max_size));
+  policy.set_default_timeout_microseconds(Microseconds(queue.timeout));
+  policy.set_timeout_action(queue.on_timeout == QueueOptions::OnTimeout::kDelay ? inference::ModelQueuePolicy::DELAY
+                                                                               : inference::ModelQueuePolicy::REJECT);
+}
+
 void FillWarmUp(const WarmUpSample& sample, std::size_t number, bool batched, inference::ModelWarmup& wire) {
   wire.set_name(sample.name.empty() ? "warm_up_" + std::to_string(number) : sample.name);
   wire.set_count(static_cast<std::uint32_t>(sample.count));
@@ -133,6 +157,10 @@ void FillConfig(const ModelMetadata& model, inference::ModelConfig& wire) {
   while (wire.instance_group_size() > 1) wire.mutable_instance_group()->RemoveLast();
   if (wire.instance_group_size() == 0) wire.add_instance_group();
   FillInstances(model, *wire.mutable_instance_group(0));
+  FillScheduling(options, wire);
+  if (options.response_cache || wire.has_response_cache()) {
+    wire.mutable_response_cache()->set_enable(options.response_cache);
+  }
   wire.mutable_model_transaction_policy()->set_decoupled(false);
   wire.clear_model_warmup();
   std::size_t number = 0;

@@ -127,6 +127,13 @@ absl::Status NotFound(std::string_view model, std::int64_t version, const std::v
 
 // What only the whole of it can be judged by.
 absl::Status CheckOptions(const ModelOptions& options) {
+  const BatchingOptions& batching = options.batching;
+  const std::int64_t least = batching.preferred.empty() ? 2 : std::max<std::int64_t>(2, batching.preferred.back());
+  if (batching.enabled && options.max_batch_size < least) {
+    return absl::InvalidArgumentError(StrCat("batching needs a max_batch_size of at least ", least, ", not ",
+                                             options.max_batch_size, "; one of them is in model.yaml, the other in "
+                                             "config.pbtxt"));
+  }
   if (options.max_batch_size <= 0) return absl::OkStatus();
   for (const std::vector<TensorInfo>* tensors : {&options.inputs, &options.outputs}) {
     for (const TensorInfo& info : *tensors) {

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+
 #include "server/frontend/model_config_reader.h"
 #include "server/frontend/model_config_wire.h"
 
@@ -129,7 +131,9 @@ TEST_F(ModelConfigTest, WhatHearthCannotDoIsRefused) {
            {"backend: 'pytorch' runtime: 'model.py'", "runtime 'model.py' is a Python program"},
            {"name: 'other'", "its name is 'other', and the model's is 'simple'"},
            {"ensemble_scheduling { step { model_name: 'a' } }", "serves no ensembles"},
-           {"sequence_batching { }", "there are no sequences"},
+           {"sequence_batching { control_input { name: 'START' } }", "cannot be had"},
+           {"max_batch_size: 4 dynamic_batching { preferred_batch_size: 5 }", "a preferred_batch_size of 5"},
+           {"dynamic_batching { priority_levels: 2 default_priority_level: 3 }", "a default_priority_level of 3"},
            {"model_transaction_policy { decoupled: true }", "decoupled cannot be true"},
            {"batch_input { kind: BATCH_ELEMENT_COUNT }", "batch_input"},
            {"model_repository_agents { agents { name: 'checksum' } }", "'integrity'"},
@@ -151,8 +155,54 @@ TEST_F(ModelConfigTest, WhatHearthCannotDoIsRefused) {
   }
 }
 
+TEST_F(ModelConfigTest, BatchesAndQueuesAreThoseOfModelYaml) {
+  Accept("max_batch_size: 8 dynamic_batching { preferred_batch_size: [8, 4] max_queue_delay_microseconds: 2500 "
+         "priority_levels: 3 default_priority_level: 2 default_queue_policy { timeout_action: DELAY "
+         "default_timeout_microseconds: 7 max_queue_size: 5 } }");
+  EXPECT_TRUE(options_.batching.enabled);
+  EXPECT_THAT(options_.batching.preferred, ElementsAre(4, 8));
+  EXPECT_EQ(options_.batching.max_delay, std::chrono::microseconds(2500));
+  EXPECT_EQ(options_.queue.priorities, 3);
+  EXPECT_EQ(options_.queue.default_priority, 2);
+  EXPECT_EQ(options_.queue.max_size, 5u);
+  EXPECT_EQ(options_.queue.timeout, std::chrono::microseconds(7));
+  EXPECT_EQ(options_.queue.on_timeout, QueueOptions::OnTimeout::kDelay);
+  EXPECT_THAT(remarks_, IsEmpty());
+
+  inference::ModelConfig wire;
+  ModelMetadata model;
+  model.options = options_;
+  FillConfig(model, wire);
+  EXPECT_THAT(wire.dynamic_batching().preferred_batch_size(), ElementsAre(4, 8));
+  EXPECT_EQ(wire.dynamic_batching().max_queue_delay_microseconds(), 2500u);
+  EXPECT_EQ(wire.dynamic_batching().priority_levels(), 3u);
+  EXPECT_EQ(wire.dynamic_batching().default_queue_policy().max_queue_size(), 5u);
+
+  Accept("max_batch_size: 1 dynamic_batching { }");
+  EXPECT_FALSE(options_.batching.enabled);
+  EXPECT_THAT(remarks_, ElementsAre(HasSubstr("no request joins another")));
+}
+
+TEST_F(ModelConfigTest, AResponseCacheIsThatOfModelYaml) {
+  Accept("response_cache { enable: true }");
+  EXPECT_TRUE(options_.response_cache);
+  EXPECT_THAT(remarks_, IsEmpty());
+  inference::ModelConfig wire;
+  ModelMetadata model;
+  model.options = options_;
+  FillConfig(model, wire);
+  EXPECT_TRUE(wire.response_cache().enable());
+}
+
+TEST_F(ModelConfigTest, SequencesAreOfModelsWithAStateOfTheirOwn) {
+  Accept("sequence_batching { max_sequence_idle_microseconds: 5000000 oldest { max_candidate_sequences: 16 } }");
+  EXPECT_EQ(options_.sequences.idle_timeout, std::chrono::seconds(5));
+  EXPECT_EQ(options_.sequences.max, 16u);
+  EXPECT_THAT(remarks_, ElementsAre(HasSubstr("side by side")));
+}
+
 TEST_F(ModelConfigTest, WhatHasNoEffectIsNamed) {
-  Accept("optimization { cuda { graphs: true } } metric_tags { key: 'a' value: 'b' } response_cache { enable: true } "
+  Accept("optimization { cuda { graphs: true } } metric_tags { key: 'a' value: 'b' } "
          "parameters { key: 'INTRA_OP_THREAD_COUNT' value { string_value: '4' } } "
          "parameters { key: 'my_own' value { string_value: 'x' } } "
          "parameters { key: 'ENABLE_WEIGHT_SHARING' value { string_value: 'false' } } "
@@ -161,7 +211,7 @@ TEST_F(ModelConfigTest, WhatHasNoEffectIsNamed) {
   EXPECT_THAT(remarks_, ElementsAre(HasSubstr("on cuda:1"), HasSubstr("passive"), HasSubstr("sample 'recorded' is left out"),
                                     HasSubstr("ENABLE_WEIGHT_SHARING"), HasSubstr("compute.intra_op_threads"),
                                     HasSubstr("my_own has no effect: nothing here knows it"), HasSubstr("optimization"),
-                                    HasSubstr("metric_tags"), HasSubstr("response_cache")));
+                                    HasSubstr("metric_tags")));
   EXPECT_EQ(options_.device, "cuda:1");
   EXPECT_EQ(options_.instances, 3);
   EXPECT_THAT(options_.warm_up, IsEmpty());

@@ -1,6 +1,7 @@
 """Triton's model configuration: config.pbtxt, a load's `config`, and classification, with Triton's own clients."""
 
 import json
+import queue
 import urllib.request
 
 import grpc
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.utils import InferenceServerException
 
+import hearthd
 import models
 
 # As one finds it beside Triton's example models.
@@ -273,6 +275,27 @@ def test_one_that_changes_is_another_model(start, tmp_path):
         write_config(root, "net", "max_batch_sise: 1")
         server.wait_for("model's configuration is bad; the one before stays in force")
         infer(client, "net", {"x": A[:1, :4]})
+
+
+def test_dynamic_batching_is_batching(start, tmp_path):
+    root = tmp_path / "repository"
+    write_triton_model(root, "net", models.Affine(2.0), """
+        max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: 4 }
+        dynamic_batching { preferred_batch_size: [ 4 ] max_queue_delay_microseconds: 60000000 }""")
+    server = start(root)
+    with server.client() as client:
+        config = client.get_model_config("net").config
+        assert list(config.dynamic_batching.preferred_batch_size) == [4]
+        assert config.dynamic_batching.max_queue_delay_microseconds == 60000000
+        tensors = [triton.InferInput("x", (1, 4), "FP32").set_data_from_numpy(A[:1, :4] + i) for i in range(4)]
+        answers = queue.Queue()
+        for tensor in tensors:
+            client.async_infer("net", [tensor], callback=lambda result, error: answers.put((result, error)))
+        for _ in tensors:
+            _, error = answers.get(timeout=hearthd.PATIENCE)
+            assert error is None
+        row, = client.get_inference_statistics("net").model_stats
+    assert (row.inference_count, row.execution_count) == (4, 1), "four that waited for each other ran as one batch"
 
 
 # --- a load's config ---

@@ -231,6 +231,7 @@ absl::Status ReadFake(const std::string&, const TritonConfig& config, ModelOptio
     if (key == "bad") return absl::InvalidArgumentError(StrCat(config.source, ": ", value));
     if (key == "instances") options.instances = std::stoi(value);
     if (key == "batch") options.max_batch_size = std::stoi(value);
+    if (key == "preferred") options.batching = {.enabled = true, .preferred = {std::stoi(value)}};
     if (key == "program") options.program = value;
     if (key == "format") options.format = value;
     if (key == "classes") options.class_names["y"].file = value;
@@ -279,6 +280,13 @@ TEST(CatalogTriton, KeysOfModelYamlTakeThePlaceOfWhatItSays) {
   dir.Write("net/model.yaml", "inputs: [{name: x, shape: [4]}]\n");
   ASSERT_TRUE(catalog.Scan().ok());
   EXPECT_THAT(Message(catalog.Fault("net")), HasSubstr("must begin with -1"));
+  dir.Write("net/config.pbtxt", "batch 8 preferred 4");
+  dir.Write("net/model.yaml", "max_batch_size: 4\n");
+  ASSERT_TRUE(catalog.Scan().ok());
+  EXPECT_TRUE(catalog.Fault("net").ok());
+  dir.Write("net/model.yaml", "max_batch_size: 3\n");
+  ASSERT_TRUE(catalog.Scan().ok());
+  EXPECT_THAT(Message(catalog.Fault("net")), HasSubstr("batching needs a max_batch_size of at least 4, not 3"));
 }
 
 TEST(CatalogTriton, ABadOneBreaksItsModelAlone) {
