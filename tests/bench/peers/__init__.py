@@ -1,0 +1,10 @@
+"""hearthd and the servers that it is compared with."""
+
+from .hearthd import Hearthd
+from .litserve import LitServe
+from .mlserver import MLServer
+from .rayserve import RayServe
+from .torchserve import TorchServe
+from .triton import Triton
+
+ALL = (Hearthd, Triton, MLServer, TorchServe, LitServe, RayServe)
