@@ -1,8 +1,9 @@
 """The same models on hearthd, Triton, MLServer, TorchServe, LitServe and Ray Serve: requests, latency, memory.
 
-One server runs at a time. In each round all of them have their turn, in random order: start, be asked for right answers,
-be measured in each way, stop. Ratios are taken between hearthd and another within a round, asked in the same way. Nobody
-batches; torch has one thread for each run, and everybody runs as many at a time.
+In each round every peer has its turn, in random order. It starts, gives right answers, works for some seconds so that what
+it compiles as it runs is compiled, and is then measured at each point, and hearthd right before or after it; the other one
+is idle meanwhile. Memory is looked at when the other one is gone. Ratios are those of such neighbours, asked in the same
+way. Nobody batches; torch has one thread for each run, and everybody runs as many at a time.
 """
 
 import collections
@@ -11,10 +12,10 @@ import json
 import os
 import pathlib
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 import numpy as np
 
@@ -22,8 +23,8 @@ import common
 import peers
 from peers import h2load, models, process, server
 
+FIGURES = ("requests_per_second", "p50_us", "p99_us", "processor_us")
 # Requests per second over theirs at least, and p99 over theirs at most.
-FIGURES = ("requests_per_second", "p50_us", "p99_us")
 TARGETS = collections.defaultdict(lambda: (3, 1 / 3), triton=(2, 1 / 2))
 
 
@@ -37,43 +38,37 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         settings = server.Settings(write_models(pathlib.Path(folder), arguments.models), arguments.threads, cache,
                                    arguments.build)
-        servers = {kind.name: kind(settings) for kind in peers.ALL if kind.name in ["hearthd", *arguments.servers]}
-        missing = install(servers)
-        turns = collections.defaultdict(list)  # one for each round, of a server's name
-        order = list(servers)
-        for number in range(arguments.rounds):
-            random.shuffle(order)
-            for name in order:
-                if name in missing:
-                    continue
-                common.say(f"round {number + 1}/{arguments.rounds}: {servers[name].title}")
-                try:
-                    turns[name].append(turn(servers[name], generator, arguments))
-                except server.Unavailable as error:
-                    missing[name] = str(error)
-                    common.say(f"  {error}")
-                    turns.pop(name, None)
-        if "hearthd" in missing:
-            sys.exit(f"hearthd: {missing['hearthd']}")
+        hearthd = peers.Hearthd(settings)
+        others = {kind.name: kind(settings) for kind in peers.PEERS
+                  if kind.name in arguments.servers and set(kind.ways) & set(arguments.ways)}
+        try:
+            turns, missing = measured(hearthd, others, generator, arguments)
+        except server.Unavailable as error:
+            sys.exit(f"hearthd: {error}")
     result = {"rounds": arguments.rounds, "seconds": arguments.seconds, "threads": arguments.threads,
-              "servers": {name: summary(one, turns[name], turns["hearthd"]) if name in turns else
-                          {"title": one.title, "unavailable": missing[name]} for name, one in servers.items()}}
+              "hearthd": {key: common.spread(turn[key] for turn in turns["hearthd"])
+                          for key in ("memory", "start_seconds")},
+              "peers": {name: {"title": one.title, "remark": one.remark,
+                               **({"unavailable": missing[name]} if name in missing else {}),
+                               **(summary(turns[name]) if turns[name] else {})} for name, one in others.items()}}
     common.say(table(result))
     common.report("peers", result)
 
 
 def parse():
     parser = common.parser(__doc__.split("\n\n", maxsplit=1)[0], rounds=5)
-    names = [kind.name for kind in peers.ALL[1:]]
+    names = [kind.name for kind in peers.PEERS]
     parser.add_argument("--servers", nargs="+", default=names, choices=names, help="beside hearthd; default all")
     parser.add_argument("--models", nargs="+", default=list(models.WHAT), choices=list(models.WHAT), help="default all")
     parser.add_argument("--ways", nargs="+", default=["grpc", "binary", "json"], help="grpc, binary, json; default all")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--seconds", type=float, default=3, help="of each measurement; default 3")
     parser.add_argument("--warm-up", type=float, default=1, help="seconds before each; default 1")
+    parser.add_argument("--settle", type=float, default=3,
+                        help="seconds that each server is asked in each way before anything is measured; default 3")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)),
                         help="runs at the same time: hearthd's compute threads, the others' processes; default: CPUs")
-    parser.add_argument("--cache", type=pathlib.Path, default=os.environ.get("PEERS_DIR", common.CACHE.parent / "peers"),
+    parser.add_argument("--cache", type=pathlib.Path, default=os.environ.get("PEERS_DIR") or common.CACHE.parent / "peers",
                         help="where the servers are installed, some 1.5 GB; default $PEERS_DIR or .cache/peers")
     return parser.parse_args()
 
@@ -86,97 +81,173 @@ def write_models(folder, names):
                          np.fromfile(folder / f"{name}.output", np.float32)) for name in names]
 
 
-def install(servers):
-    """Why some of them are missing, by name."""
-    missing = {}
-    for name, one in servers.items():
+def scratch():
+    return tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+
+
+def alone(hearthd, generator, arguments):
+    """hearthd's memory after having worked, with nobody beside it that shares its pages."""
+    with scratch() as folder:
         try:
-            one.install()
+            seconds = hearthd.start(folder)
+            for way, model in asked(hearthd, arguments):
+                measure(hearthd, way, model, max(arguments.clients), generator, arguments.settle, 0)
+            return {"start_seconds": seconds, "memory": process.memory(hearthd.pids())}
+        finally:
+            hearthd.stop()
+
+
+def measured(hearthd, others, generator, arguments):
+    """(what turn() says, for each round, of each peer; why some of them are missing)"""
+    turns, missing = collections.defaultdict(list), {}
+
+    def attempt(name, call, *words):
+        try:
+            return call(*words)
         except server.Unavailable as error:
             missing[name] = str(error)
-            common.say(f"{one.title}: {error}")
-    return missing
+            common.say(f"  {error}")
+            return None
+
+    hearthd.install()
+    for name, peer in others.items():
+        attempt(name, peer.install)
+    for number in range(arguments.rounds):
+        common.say(f"round {number + 1}/{arguments.rounds}: hearthd")
+        turns["hearthd"].append(alone(hearthd, generator, arguments))
+        for name in random.sample(list(others), len(others)):
+            if name not in missing:
+                common.say(f"round {number + 1}/{arguments.rounds}: {others[name].title}")
+                turns[name].append(attempt(name, turn, others[name], hearthd, generator, arguments))
+    return {name: [one for one in turns[name] if one] for name in ("hearthd", *others)}, missing
 
 
-def turn(one, generator, arguments):
-    """{"start_seconds", "memory", "points": {(way, model, clients): figures, or why there are none}}"""
+def turn(peer, hearthd, generator, arguments):
+    """{"start_seconds", "memory", ..., "points": {(way, model, clients): figures of both, or why there are none}}"""
     points = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder, scratch() as hearthd_folder:
         try:
-            result = {"start_seconds": one.start(folder), "points": points}
-            for way, model in itertools.product(one.ways, one.settings.models):
-                if way not in arguments.ways:
-                    continue
-                request = one.request(way, model)
-                for clients in arguments.clients:
-                    try:
-                        length = server.check(request, model)
-                        point = generator.run(request, length, clients, arguments.seconds, arguments.warm_up)
-                        server.check(request, model)
-                    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-                        point = {"failed": str(error)}
-                    points[way, model.name, clients] = point
-                    common.say(f"  {way}, {model.name}, {clients} clients: {point}")
-            return {**result, "memory": process.memory()}
+            result = {"start_seconds": peer.start(folder), "points": points}
+            for way, model in asked(peer, arguments):  # Java compiles, Python specialises
+                measure(peer, way, model, max(arguments.clients), generator, arguments.settle, 0)
+            result["idle_processors"] = idle(peer)
+            hearthd.start(hearthd_folder)
+            peer.not_mine = hearthd.pids()
+            strangers = process.Strangers()
+            for (way, model), clients in itertools.product(asked(peer, arguments), arguments.clients):
+                points[way, model.name, clients] = point = {
+                    one.name: measure(one, way, model, clients, generator, arguments.seconds, arguments.warm_up)
+                    for one in random.sample((peer, hearthd), 2)}
+                common.say(f"  {way}, {model.name}, {clients} clients: " + "; ".join(
+                    f"{name} {figures}" for name, figures in sorted(point.items())))
+            result["strangers_processors"] = strangers.processors()
+            hearthd.stop()
+            return {**result, "memory": process.memory(peer.pids())}
         finally:
-            one.stop()
+            hearthd.stop()
+            peer.stop()
 
 
-def summary(one, turns, hearthd):
-    points = {}
-    for key in turns[0]["points"]:
-        samples = [(mine["points"][key], theirs["points"][key]) for theirs, mine in zip(turns, hearthd)]
-        failed = [theirs["failed"] for _, theirs in samples if "failed" in theirs]
-        samples = [pair for pair in samples if not any("failed" in point for point in pair)]
-        way, model, clients = key
-        points.setdefault(way, {}).setdefault(model, {})[str(clients)] = {
-            **({"failed": f"{len(failed)} times, for example: {failed[0]}"} if failed else {}),
-            **{name: common.median(theirs[name] for _, theirs in samples) for name in FIGURES if samples},
-            **{f"hearthd_{name}_times": common.spread(mine[name] / theirs[name] for mine, theirs in samples)
-               for name in FIGURES if samples and turns is not hearthd}}
-    return {"title": one.title, "remark": one.remark, "ways": points,
-            "start_seconds": common.spread(turn["start_seconds"] for turn in turns),
-            "memory": common.spread(turn["memory"] for turn in turns),
-            "hearthd_memory_times": common.spread(mine["memory"] / theirs["memory"]
-                                                  for theirs, mine in zip(turns, hearthd))}
+def asked(one, arguments):
+    return itertools.product((way for way in one.ways if way in arguments.ways), one.settings.models)
+
+
+def idle(peer, seconds=2):
+    """How many processors it uses when nobody asks it anything."""
+    used = process.processor_seconds(peer.pids())
+    time.sleep(seconds)
+    return round((process.processor_seconds(peer.pids()) - used) / seconds, 3)
+
+
+def measure(one, way, model, clients, generator, seconds, warm_up):
+    request = one.request(way, model)
+    try:
+        length = server.check(request, model)
+        used = process.processor_seconds(one.pids())
+        figures = generator.run(request, length, clients, seconds, warm_up)
+        used = process.processor_seconds(one.pids()) - used
+        server.check(request, model)
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        return {"failed": str(error)}
+    requests = figures.pop("requests")
+    return {**figures, "processor_us": round(used * 1e6 / requests, 1)}
+
+
+def summary(turns):
+    ways = {}
+    for way, model, clients in turns[0]["points"]:
+        samples = [turn["points"][way, model, clients] for turn in turns]
+        name = next(name for name in samples[0] if name != "hearthd")
+        ways.setdefault(way, {}).setdefault(model, {})[str(clients)] = {
+            **{who: of(sample[who] for sample in samples) for who in ("hearthd", name)},
+            **compared([(sample["hearthd"], sample[name]) for sample in samples
+                        if not any("failed" in one for one in sample.values())])}
+    return {"points": ways, **{key: common.spread(turn[key] for turn in turns)
+                               for key in ("start_seconds", "memory", "idle_processors", "strangers_processors")}}
+
+
+def of(samples):
+    samples = list(samples)
+    good = [one for one in samples if "failed" not in one]
+    bad = [one["failed"] for one in samples if "failed" in one]
+    return {**{key: common.median(one[key] for one in good) for key in FIGURES if good},
+            **({"failed": f"{len(bad)} times, for example: {bad[0]}"} if bad else {})}
+
+
+def compared(pairs):
+    """How many times hearthd's figure is the other's."""
+    return {f"{key}_times": common.spread(hearthd[key] / other[key] for hearthd, other in pairs if other[key])
+            for key in FIGURES if pairs}
 
 
 def table(result):
     """In Markdown; bold is what misses its target."""
-    servers = result["servers"]
-    there = {name: one for name, one in servers.items() if "unavailable" not in one}
-    lines = []
-    for model in models.WHAT:
-        rows = [(way, name, one["ways"][way][model]) for way in ("grpc", "binary", "json")
-                for name, one in there.items() if model in one["ways"].get(way, {})]
-        if rows:
-            clients = list(rows[0][2])
-            lines += ["", f"| {model} | {' | '.join(f'{number} clients' for number in clients)} |",
-                      "|---" * (len(clients) + 1) + "|"]
-            for way, name, cells in rows:
-                lines.append(f"| {servers[name]['title']}, {way} | "
-                             f"{' | '.join(cell_of(cell, name) for cell in cells.values())} |")
-    lines += ["", "| | memory, MiB | hearthd's over it | seconds until all models answer |", "|---|---|---|---|"]
-    for name, one in servers.items():
-        if name not in there:
-            lines.append(f"| {one['title']} | {one['unavailable']} | | |")
-            continue
-        times = one["hearthd_memory_times"]["median"]
-        lines.append(f"| {one['title']} | {one['memory']['median'] / 2**20:.0f} | "
-                     f"{'' if name == 'hearthd' else bold(f'{times:.2f}', times >= 1)} | "
-                     f"{one['start_seconds']['median']:.1f} |")
-    return "\n".join(lines)
+    there = {name: one for name, one in result["peers"].items() if "points" in one}
+    clients = sorted({number for one in there.values() for models_of in one["points"].values()
+                      for cells in models_of.values() for number in cells}, key=int)
+    heading = ["| | " + " | ".join(f"{number} clients" for number in clients) + " |", "|---" * (len(clients) + 1) + "|"]
+    ratios, figures = [], []
+    for model, way in itertools.product(models.WHAT, ("grpc", "binary", "json")):
+        cells = {name: one["points"][way][model] for name, one in there.items() if model in one["points"].get(way, {})}
+        for name, cell in cells.items():
+            ratios.append(f"| {model}, {way}, {there[name]['title']} | " +
+                          " | ".join(ratios_of(cell[number], name) for number in clients) + " |")
+            figures.append(f"| {model}, {way}, {there[name]['title']} | " +
+                           " | ".join(figures_of(cell[number][name]) for number in clients) + " |")
+            figures.append("| hearthd beside it | " +
+                           " | ".join(figures_of(cell[number]["hearthd"]) for number in clients) + " |")
+    ours = result["hearthd"]
+    rows = [f"| hearthd | {ours['memory']['median'] / 2**20:.0f} | | {ours['start_seconds']['median']:.1f} | |"]
+    for name, one in result["peers"].items():
+        if name in there:
+            times = ours["memory"]["median"] / one["memory"]["median"]
+            rows.append(f"| {one['title']} | {one['memory']['median'] / 2**20:.0f} | {bold(f'{times:.2f}', times >= 1)} | "
+                        f"{one['start_seconds']['median']:.1f} | {one['idle_processors']['median']:.2f} |")
+        if "unavailable" in one:
+            rows.append(f"| {one['title']} | {one['unavailable'].replace('|', '/')} | | | |")
+    strangers = max((one["strangers_processors"]["max"] for one in there.values()), default=0)
+    return "\n".join([
+        "", "hearthd's over the peer's: requests per second / p99 / processor time for each request", "",
+        "| " + heading[0], heading[1], *ratios,
+        "", "requests per second, p50 / p99, processor time for each request", "", *heading, *figures,
+        "", "| | memory, MiB | hearthd's over it | seconds until all models answer | processors while idle |",
+        "|---|---|---|---|---|", *rows,
+        "", f"others on this machine used up to {strangers:.2f} processors during a turn"])
 
 
-def cell_of(cell, name):
-    if "requests_per_second" not in cell:
-        return cell["failed"]
-    text = f"{cell['requests_per_second']:.0f}/s, {cell['p50_us'] / 1e3:.2f} / {cell['p99_us'] / 1e3:.2f} ms"
-    if name == "hearthd":
-        return text
-    rate, p99 = (cell[f"hearthd_{key}_times"]["median"] for key in ("requests_per_second", "p99_us"))
-    return (f"{text}: {bold(f'{rate:.2f}', rate < TARGETS[name][0])}, {bold(f'{p99:.2f}', p99 > TARGETS[name][1])}" +
-            (" (some failed)" if "failed" in cell else ""))
+def ratios_of(cell, name):
+    if "p99_us_times" not in cell:
+        return cell[name].get("failed") or cell["hearthd"].get("failed", "")
+    rate, p99, used = (cell[f"{key}_times"].get("median", 0) for key in ("requests_per_second", "p99_us", "processor_us"))
+    return (f"{bold(f'{rate:.2f}', rate < TARGETS[name][0])} / {bold(f'{p99:.2f}', p99 > TARGETS[name][1])} / {used:.2f}" +
+            (" (some failed)" if "failed" in cell[name] or "failed" in cell["hearthd"] else ""))
+
+
+def figures_of(one):
+    if "p50_us" not in one:
+        return one["failed"]
+    return (f"{one['requests_per_second']:.0f}/s, {one['p50_us'] / 1e3:.2f} / {one['p99_us'] / 1e3:.2f} ms, "
+            f"{one['processor_us']:.0f} us")
 
 
 def bold(text, is_missed):

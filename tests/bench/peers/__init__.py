@@ -7,4 +7,4 @@ from .rayserve import RayServe
 from .torchserve import TorchServe
 from .triton import Triton
 
-ALL = (Hearthd, Triton, MLServer, TorchServe, LitServe, RayServe)
+PEERS = (Triton, MLServer, TorchServe, LitServe, RayServe)

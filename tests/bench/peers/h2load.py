@@ -70,8 +70,8 @@ class H2load:
 
 
 def figures(start, took, seconds, warm_up):
-    """Of the requests that began and ended in the measured time; all in microseconds but the last two."""
-    begin = start.min() + warm_up * 1e6
+    """Of the requests that began and ended in the measured time; `requests` are those before it, too."""
+    requests, begin = len(start), start.min() + warm_up * 1e6
     took = np.sort(took[(start >= begin) & (start + took <= begin + seconds * 1e6)])
     if not len(took):
         raise ValueError(f"no request was answered within {seconds} s")
@@ -79,7 +79,8 @@ def figures(start, took, seconds, warm_up):
     def quantile(q):
         return int(took[int(q * (len(took) - 1))])
 
-    return {"requests_per_second": round(len(took) / seconds, 1), "p50_us": quantile(0.5), "p99_us": quantile(0.99)}
+    return {"requests_per_second": round(len(took) / seconds, 1), "p50_us": quantile(0.5), "p99_us": quantile(0.99),
+            "requests": requests}
 
 
 def installed(name):

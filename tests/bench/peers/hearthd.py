@@ -31,3 +31,12 @@ class Hearthd(Server):
 
     def request(self, way, model):
         return getattr(ways, f"v2_{way}")(self.ports[way], model.name, model.input)
+
+    def pids(self):
+        return [self.process.pid]
+
+    def stop(self):
+        """Ends it alone: another server may run."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait()

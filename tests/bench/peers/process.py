@@ -4,12 +4,14 @@ import contextlib
 import ctypes
 import os
 import pathlib
+import resource
 import signal
 import socket
 import subprocess
 import time
 
 PR_SET_CHILD_SUBREAPER = 36
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def adopt_orphans():
@@ -18,11 +20,11 @@ def adopt_orphans():
 
 
 def descendants():
-    """Their ids. All of them belong to the one server that runs."""
+    """Their ids."""
     children = {}
     for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            state, parent = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[:2]
+            state, parent = words_of(stat)[:2]
             if state != "Z":
                 children.setdefault(int(parent), []).append(int(stat.parent.name))
     found, ahead = [], [os.getpid()]
@@ -33,24 +35,47 @@ def descendants():
     return found
 
 
-def memory():
-    """Bytes, as proportional set size: a page that two of the processes share counts once."""
+def words_of(stat):
+    """What follows the program's name, which may have anything in it."""
+    return stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+
+
+def memory(pids):
+    """Bytes, as proportional set size: a page that two processes share counts once for both of them."""
     total = 0
-    for pid in descendants():
+    for pid in pids:
         with contextlib.suppress(OSError):
             rollup = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
             total += sum(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Pss:"))
     return total
 
 
-def processor_seconds():
+def processor_seconds(pids):
     """What they have used so far, of those that still run."""
     ticks = 0
-    for pid in descendants():
+    for pid in pids:
         with contextlib.suppress(OSError):
-            words = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-            ticks += sum(map(int, words.rpartition(")")[2].split()[11:13]))
-    return ticks / os.sysconf("SC_CLK_TCK")
+            ticks += sum(map(int, words_of(pathlib.Path(f"/proc/{pid}/stat"))[11:13]))
+    return ticks / TICKS
+
+
+class Strangers:
+    """How many processors somebody else had, between start and stop of this. None of ours may end between them, but for
+    children that are waited for."""
+
+    def __init__(self):
+        self._began, self._used = time.monotonic(), self._strangers()
+
+    def processors(self):
+        return round((self._strangers() - self._used) / (time.monotonic() - self._began), 2)
+
+    @staticmethod
+    def _strangers():
+        user, nice, system, _, _, interrupts, soft_interrupts = map(
+            int, pathlib.Path("/proc/stat").read_text(encoding="ascii").split(maxsplit=8)[1:8])
+        waited_for = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return ((user + nice + system + interrupts + soft_interrupts) / TICKS - time.process_time() -
+                processor_seconds(descendants()) - waited_for.ru_utime - waited_for.ru_stime)
 
 
 def stop(process, grace=20):

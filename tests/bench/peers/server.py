@@ -41,13 +41,13 @@ class Server:
     """Subclasses say what they are (name, title, remark, ways) and how install(), launch() and request() go."""
 
     name = title = remark = ""
-    ways = ()       # of ways.py, the best first
+    ways = ()       # of ways.py: gRPC where it speaks V2, and over HTTP the quicker of the others
     patience = 120  # seconds until all models have answered
 
     def __init__(self, settings):
         self.settings = settings
         self.process = None
-        self.ports = {}
+        self.not_mine = ()
 
     def install(self):
         """Gets it, unless that was done before. Raises Unavailable."""
@@ -81,7 +81,7 @@ class Server:
                 return
             except (OSError, ValueError) as error:
                 if self.process.poll() is not None:
-                    raise Unavailable(f"ended with {self.process.returncode}: {self.last_words()}") from error
+                    raise Unavailable(f"{self.title} ended with {self.process.returncode}: {self.last_words()}") from error
                 if time.monotonic() > until:
                     raise Unavailable(f"{model.name}: {error}; its log ends: {self.last_words()}") from error
                 time.sleep(0.1)
@@ -89,6 +89,10 @@ class Server:
     def last_words(self):
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
         return f"{' / '.join(lines)[-300:]} (all of it in {self.log.name})"
+
+    def pids(self):
+        """Of its processes. Until it is stopped, whatever runs and is not in `not_mine` is its own."""
+        return [pid for pid in process.descendants() if pid not in self.not_mine]
 
     def stop(self):
         if self.process is not None:

@@ -9,7 +9,7 @@ from .server import HERE, PythonServer, Unavailable
 class TorchServe(PythonServer):
     name = "torchserve"
     title = "TorchServe 0.12"
-    ways = ("binary", "json")
+    ways = ("binary",)
     requirements = ("torchserve==0.12.0", "pyyaml==6.0.4", "setuptools<81")  # of later ones it misses pkg_resources
 
     def install(self):
@@ -18,8 +18,7 @@ class TorchServe(PythonServer):
         super().install()
 
     def launch(self, folder):
-        inference, management, metrics, grpc, grpc_management = process.free_ports(5)
-        self.ports = {"binary": inference, "json": inference}
+        self.port, management, metrics, grpc, grpc_management = process.free_ports(5)
         for model in self.settings.models:
             with zipfile.ZipFile(folder / f"{model.name}.mar", "w") as archive:
                 archive.writestr("MAR-INF/MANIFEST.json", json.dumps({
@@ -30,7 +29,7 @@ class TorchServe(PythonServer):
                 archive.write(HERE / "served" / "torchserve_handler.py", "torchserve_handler.py")
                 archive.writestr("shape.json", json.dumps(model.input.shape))
         (folder / "config.properties").write_text("\n".join((
-            f"inference_address=http://127.0.0.1:{inference}", f"management_address=http://127.0.0.1:{management}",
+            f"inference_address=http://127.0.0.1:{self.port}", f"management_address=http://127.0.0.1:{management}",
             f"metrics_address=http://127.0.0.1:{metrics}", f"grpc_inference_port={grpc}",
             f"grpc_management_port={grpc_management}", "grpc_inference_address=127.0.0.1",
             "grpc_management_address=127.0.0.1", "disable_token_authorization=true", "disable_system_metrics=true",
@@ -45,5 +44,4 @@ class TorchServe(PythonServer):
             {**self.variables(), "LOG_LOCATION": str(folder), "METRICS_LOCATION": str(folder), "TEMP": str(folder)}
 
     def request(self, way, model):
-        url = f"http://127.0.0.1:{self.ports[way]}/predictions/{model.name}"
-        return (ways.raw if way == "binary" else ways.plain_json)(url, model.input)
+        return ways.raw(f"http://127.0.0.1:{self.port}/predictions/{model.name}", model.input)

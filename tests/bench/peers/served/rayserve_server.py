@@ -4,11 +4,10 @@ import json
 import signal
 import sys
 
-import numpy as np
 import ray
 import torchscript
 from ray import serve
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 
 # No processors are asked for: they are as many as there are, and Ray's own processes want some, too.
@@ -18,11 +17,7 @@ class Model:
         self.run, self.shape = torchscript.load(file), shape
 
     async def __call__(self, request):
-        body = await request.body()
-        if request.headers["content-type"] == "application/json":
-            x = np.array(json.loads(body)["x"], np.float32).reshape(self.shape)
-            return JSONResponse({"y": self.run(x).ravel().tolist()})
-        return Response(self.run(torchscript.of_bytes(body, self.shape)).tobytes())
+        return Response(self.run(torchscript.of_bytes(await request.body(), self.shape)).tobytes())
 
 
 if __name__ == "__main__":

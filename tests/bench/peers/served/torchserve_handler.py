@@ -1,7 +1,6 @@
 import json
 import os
 
-import numpy as np
 import torchscript
 
 
@@ -13,9 +12,4 @@ class Handler:
             self.shape = json.load(shape)
 
     def handle(self, data, context):
-        return [self.answer(one["body"]) for one in data]
-
-    def answer(self, body):
-        if isinstance(body, dict):
-            return {"y": self.run(np.array(body["x"], np.float32).reshape(self.shape)).ravel().tolist()}
-        return self.run(torchscript.of_bytes(body, self.shape)).tobytes()
+        return [self.run(torchscript.of_bytes(one["body"], self.shape)).tobytes() for one in data]
