@@ -226,11 +226,11 @@ def table(result):
         if "unavailable" in one:
             rows.append(f"| {one['title']} | {one['unavailable'].replace('|', '/')} | | | |")
     strangers = max((one["strangers_processors"]["max"] for one in there.values()), default=0)
+    tables = [
+        "", "hearthd's over the peer's: requests per second / p99 / processor time for each request", "", *heading, *ratios,
+        "", "requests per second, p50 / p99, processor time for each request", "", *heading, *figures] if ratios else []
     return "\n".join([
-        "", "hearthd's over the peer's: requests per second / p99 / processor time for each request", "",
-        "| " + heading[0], heading[1], *ratios,
-        "", "requests per second, p50 / p99, processor time for each request", "", *heading, *figures,
-        "", "| | memory, MiB | hearthd's over it | seconds until all models answer | processors while idle |",
+        *tables, "", "| | memory, MiB | hearthd's over it | seconds until all models answer | processors while idle |",
         "|---|---|---|---|---|", *rows,
         "", f"others on this machine used up to {strangers:.2f} processors during a turn"])
 

@@ -136,8 +136,7 @@ class PythonServer(Server):
                     subprocess.run([str(word) for word in command], check=True, text=True, stdout=subprocess.PIPE,
                                    stderr=subprocess.STDOUT)
             except subprocess.CalledProcessError as error:
-                raise Unavailable("could not be installed: " +
-                                  " / ".join(error.stdout.strip().splitlines()[-3:])) from error
+                raise Unavailable(f"could not be installed: {error.stdout.strip().splitlines()[-1]}") from error
             stamp.write_text(wanted, encoding="utf-8")
         # Behind its own packages, which may be older: numpy's are. Triton's interpreter looks at no PYTHONPATH.
         torch = pathlib.Path(importlib.util.find_spec("torch").origin).parents[1]
