@@ -2,9 +2,9 @@
 
 from .hearthd import Hearthd
 from .litserve import LitServe
-from .mlserver import MLServer
+from .mlserver import MLServer, MLServerAlone
 from .rayserve import RayServe
 from .torchserve import TorchServe
 from .triton import Triton
 
-PEERS = (Triton, MLServer, TorchServe, LitServe, RayServe)
+PEERS = (Triton, MLServer, MLServerAlone, TorchServe, LitServe, RayServe)

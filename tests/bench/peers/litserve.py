@@ -5,7 +5,7 @@ from .server import HERE, PythonServer
 
 
 class LitServe(PythonServer):
-    name = "litserve"
+    name = package = "litserve"
     title = "LitServe 0.2.19"
     ways = ("json",)  # of a body it takes JSON and forms
     requirements = ("litserve==0.2.19",)

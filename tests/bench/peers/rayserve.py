@@ -5,7 +5,7 @@ from .server import HERE, PythonServer
 
 
 class RayServe(PythonServer):
-    name = "rayserve"
+    name = package = "rayserve"
     title = "Ray Serve 2.60"
     ways = ("binary",)
     requirements = ("ray[serve]==2.60.0",)

@@ -110,11 +110,12 @@ def check(request, model):
 class PythonServer(Server):
     """One that pip installs, into an environment of its own. It sees the torch that hearth is built with."""
 
+    package = ""       # what its environment is called
     requirements = ()
 
     @property
     def venv(self):
-        return self.settings.cache / self.name
+        return self.settings.cache / self.package
 
     @property
     def python(self):

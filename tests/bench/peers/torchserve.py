@@ -7,7 +7,7 @@ from .server import HERE, PythonServer, Unavailable
 
 
 class TorchServe(PythonServer):
-    name = "torchserve"
+    name = package = "torchserve"
     title = "TorchServe 0.12"
     ways = ("binary",)
     requirements = ("torchserve==0.12.0", "pyyaml==6.0.4", "setuptools<81")  # of later ones it misses pkg_resources

@@ -12,9 +12,9 @@ class Triton(PythonServer):
     """NVIDIA's server as the wheel of PyTriton brings it. That has no LibTorch backend, so that models run in the
     Python backend: a process for each instance, which gets tensors through shared memory."""
 
-    name = "triton"
-    title = "Triton 2.51"
-    remark = "Python backend, the only one that its wheel on PyPI has"
+    name = package = "triton"
+    title = "Triton 2.51, Python backend"
+    remark = "the only backend that its wheel on PyPI has"
     ways = ("grpc", "binary")
     requirements = ("nvidia-pytriton==0.7.0", "numpy==1.26.4")  # with numpy 2 its outputs are empty
 

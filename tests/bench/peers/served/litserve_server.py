@@ -29,5 +29,5 @@ class Api(litserve.LitAPI):
 if __name__ == "__main__":
     port, threads, models = int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
     server = litserve.LitServer([Api(name, file, shape) for name, (file, shape) in models.items()], accelerator="cpu",
-                                workers_per_device=threads, fast_queue=True)
+                                workers_per_device=threads)
     server.run(host="127.0.0.1", port=port, num_api_servers=threads, log_level="warning", generate_client_file=False)
