@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ def main():
     generator = h2load.H2load(cache)
     generator.install()
     process.adopt_orphans()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     with tempfile.TemporaryDirectory() as folder:
         settings = server.Settings(write_models(pathlib.Path(folder), arguments.models), arguments.threads, cache,
                                    arguments.build)
@@ -41,6 +43,8 @@ def main():
             turns, missing = measured(hearthd, others, generator, arguments)
         except server.Unavailable as error:
             sys.exit(f"hearthd: {error}")
+        finally:
+            process.end_all()
     result = {"rounds": arguments.rounds, "seconds": arguments.seconds, "threads": arguments.threads,
               "hearthd": {key: common.spread(turn[key] for turn in turns["hearthd"])
                           for key in ("memory", "start_seconds")},

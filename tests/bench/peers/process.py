@@ -7,7 +7,7 @@ import pathlib
 import resource
 import signal
 import socket
-import subprocess
+import sys
 import time
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -20,13 +20,11 @@ def adopt_orphans():
 
 
 def descendants():
-    """Their ids."""
+    """Their ids, those of zombies as well: the first thread of a process may have ended before its others."""
     children = {}
     for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            state, parent = words_of(stat)[:2]
-            if state != "Z":
-                children.setdefault(int(parent), []).append(int(stat.parent.name))
+            children.setdefault(int(words_of(stat)[1]), []).append(int(stat.parent.name))
     found, ahead = [], [os.getpid()]
     while ahead:
         mine = children.get(ahead.pop(), [])
@@ -79,21 +77,28 @@ class Strangers:
 
 
 def stop(process, grace=20):
-    """Asks the first of them, and ends whatever is left after the grace."""
+    """Asks the first of them to end, and ends whatever is left after the grace."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     until = time.monotonic() + grace
     while descendants() and time.monotonic() < until:
+        process.poll()
         reap()
         time.sleep(0.05)
+    end_all()
+
+
+def end_all(grace=20):
+    """When this returns, there is none left."""
+    until = time.monotonic() + grace
     while left := descendants():
+        if time.monotonic() > until:
+            sys.exit(f"these processes do not end, not even when they are killed: {left}")
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        time.sleep(0.05)
         reap()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=1)
+        time.sleep(0.05)
 
 
 def reap():
