@@ -62,8 +62,8 @@ def parse():
     parser.add_argument("--models", nargs="+", default=list(models.WHAT), choices=list(models.WHAT), help="default all")
     parser.add_argument("--ways", nargs="+", default=["grpc", "binary", "json"], help="grpc, binary, json; default all")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
-    parser.add_argument("--seconds", type=float, default=3, help="of each measurement; default 3")
-    parser.add_argument("--warm-up", type=float, default=1, help="seconds before each; default 1")
+    parser.add_argument("--seconds", type=float, default=2, help="of each measurement; default 2")
+    parser.add_argument("--warm-up", type=float, default=0.5, help="seconds before each; default 0.5")
     parser.add_argument("--settle", type=float, default=3,
                         help="seconds that each server is asked in each way before anything is measured; default 3")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)),
