@@ -42,7 +42,7 @@ class Server:
 
     name = title = remark = ""
     ways = ()       # of ways.py: gRPC where it speaks V2, and over HTTP the quicker of the others
-    patience = 120  # seconds until all models have answered
+    patience = 300  # seconds until all models have answered
 
     def __init__(self, settings):
         self.settings = settings
