@@ -88,7 +88,7 @@ def stop(process, grace=20):
     end_all()
 
 
-def end_all(grace=20):
+def end_all(grace=120):
     """When this returns, there is none left."""
     until = time.monotonic() + grace
     while left := descendants():
