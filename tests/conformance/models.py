@@ -107,14 +107,17 @@ def plain(name, datatype, dims, module, numpy, **more):
 SEQUENCE = """\
 sequence_batching {
   max_sequence_idle_microseconds: 60000000
+  oldest { max_candidate_sequences: 8 }
   control_input [
     { name: "START" control [ { kind: CONTROL_SEQUENCE_START fp32_false_true: [ 0, 1 ] } ] }
   ]
+$STATE}
+"""
+STATE = """\
   state [
     { input_name: "STATE" output_name: "STATE_OUT" data_type: TYPE_FP32 dims: [ 1 ]
       initial_state: { data_type: TYPE_FP32 dims: [ 1 ] zero_data: true name: "zero" } }
   ]
-}
 """
 
 MODELS = [
@@ -164,21 +167,25 @@ class TritonPythonModel:
                                         if name in wanted])
 '''
 
-# A sequence's sum in the model itself: the Python backend runs one instance.
+# The Python backend carries no state: the model has it, and there is one instance.
 PYTHON_ACCUMULATOR = '''\
 import numpy
 import triton_python_backend_utils as utils
 
 
 class TritonPythonModel:
+    def initialize(self, args):
+        self.totals = {}
+
     def execute(self, requests):
         return [self.answer(request) for request in requests]
 
     def answer(self, request):
-        value, start, state = (utils.get_input_tensor_by_name(request, name).as_numpy()
-                               for name in ("INPUT0", "START", "STATE"))
-        total = (numpy.zeros_like(value) if start.any() else state.reshape(value.shape)) + value
-        return utils.InferenceResponse([utils.Tensor("OUTPUT0", total), utils.Tensor("STATE_OUT", total)])
+        value, start = (utils.get_input_tensor_by_name(request, name).as_numpy() for name in ("INPUT0", "START"))
+        sequence = request.correlation_id()
+        before = numpy.zeros_like(value) if start.any() else self.totals[sequence]
+        self.totals[sequence] = before + value
+        return utils.InferenceResponse([utils.Tensor("OUTPUT0", self.totals[sequence])])
 '''
 
 
@@ -198,7 +205,8 @@ def config_pbtxt(spec, layout):
     lines.append(f"instance_group [ {{ {count}kind: KIND_CPU }} ]")
     if len(spec.versions) > 1:
         lines.append("version_policy { all { } }")
-    return "\n".join(lines) + "\n" + spec.pbtxt
+    state = STATE if layout != "python" else ""
+    return "\n".join(lines) + "\n" + spec.pbtxt.replace("$STATE", state)
 
 
 def model_yaml(spec):

@@ -251,4 +251,4 @@ def test_what_is_not_there_is_an_error(ask, method, path):
 
 
 def test_after_all_that_the_server_answers(http, ask):
-    assert http.is_server_ready() and infer(ask, "identity_fp32", body())[0] == 200
+    assert http.is_server_live() and infer(ask, "identity_fp32", body())[0] == 200

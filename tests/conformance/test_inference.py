@@ -162,10 +162,3 @@ def test_more_classes_than_there_are_give_all(stub):
 def test_classes_without_labels_have_none(stub):
     shape, classes = classified(stub, "identity_fp32", SCORES[:1], 1)
     assert [len(word) for word in classes] == [2] and float(classes[0][0]) == 4.0
-
-
-@pytest.mark.needs("classification")
-def test_strings_cannot_be_ranked(stub):
-    message = request("identity_bytes", ("INPUT0", "BYTES", [1], wire.strings(b"a")))
-    message.outputs.add(name="OUTPUT0").parameters["classification"].int64_param = 1
-    assert wire.refusal(stub.ModelInfer, message)[0] in ("INVALID_ARGUMENT", "UNIMPLEMENTED", "UNAVAILABLE")

@@ -30,6 +30,8 @@ def test_counters_grow_with_the_requests(stub, metrics):
     for batch in (1, 3):
         values = np.ones((batch, 16), np.int32)
         wire.infer(stub, wire.simple(values, values))
+    wire.wait_until(lambda: total(metrics(), "nv_inference_count", "simple") >=
+                    total(before, "nv_inference_count", "simple") + 4)
     after = metrics()
     grown = {name: total(after, name, "simple", version="1") - total(before, name, "simple", version="1")
              for name in COUNTERS}
@@ -43,4 +45,4 @@ def test_failures_are_counted(stub, metrics):
     wire.infer(stub, wire.floats("fails", [[-1.0]]))
     before = total(metrics(), "nv_inference_request_failure", "fails")
     wire.refusal(stub.ModelInfer, wire.floats("fails", [[1.0]]))
-    assert total(metrics(), "nv_inference_request_failure", "fails") == before + 1
+    wire.wait_until(lambda: total(metrics(), "nv_inference_request_failure", "fails") == before + 1)

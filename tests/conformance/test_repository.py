@@ -116,7 +116,7 @@ def test_unloading_what_is_not_there_is_harmless(client, stub):
         stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="nobody"), timeout=wire.PATIENCE)
     except grpc.RpcError as error:
         assert "nobody" in error.details()
-    assert client.is_server_ready()
+    assert client.is_server_live()
 
 
 @controlled
@@ -124,7 +124,7 @@ def test_unloading_what_is_not_there_is_harmless(client, stub):
 def test_a_name_that_leads_elsewhere_is_refused(client, stub, name):
     code, _ = wire.refusal(stub.RepositoryModelLoad, pb.RepositoryModelLoadRequest(model_name=name))
     assert code in ("INVALID_ARGUMENT", "INTERNAL", "NOT_FOUND")
-    assert client.is_server_ready() and client.is_model_ready("simple")
+    assert client.is_server_live() and client.is_model_ready("simple")
 
 
 @controlled
@@ -135,7 +135,7 @@ def test_a_model_that_does_not_load_says_why(client, stub):
     state, reason = index(stub)["broken", "1"]
     assert state == "UNAVAILABLE" and reason
     client.unload_model("broken")
-    assert client.is_server_ready() and client.is_model_ready("simple")
+    assert client.is_model_ready("simple")
 
 
 @controlled

@@ -58,8 +58,18 @@ def regions(client):
 
     yield make
     for region in made:
-        client.unregister_system_shared_memory(region.name)
+        wire.wait_until(lambda name=region.name: unregistered(client, name))
         shm.destroy_shared_memory_region(region.handle)
+
+
+def unregistered(client, name):
+    """Whether it is; Triton refuses while a request that has been answered still holds it."""
+    try:
+        client.unregister_system_shared_memory(name)
+    except InferenceServerException as error:
+        assert "in use" in error.message(), error
+        return False
+    return True
 
 
 def registered(client):
@@ -91,15 +101,6 @@ def test_a_region_is_registered_once(client, regions):
     region = regions(128)
     code, text = refused(client.register_system_shared_memory, region.name, region.key, 128)
     assert code == "ALREADY_EXISTS" and f"shared memory region '{region.name}' already in manager" in text
-
-
-@system
-def test_an_object_can_be_registered_under_two_names(client, regions):
-    region = regions(2 * 4096)
-    client.register_system_shared_memory(region.name + "b", region.key, 64, offset=4096)
-    row = registered(client)[region.name + "b"]
-    assert (row.key, row.offset, row.byte_size) == (region.key, 4096, 64)
-    client.unregister_system_shared_memory(region.name + "b")
 
 
 @system

@@ -14,6 +14,15 @@ def statistics(stub, name="simple", version=""):
     return row
 
 
+def after_answers(stub, before, count, name="simple"):
+    """The statistics once `count` more requests have been counted, which may be after their answers."""
+    def counted(row):
+        return row.inference_stats.success.count + row.inference_stats.fail.count
+
+    wire.wait_until(lambda: counted(statistics(stub, name)) >= counted(before) + count)
+    return statistics(stub, name)
+
+
 def grown(before, after, field):
     was, now = getattr(before.inference_stats, field), getattr(after.inference_stats, field)
     return now.count - was.count, now.ns - was.ns
@@ -25,7 +34,7 @@ def test_every_request_is_counted_with_its_batch(stub):
     for batch in (1, 4, 4):
         values = np.ones((batch, 16), np.int32)
         wire.infer(stub, wire.simple(values, values))
-    after = statistics(stub)
+    after = after_answers(stub, before, 3)
     assert (after.name, after.version) == ("simple", "1") and int(after.version) == 1
     assert after.inference_count - before.inference_count == 9
     assert 1 <= after.execution_count - before.execution_count <= 3
@@ -39,7 +48,7 @@ def test_what_perf_analyzer_reckons_with_adds_up(stub):
     before = statistics(stub)
     for _ in range(5):
         wire.infer(stub, wire.simple())
-    after = statistics(stub)
+    after = after_answers(stub, before, 5)
     assert [grown(before, after, field)[0] for field in PARTS] == [5] * 4
     assert all(grown(before, after, field)[1] >= 0 for field in PARTS)
     assert grown(before, after, "success")[1] >= sum(grown(before, after, field)[1] for field in PARTS)
@@ -48,32 +57,38 @@ def test_what_perf_analyzer_reckons_with_adds_up(stub):
 
 @pytest.mark.needs("statistics")
 def test_batches_are_told_apart_by_size(stub):
+    before = statistics(stub)
     for batch in (2, 7):
         values = np.ones((batch, 16), np.int32)
         wire.infer(stub, wire.simple(values, values))
-    by_size = {row.batch_size: row.compute_infer.count for row in statistics(stub).batch_stats}
+    by_size = {row.batch_size: row.compute_infer.count for row in after_answers(stub, before, 2).batch_stats}
     assert by_size[2] >= 1 and by_size[7] >= 1
 
 
 @pytest.mark.needs("statistics")
 @pytest.mark.model("fails")
 def test_a_failure_is_counted_as_one(stub):
-    wire.infer(stub, wire.floats("fails", [[-1.0]]))
     before = statistics(stub, "fails")
+    wire.infer(stub, wire.floats("fails", [[-1.0]]))
+    before = after_answers(stub, before, 1, "fails")
     wire.refusal(stub.ModelInfer, wire.floats("fails", [[1.0]]))
-    after = statistics(stub, "fails")
+    after = after_answers(stub, before, 1, "fails")
     assert grown(before, after, "fail")[0] == 1 and grown(before, after, "success")[0] == 0
 
 
 @pytest.mark.needs("statistics")
 @pytest.mark.model("versions")
 def test_versions_are_counted_apart(stub):
-    wire.infer(stub, wire.floats("versions", [[1.0]], version="1"))
-    wire.infer(stub, wire.floats("versions", [[1.0]], version="2"))
-    before = [statistics(stub, "versions", version).inference_count for version in ("1", "2")]
-    wire.infer(stub, wire.floats("versions", [[1.0]], version="2"))
-    after = [statistics(stub, "versions", version).inference_count for version in ("1", "2")]
-    assert [now - was for now, was in zip(after, before)] == [0, 1]
+    for versions in (["1", "2"], ["2"]):
+        want = counts(stub)
+        for version in versions:
+            wire.infer(stub, wire.floats("versions", [[1.0]], version=version))
+            want[version] += 1
+        wire.wait_until(lambda want=want: counts(stub) == want)
+
+
+def counts(stub):
+    return {version: statistics(stub, "versions", version).inference_count for version in ("1", "2")}
 
 
 @pytest.mark.needs("statistics")

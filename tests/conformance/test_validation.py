@@ -165,5 +165,5 @@ def test_what_a_model_raises_reaches_the_client(stub):
 
 
 def test_after_all_that_the_server_answers(client, stub):
-    assert client.is_server_ready()
+    assert client.is_server_live()
     assert wire.array(wire.infer(stub, simple())).tolist() == [[2] * 16]
