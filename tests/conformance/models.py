@@ -4,79 +4,17 @@
   python models.py --out DIR --layout libtorch   TorchScript with a config.pbtxt, for Triton's PyTorch backend
   python models.py --out DIR --layout python     numpy with a config.pbtxt, for Triton's Python backend
 
-What each of them does is written down once as a TorchScript module and once as a line of numpy. `queued`,
+What each of them does is written down once as a TorchScript module (nets.py) and once as a line of numpy. `queued`,
 `accumulator` and `labelled` are what only a config.pbtxt can say, so they have one in every layout.
 """
 
 import argparse
 import dataclasses
 import pathlib
-import warnings
-from typing import List, Tuple
-
-import torch
-from torch import Tensor, nn
-
-warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 DATATYPES = ("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64",
              "BF16", "BYTES")
 LAYOUTS = ("hearth", "libtorch", "python")
-
-
-class Identity(nn.Module):
-    def forward(self, INPUT0: Tensor) -> Tensor:
-        return INPUT0
-
-
-class Words(nn.Module):
-    def forward(self, INPUT0: List[str]) -> List[str]:
-        return INPUT0
-
-
-class AddSub(nn.Module):
-    def forward(self, INPUT0: Tensor, INPUT1: Tensor) -> Tuple[Tensor, Tensor]:
-        return INPUT0 + INPUT1, INPUT0 - INPUT1
-
-
-class Times(nn.Module):
-    """A weight, so that there is something to load."""
-
-    def __init__(self, factor: float):
-        super().__init__()
-        self.factor = nn.Parameter(torch.full((1,), float(factor)))
-
-    def forward(self, INPUT0: Tensor) -> Tensor:
-        return INPUT0 * self.factor
-
-
-class Slow(nn.Module):
-    """About a millisecond for each of INPUT1's rounds."""
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("work", torch.eye(192))
-
-    def forward(self, INPUT0: Tensor, INPUT1: Tensor) -> Tensor:
-        x = self.work
-        for _ in range(int(INPUT1.sum().item())):
-            x = torch.tanh(x @ x)
-        return INPUT0 + 0 * x[0, 0]
-
-
-class Fails(nn.Module):
-    def forward(self, INPUT0: Tensor) -> Tensor:
-        if INPUT0.sum() > 0:
-            raise ValueError("nothing positive, please")
-        return INPUT0
-
-
-class Accumulator(nn.Module):
-    """The sum of a sequence, in a state that the server carries from request to request."""
-
-    def forward(self, INPUT0: Tensor, START: Tensor, STATE: Tensor) -> Tuple[Tensor, Tensor]:
-        total = torch.where(START > 0, torch.zeros_like(STATE), STATE) + INPUT0
-        return total, total
 
 
 @dataclasses.dataclass
@@ -84,7 +22,7 @@ class Spec:
     """One model. Tensors are (name, datatype, dims), as config.pbtxt has them: without the batch's dimension."""
 
     name: str
-    module: object  # of a version: module(version) -> nn.Module
+    module: object  # module(nets, version) -> nn.Module; None: a file that is no model
     inputs: list
     outputs: list
     numpy: str  # the answer, from the list x of inputs
@@ -121,26 +59,27 @@ STATE = """\
 """
 
 MODELS = [
-    *(plain(f"identity_{datatype.lower()}", datatype, [-1, -1], lambda version: Identity(), "[x[0]]")
+    *(plain(f"identity_{datatype.lower()}", datatype, [-1, -1], lambda nets, version: nets.Identity(), "[x[0]]")
       for datatype in DATATYPES if datatype != "BYTES"),
     # TorchScript's strings are lists.
-    plain("identity_bytes", "BYTES", [-1], lambda version: Words(), "[x[0]]"),
-    Spec("simple", lambda version: AddSub(), tensors("INT32", [16], "INPUT0", "INPUT1"),
+    plain("identity_bytes", "BYTES", [-1], lambda nets, version: nets.Words(), "[x[0]]"),
+    Spec("simple", lambda nets, version: nets.AddSub(), tensors("INT32", [16], "INPUT0", "INPUT1"),
          tensors("INT32", [16], "OUTPUT0", "OUTPUT1"), "[x[0] + x[1], x[0] - x[1]]", max_batch_size=8),
-    plain("versions", "FP32", [-1, -1], Times, "[x[0] * numpy.float32(version)]", versions=(1, 2, 10)),
-    *(plain(f"comes_and_goes_{i}", "FP32", [-1, -1], lambda version: Times(2), "[x[0] * numpy.float32(2)]")
+    plain("versions", "FP32", [-1, -1], lambda nets, version: nets.Times(version), "[x[0] * numpy.float32(version)]",
+          versions=(1, 2, 10)),
+    *(plain(f"comes_and_goes_{i}", "FP32", [-1, -1], lambda nets, version: nets.Times(2), "[x[0] * numpy.float32(2)]")
       for i in range(3)),
-    Spec("slow", lambda version: Slow(), [("INPUT0", "FP32", [-1]), ("INPUT1", "INT64", [1])],
+    Spec("slow", lambda nets, version: nets.Slow(), [("INPUT0", "FP32", [-1]), ("INPUT1", "INT64", [1])],
          tensors("FP32", [-1], "OUTPUT0"), "[x[0]]", instances=1, numpy_before="time.sleep(float(x[1].sum()) / 1000)"),
-    plain("fails", "FP32", [-1, -1], lambda version: Fails(), "[x[0]]",
+    plain("fails", "FP32", [-1, -1], lambda nets, version: nets.Fails(), "[x[0]]",
           numpy_before="if x[0].sum() > 0: raise ValueError('nothing positive, please')"),
     plain("broken", "FP32", [-1, -1], None, "[x[0]]"),
-    plain("labelled", "FP32", [4], lambda version: Identity(), "[x[0]]", max_batch_size=8,
+    plain("labelled", "FP32", [4], lambda nets, version: nets.Identity(), "[x[0]]", max_batch_size=8,
           labels=("ant", "bee", "cow", "dog")),
-    plain("queued", "FP32", [4], lambda version: Identity(), "[x[0]]", max_batch_size=8,
+    plain("queued", "FP32", [4], lambda nets, version: nets.Identity(), "[x[0]]", max_batch_size=8,
           pbtxt="dynamic_batching { max_queue_delay_microseconds: 100000 }\n"),
-    Spec("accumulator", lambda version: Accumulator(), tensors("FP32", [1], "INPUT0"), tensors("FP32", [1], "OUTPUT0"),
-         "", max_batch_size=1, instances=1, pbtxt=SEQUENCE),
+    Spec("accumulator", lambda nets, version: nets.Accumulator(), tensors("FP32", [1], "INPUT0"),
+         tensors("FP32", [1], "OUTPUT0"), "", max_batch_size=1, instances=1, pbtxt=SEQUENCE),
 ]
 
 PYTHON_MODEL = '''\
@@ -216,7 +155,8 @@ def model_yaml(spec):
         lines.append(f"instances: {spec.instances}")
     for kind, listed in (("inputs", spec.inputs), ("outputs", spec.outputs)):
         lines.append(f"{kind}:")
-        lines += [f"  - {{name: {name}, datatype: {datatype}, shape: {batch + dims}}}" for name, datatype, dims in listed]
+        lines += [f"  - {{name: {name}, datatype: {datatype}, shape: {batch + dims}}}"
+                  for name, datatype, dims in listed]
     return "\n".join(lines) + "\n"
 
 
@@ -236,7 +176,9 @@ def write_version(spec, version, folder, layout):
     elif spec.module is None:
         (folder / "model.pt").write_bytes(b"this is no model" * 100)
     else:
-        torch.jit.save(torch.jit.script(spec.module(version).eval()), str(folder / "model.pt"))
+        import nets  # pylint: disable=import-outside-toplevel
+        import torch  # pylint: disable=import-outside-toplevel
+        torch.jit.save(torch.jit.script(spec.module(nets, version).eval()), str(folder / "model.pt"))
 
 
 def write(out, layout="hearth"):

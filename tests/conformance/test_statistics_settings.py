@@ -10,7 +10,8 @@ PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
 
 
 def statistics(stub, name="simple", version=""):
-    row, = stub.ModelStatistics(pb.ModelStatisticsRequest(name=name, version=version), timeout=wire.PATIENCE).model_stats
+    message = pb.ModelStatisticsRequest(name=name, version=version)
+    row, = stub.ModelStatistics(message, timeout=wire.PATIENCE).model_stats
     return row
 
 
@@ -102,7 +103,8 @@ def test_statistics_of_all_models_come_at_once(stub):
 @pytest.mark.parametrize("name, version", [("nobody", ""), ("simple", "99"), ("nobody", "1")])
 def test_statistics_of_what_is_unknown_are_refused(stub, name, version):
     code, text = wire.refusal(stub.ModelStatistics, pb.ModelStatisticsRequest(name=name, version=version))
-    assert code == "INVALID_ARGUMENT" and text.startswith("requested model ") and f"'{name}'" in text and "is not available" in text
+    assert code == "INVALID_ARGUMENT" and text.startswith("requested model ")
+    assert f"'{name}'" in text and "is not available" in text
 
 
 # --- log and trace ---
