@@ -1,10 +1,12 @@
 """The same protocol over HTTP: JSON, and binary tensors beside it."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 import tritonclient.http
+import tritonclient.utils.shared_memory as shm
 from tritonclient.utils import InferenceServerException
 
 import models
@@ -187,6 +189,52 @@ def test_a_large_tensor_passes_both_ways(http):
     got = http.infer("identity_fp32", [given("INPUT0", values, "FP32")],
                      outputs=[tritonclient.http.InferRequestedOutput("OUTPUT0", binary_data=True)])
     assert np.array_equal(got.as_numpy("OUTPUT0"), values)
+
+
+# --- what gRPC has, too ---
+
+
+def reaches(call):
+    """What `call` gives; skips where the path is not there."""
+    what = call.__name__.removeprefix("get_").removesuffix("_status").removesuffix("_settings").replace("_", " ")
+    try:
+        return call()
+    except InferenceServerException as error:
+        if error.status() == "404":
+            names = {"log": "logging", "trace": "trace settings", "system shared memory": "system_shared_memory"}
+            pytest.skip(f"needs {names[what]} over HTTP")
+        raise
+
+
+@pytest.mark.needs("logging")
+def test_the_log_has_its_settings(http):
+    settings = reaches(http.get_log_settings)
+    assert settings["log_info"] in (True, False) and settings["log_verbose_level"] >= 0
+    assert http.update_log_settings({"log_info": settings["log_info"]})["log_info"] == settings["log_info"]
+
+
+def test_a_server_can_always_be_asked_whether_it_traces(http):
+    assert reaches(http.get_trace_settings)["trace_level"]
+
+
+@pytest.mark.needs("system_shared_memory")
+def test_tensors_go_through_memory(http):
+    assert reaches(http.get_system_shared_memory_status) == []
+    values = np.array([[1.0, 2.0]], np.float32)
+    key = f"/http-region-{os.getpid()}"
+    region = shm.create_shared_memory_region("http-region", key, 16, create_only=True)
+    try:
+        shm.set_shared_memory_region(region, [values])
+        http.register_system_shared_memory("http-region", key, 16)
+        tensor = tritonclient.http.InferInput("INPUT0", [1, 2], "FP32")
+        tensor.set_shared_memory("http-region", 8)
+        output = tritonclient.http.InferRequestedOutput("OUTPUT0")
+        output.set_shared_memory("http-region", 8, offset=8)
+        http.infer("identity_fp32", [tensor], outputs=[output])
+        assert shm.get_contents_as_numpy(region, np.float32, [1, 2], offset=8).tolist() == values.tolist()
+        http.unregister_system_shared_memory("http-region")
+    finally:
+        shm.destroy_shared_memory_region(region)
 
 
 # --- refusals ---

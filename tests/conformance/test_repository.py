@@ -77,10 +77,29 @@ def test_an_unloaded_model_is_out_until_it_is_loaded(client, stub, going):
 
 
 @controlled
-def test_without_a_version_an_unloaded_model_has_none_to_give(client, stub, going):
+@pytest.mark.parametrize("call, message", [
+    ("ModelInfer", wire.floats(GOING, [[1.0]])), ("ModelMetadata", pb.ModelMetadataRequest(name=GOING)),
+    ("ModelConfig", pb.ModelConfigRequest(name=GOING))], ids=["infer", "metadata", "configuration"])
+def test_without_a_version_an_unloaded_model_has_none_to_give(client, stub, going, call, message):
     client.unload_model(going)
-    code, text = wire.refusal(stub.ModelInfer, wire.floats(going, [[1.0]]))
-    assert (code, "has no available versions" in text) == ("NOT_FOUND", True), text
+    code, text = wire.refusal(getattr(stub, call), message)
+    assert (code, f"'{going}' has no available versions" in text) == ("NOT_FOUND", True), text
+
+
+@controlled
+@pytest.mark.needs("statistics")
+def test_an_unloaded_models_statistics_are_there_or_not_whether_a_version_is_named_or_not(client, stub, going):
+    assert serves(stub, going)
+    client.unload_model(going)
+    assert has_statistics(stub, going, "") == has_statistics(stub, going, "1")
+
+
+def has_statistics(stub, name, version):
+    try:
+        stub.ModelStatistics(pb.ModelStatisticsRequest(name=name, version=version), timeout=wire.PATIENCE)
+    except grpc.RpcError:
+        return False
+    return True
 
 
 @controlled

@@ -141,6 +141,7 @@ def test_a_setting_that_the_log_cannot_have_is_refused(stub, client, name, value
 
 @pytest.mark.needs("trace")
 def test_a_setting_of_the_trace_is_changed_and_cleared(client):
+    client.update_trace_settings(settings={"trace_rate": None})
     before = client.get_trace_settings().settings["trace_rate"].value
     client.update_trace_settings(settings={"trace_rate": "1234"})
     assert client.get_trace_settings().settings["trace_rate"].value == ["1234"]
