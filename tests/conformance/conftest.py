@@ -162,6 +162,8 @@ def client(target):
 
 @pytest.fixture(scope="session")
 def http(target):
+    if target.http_url is None:
+        pytest.skip("needs http")
     with tritonclient.http.InferenceServerClient(
             target.http_url, network_timeout=wire.PATIENCE, connection_timeout=wire.PATIENCE) as ours:
         yield ours

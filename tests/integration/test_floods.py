@@ -1,5 +1,6 @@
 """More than hearthd is made for: it serves or refuses, holds no more memory for it, and answers others meanwhile."""
 
+import asyncio
 import contextlib
 import json
 import re
@@ -124,6 +125,35 @@ def time_out_of(connection):
     with contextlib.suppress(OSError):
         return not connection.recv(1) or not connection.recv(4096)
     return True
+
+
+@pytest.mark.parametrize("call", ["ModelInfer", "ModelStreamInfer"])
+def test_calls_whose_request_never_comes_hold_up_nobody(start, repository, call):
+    """They are no requests in progress: there are more of them than there may be of those."""
+    server = start(repository, config={"grpc": {"max_in_flight": 8}})
+    assert answers_over_grpc(server)
+    before = server.memory()
+
+    async def never():
+        await asyncio.Event().wait()
+        yield b""
+
+    async def hold():
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            kind = channel.stream_unary if call == "ModelInfer" else channel.stream_stream
+            method = kind(f"/inference.GRPCInferenceService/{call}")
+            calls = [method(never()) for _ in range(1000)]
+            async with grpc.aio.insecure_channel(server.address) as other:
+                live = other.unary_unary("/inference.GRPCInferenceService/ServerLive")
+                for _ in range(10):
+                    assert await live(b"", timeout=60)
+            assert await asyncio.to_thread(answers_over_grpc, server)
+            assert not any(one.done() for one in calls)
+            for one in calls:
+                one.cancel()
+
+    asyncio.run(hold())
+    assert answers_over_grpc(server) and server.memory() - before < 256 * MIB
 
 
 # --- answers that nobody reads ---
