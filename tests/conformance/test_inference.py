@@ -148,8 +148,8 @@ def classified(stub, model, values, count):
 def test_classes_come_best_first_with_their_labels(stub):
     shape, classes = classified(stub, "labelled", SCORES, 2)
     assert shape == [2, 2]
-    assert [(float(value), index, label) for value, index, label in classes] == [
-        (4.0, "1", "bee"), (2.0, "3", "dog"), (9.0, "0", "ant"), (3.0, "2", "cow")]
+    assert classes == [("4.000000", "1", "bee"), ("2.000000", "3", "dog"),
+                       ("9.000000", "0", "ant"), ("3.000000", "2", "cow")]
 
 
 @pytest.mark.needs("classification")
