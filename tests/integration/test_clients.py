@@ -17,6 +17,7 @@ SOURCE = pathlib.Path(os.environ["SOURCE_DIR"])
 CLIENTS = SOURCE / ".cache/clients"
 PERF_ANALYZER = CLIENTS / "perf_analyzer/perf_analyzer"
 BUF = CLIENTS / "npm/node_modules/.bin/buf"
+GRPC_JS = CLIENTS / "npm/node_modules/@grpc/grpc-js"
 PYTHON = CLIENTS / "venv/bin/python"
 SCHEMATHESIS = CLIENTS / "venv/bin/schemathesis"
 
@@ -129,6 +130,21 @@ def test_buf_sends_a_stream(server):
         {"name": "x", "datatype": "FP32", "shape": [1, 4], "contents": {"fp32_contents": [1, 1, 1, 1]}}]})
     done = buf(server, "-d", message * 3, "/inference.GRPCInferenceService/ModelStreamInfer")
     assert done.returncode == 0 and done.stdout.count('"inferResponse"') == 3, done.stdout
+
+
+# --- gRPC in JavaScript ---
+
+
+@needs(GRPC_JS)
+def test_javascript_gets_what_it_asks_for(server):
+    done = subprocess.run(["node", SOURCE / "tests/integration/grpc_js_asks.js", GRPC_JS.parents[1], SOURCE / "proto",
+                           server.address], text=True, capture_output=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["ids"] == [str(i) for i in range(100)] and said["first"] == [2] * 8
+    assert said["large"] == [2_000_000, True]
+    assert said["refusal"] == ["NOT_FOUND", "Request for unknown model: 'nobody' is not found"]
+    assert said["cancelled"] == "CANCELLED" and said["stream"] == [str(i) for i in range(50)]
 
 
 # --- KServe's own client ---
