@@ -4,8 +4,8 @@
   python models.py --out DIR --layout libtorch   TorchScript with a config.pbtxt, for Triton's PyTorch backend
   python models.py --out DIR --layout python     numpy with a config.pbtxt, for Triton's Python backend
 
-What each of them does is written down once as a TorchScript module (nets.py) and once as a line of numpy. `queued`,
-`accumulator` and `labelled` are what only a config.pbtxt can say, so they have one in every layout.
+What each of them does is written down once as a TorchScript module (nets.py) and once as a line of numpy. `labelled`
+has a config.pbtxt in every layout, for only there can classes have names.
 """
 
 import argparse
@@ -29,7 +29,8 @@ class Spec:
     max_batch_size: int = 0
     versions: tuple = (1,)
     instances: int = 0
-    pbtxt: str = ""  # more of config.pbtxt; a model that has it has no model.yaml
+    pbtxt: str = ""  # more of config.pbtxt
+    yaml: str = ""  # the same in model.yaml
     labels: tuple = ()
     numpy_before: str = ""  # statements before `numpy`
 
@@ -77,9 +78,10 @@ MODELS = [
     plain("labelled", "FP32", [4], lambda nets, version: nets.Identity(), "[x[0]]", max_batch_size=8,
           labels=("ant", "bee", "cow", "dog")),
     plain("queued", "FP32", [4], lambda nets, version: nets.Identity(), "[x[0]]", max_batch_size=8,
-          pbtxt="dynamic_batching { max_queue_delay_microseconds: 100000 }\n"),
+          pbtxt="dynamic_batching { max_queue_delay_microseconds: 100000 }\n", yaml="batching: {max_delay: 100ms}\n"),
     Spec("accumulator", lambda nets, version: nets.Accumulator(), tensors("FP32", [1], "INPUT0"),
-         tensors("FP32", [1], "OUTPUT0"), "", max_batch_size=1, instances=1, pbtxt=SEQUENCE),
+         tensors("FP32", [1], "OUTPUT0"), "", max_batch_size=1, instances=1, pbtxt=SEQUENCE,
+         yaml="sequences: {idle_timeout: 1m}\n"),
 ]
 
 PYTHON_MODEL = '''\
@@ -157,7 +159,7 @@ def model_yaml(spec):
         lines.append(f"{kind}:")
         lines += [f"  - {{name: {name}, datatype: {datatype}, shape: {batch + dims}}}"
                   for name, datatype, dims in listed]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + spec.yaml
 
 
 def python_model(spec, version):
@@ -178,7 +180,10 @@ def write_version(spec, version, folder, layout):
     else:
         import nets  # pylint: disable=import-outside-toplevel
         import torch  # pylint: disable=import-outside-toplevel
-        torch.jit.save(torch.jit.script(spec.module(nets, version).eval()), str(folder / "model.pt"))
+        module = spec.module(nets, version)
+        if layout == "hearth" and spec.name == "accumulator":
+            module = nets.Sum()  # keeps its state itself
+        torch.jit.save(torch.jit.script(module.eval()), str(folder / "model.pt"))
 
 
 def write(out, layout="hearth"):
@@ -189,7 +194,7 @@ def write(out, layout="hearth"):
         home = pathlib.Path(out) / spec.name
         for version in spec.versions:
             write_version(spec, version, home / str(version), layout)
-        if layout == "hearth" and not spec.pbtxt and not spec.labels:
+        if layout == "hearth" and not spec.labels:
             (home / "model.yaml").write_text(model_yaml(spec))
         else:
             (home / "config.pbtxt").write_text(config_pbtxt(spec, layout))
