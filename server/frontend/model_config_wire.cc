@@ -99,9 +99,16 @@ std::uint64_t Microseconds(Duration duration) {
 }
 
 // Over what config.pbtxt says of it, since model.yaml may say otherwise.
-void FillScheduling(const ModelOptions& options, inference::ModelConfig& wire) {
+void FillScheduling(const ModelMetadata& model, inference::ModelConfig& wire) {
+  const ModelOptions& options = model.options;
   const bool asked = wire.has_dynamic_batching();
-  if (!options.batching.enabled && !asked) return;
+  if (!options.batching.enabled && !asked) {
+    // What tells clients (perf_analyzer) that there are sequences at all; of the two there can be one.
+    if (model.stateful) {
+      wire.mutable_sequence_batching()->set_max_sequence_idle_microseconds(Microseconds(options.sequences.idle_timeout));
+    }
+    return;
+  }
   inference::ModelDynamicBatching& batching = *wire.mutable_dynamic_batching();
   const std::vector<std::int64_t>& preferred = options.batching.preferred;
   batching.mutable_preferred_batch_size()->Assign(preferred.begin(), preferred.end());
@@ -157,7 +164,7 @@ void FillConfig(const ModelMetadata& model, inference::ModelConfig& wire) {
   while (wire.instance_group_size() > 1) wire.mutable_instance_group()->RemoveLast();
   if (wire.instance_group_size() == 0) wire.add_instance_group();
   FillInstances(model, *wire.mutable_instance_group(0));
-  FillScheduling(options, wire);
+  FillScheduling(model, wire);
   if (options.response_cache || wire.has_response_cache()) {
     wire.mutable_response_cache()->set_enable(options.response_cache);
   }

@@ -133,6 +133,7 @@ ModelMetadata RepositoryService::Describe(const ModelHandle& handle) const {
   metadata.id = handle.id();
   metadata.versions = deps_.catalog.Versions(handle.id().name);
   metadata.signature = handle->signature();
+  metadata.stateful = handle->stateful();
   if (const absl::StatusOr<ModelSpec> spec = deps_.catalog.Listed(handle.id()); spec.ok()) {
     metadata.options = spec->options;
     metadata.file = spec->file.filename().string();

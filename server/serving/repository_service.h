@@ -27,6 +27,7 @@ struct ModelMetadata {
   Signature signature;
   ModelOptions options;  // of model.yaml and config.pbtxt; the device as the model has it
   std::string file;      // name of the program's file
+  bool stateful = false;  // it takes sequences
   // OIP field 6: hearth_residency ("resident"), hearth_device_bytes, hearth_host_bytes,
   // hearth_mapped_bytes, hearth_load_ms, hearth_device ("cuda:1") where the device bytes are, and hearth_labels
   // ("canary=2,stable=1") where there are any.

@@ -26,8 +26,7 @@ import wire
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
 
 # What hearth may lack: with a server of our own, any other skipped test is a failure.
-HEARTH_LACKS = ("classification", "trace", "model_configuration in a load",
-                "logging over HTTP", "trace settings over HTTP", "system_shared_memory over HTTP")
+HEARTH_LACKS = ("trace",)
 
 # Where hearth differs, by test: to be mended there. A test that passes again has to leave this list.
 HEARTH_DEFECTS = {
@@ -35,8 +34,6 @@ HEARTH_DEFECTS = {
         "UNAVAILABLE, 'version 1 is not at ready state', where Triton says NOT_FOUND, 'has no available versions'",
     "test_an_unloaded_models_statistics_are_there_or_not_whether_a_version_is_named_or_not":
         "there without a version, refused with it",
-    "test_the_configuration_says_that_a_model_is_batched": "ModelConfig does not have dynamic_batching",
-    "test_the_configuration_says_that_a_model_takes_sequences": "ModelConfig does not have sequence_batching",
 }
 
 

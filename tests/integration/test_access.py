@@ -86,6 +86,9 @@ def test_a_stranger_may_change_nothing_and_hears_which_key_would_allow_it(expose
     for what in ("load", "unload"):
         status, _, body = ask(stranger, exposed.rest_port, "POST", f"/v2/repository/models/{MODEL}/{what}")
         assert status == 403 and "access.roles" in error_of(body) and "'repository'" in error_of(body)
+    for kind in ("system", "cuda"):
+        for method, path in (("GET", "status"), ("POST", "unregister"), ("POST", "region/x/register")):
+            assert ask(stranger, exposed.rest_port, method, f"/v2/{kind}sharedmemory/{path}")[0] == 403, path
     assert client_at(exposed, stranger).is_model_ready(MODEL)
 
 
@@ -97,6 +100,10 @@ def test_the_log_is_read_by_a_stranger_and_not_changed(exposed, stranger):
         client.update_log_settings({"log_verbose_level": 1})
     with pytest.raises(InferenceServerException, match="'control'"):
         client.update_trace_settings(settings={"trace_level": "OFF"})
+    for path in ("/v2/logging", "/v2/trace/setting", f"/v2/models/{MODEL}/trace/setting"):
+        assert ask(stranger, exposed.rest_port, "GET", path)[0] == 200
+        status, _, body = ask(stranger, exposed.rest_port, "POST", path)
+        assert status == 403 and "'control'" in error_of(body)
 
 
 def test_this_machine_needs_nothing(exposed):
@@ -155,8 +162,8 @@ def test_another_spelling_of_a_path_is_the_same_call(exposed, stranger, path):
     "/v2/repository/models/identity/unload;x", "/v2/repository/models/identity/unload%20",
     "/v2/repository/models/identity/unload%",
     "/models", "/models/identity", "/v1/models/identity", "/v2/models", "/v2/models/", "/invocations", "/ping",
-    "/v2/logging",
-    "/v2/trace/setting", "/v2/systemsharedmemory/region/x/register", "/v2/cudasharedmemory/status", "/metrics", "*"])
+    "/v2/Logging", "/v2/logging/x", "/v2/trace/setting/x", "/v2/systemsharedmemory/region/x/register/y",
+    "/v2/systemsharedmemory", "/v2/cudasharedmemory/region/register", "/metrics", "*"])
 def test_what_is_no_path_of_ours_does_nothing_whoever_asks(exposed, stranger, path):
     for address in (stranger, "127.0.0.1"):
         for method in ("GET", "POST", "PUT", "DELETE", "CONNECT"):

@@ -142,14 +142,12 @@ def test_the_description_is_of_the_paths_that_there_are(server):
         assert functools.reduce(lambda node, key: node[key], reference[1:].split("/"), document), reference
 
 
-@pytest.mark.xfail(strict=True, reason="the server's readiness and a model's are both called 'ready'")
 def test_every_operation_of_the_description_has_a_name_of_its_own(server):
     document = json.loads(ask(server, "GET", "/v2/openapi.json")[2])
     names = [method["operationId"] for methods in document["paths"].values() for method in methods.values()]
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.xfail(strict=True, reason="a model that is not ready is {name, ready}, where all that is no 200 has an error")
 def test_the_description_has_the_answer_of_a_model_that_is_not_ready(server):
     document = json.loads(ask(server, "GET", "/v2/openapi.json")[2])
     status, _, body = ask(server, "GET", "/v2/models/nobody/ready")
@@ -157,7 +155,6 @@ def test_the_description_has_the_answer_of_a_model_that_is_not_ready(server):
     assert status == 503 and ("503" in described or "error" in json.loads(body))
 
 
-@pytest.mark.xfail(strict=True, reason="only JSON is described")
 def test_the_description_has_the_answer_with_binary_tensors(server):
     document = json.loads(ask(server, "GET", "/v2/openapi.json")[2])
     described = document["paths"]["/v2/models/{model}/infer"]["post"]["responses"]["200"]["content"]
