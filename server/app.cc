@@ -93,10 +93,16 @@ std::vector<Metrics::Sample> BackendSamples(const BackgroundVerifier& verifier, 
 }
 
 std::vector<Metrics::Sample> RunSamples(const RunScheduler::Counts& counts) {
-  return {{"hearth_queued_requests", "Requests that wait for a compute thread.", {}, static_cast<double>(counts.waiting)},
+  std::map<std::string, double> waiting;  // versions of a model together
+  for (const auto& [model, requests] : counts.waiting) waiting[model] += static_cast<double>(requests);
+  std::vector<Metrics::Sample> samples = {
           {"hearth_runs", "Runs under way.", {}, static_cast<double>(counts.running)},
           {"hearth_overdue_runs", "Of those, the ones that take far longer than others of their model did.", {},
            static_cast<double>(counts.overdue)}};
+  for (const auto& [model, requests] : waiting) {
+    samples.push_back({"hearth_queued_requests", "Requests that wait for a compute thread.", {{"model", model}}, requests});
+  }
+  return samples;
 }
 
 std::vector<Metrics::Sample> ResponseSamples(const ResponseCache::Counts& counts) {

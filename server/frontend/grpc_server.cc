@@ -1,6 +1,7 @@
 #include "server/frontend/grpc_server.h"
 
 #include <google/protobuf/stubs/logging.h>
+#include <grpc/support/log.h>
 #include <grpc/grpc.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <netdb.h>
@@ -31,6 +32,9 @@ namespace {
 void LogOfProtobuf(google::protobuf::LogLevel, const char*, int, const std::string& message) {
   log::Debug("protobuf", {{"message", message}});
 }
+
+// Nor is what clients do to their connections: a handshake that fails is a line for whoever connects.
+void LogOfGrpc(gpr_log_func_args* args) { log::Debug("grpc", {{"message", args->message}}); }
 
 constexpr Duration kCancelGrace = std::chrono::milliseconds(500);
 // For clients to close the connections they were asked to close.
@@ -132,6 +136,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const Deps& deps,
   // that gRPC takes. It finds bugs in gRPC, not in us.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   google::protobuf::SetLogHandler(LogOfProtobuf);
+  gpr_set_log_function(LogOfGrpc);
   std::unique_ptr<GrpcServer> server(new GrpcServer(deps, options));
   HEARTH_RETURN_IF_ERROR(server->Listen());
   server->Serve();

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "server/base/bytes.h"
+#include "server/storage/model_yaml.h"
 #include "server/tensor/reshape.h"
 
 namespace hearth {
@@ -361,6 +362,10 @@ absl::Status SetBatching(const inference::ModelDynamicBatching& wire, ModelOptio
   }
   std::sort(options.batching.preferred.begin(), options.batching.preferred.end());
   options.batching.max_delay = Microseconds(wire.max_queue_delay_microseconds());
+  if (options.batching.max_delay > kLongestBatchDelay) {
+    return Refuse("dynamic_batching: a max_queue_delay_microseconds of ", wire.max_queue_delay_microseconds(),
+                  ", which is longer than 10 seconds");
+  }
   return absl::OkStatus();
 }
 

@@ -124,14 +124,21 @@ void CompressFor(Encoding encoding, HttpResponse& response) {
   response.headers.emplace_back("Content-Encoding", ToString(encoding));
 }
 
+void FinishTraced(HttpCall call, HttpResponse response, const std::string& traceparent) {
+  if (!traceparent.empty()) response.headers.emplace_back("traceparent", traceparent);
+  std::move(call).Finish(std::move(response));
+}
+
 // What goes on once the body has been read.
 void Run(HttpCall call, const RestInferRequest& rest, const Target& target, const RestDeps& deps, TimePoint now) {
   OutputTargets targets;
   absl::StatusOr<InferRequest> request =
       ToInferRequest(rest.message, deps.buffers, deps.shared_memory, kNoDeadline, now, targets);
-  if (!request.ok()) return Finish(std::move(call), request.status());
-  if (const std::string* header = call.request().Header("traceparent")) request->trace = TraceOf(*header);
-  const std::string traceparent = request->trace ? ToTraceParent(request->trace->span) : "";
+  const std::string* const header = call.request().Header("traceparent");
+  const std::optional<RequestTrace> trace = header == nullptr ? std::nullopt : TraceOf(*header);
+  const std::string traceparent = trace ? ToTraceParent(trace->span) : "";
+  if (!request.ok()) return FinishTraced(std::move(call), ErrorResponse(request.status()), traceparent);
+  request->trace = trace;
   const std::string* accept = call.request().Header("Accept-Encoding");
   const Encoding encoding = accept == nullptr ? Encoding::kIdentity : ChooseEncoding(*accept);
   call.request() = {};  // its body has been copied to where it is wanted
@@ -142,12 +149,11 @@ void Run(HttpCall call, const RestInferRequest& rest, const Target& target, cons
                    [call = std::move(call), id = rest.message.head.id(), binary = rest.binary, encoding,
                     targets = std::move(targets), traceparent](absl::StatusOr<InferResponse> answer) mutable {
                      const absl::Status status = answer.ok() ? Deliver(targets, *answer) : answer.status();
-                     if (!status.ok()) return Finish(std::move(call), status);
+                     if (!status.ok()) return FinishTraced(std::move(call), ErrorResponse(status), traceparent);
                      absl::StatusOr<HttpResponse> response = WriteInferResponse(*answer, id, binary, targets);
-                     if (!response.ok()) return Finish(std::move(call), response.status());
+                     if (!response.ok()) return FinishTraced(std::move(call), ErrorResponse(response.status()), traceparent);
                      CompressFor(encoding, *response);
-                     if (!traceparent.empty()) response->headers.emplace_back("traceparent", traceparent);
-                     std::move(call).Finish(*std::move(response));
+                     FinishTraced(std::move(call), *std::move(response), traceparent);
                    });
 }
 

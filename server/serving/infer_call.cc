@@ -11,6 +11,11 @@
 #include "server/serving/sequences.h"
 
 namespace hearth {
+namespace {
+
+constexpr std::size_t kLoggedBytes = 256;  // of what clients choose
+
+}  // namespace
 
 InferCall::InferCall(Pipeline& pipeline, InferRequest r, std::stop_token c, InferCallback d)
     : request(std::move(r)),
@@ -52,7 +57,7 @@ void InferCall::Run(std::vector<RunJob::Ptr> batch, RunSlot slot) {
 
 void InferCall::Fail(absl::Status status) {
   handle.Reset();
-  if (sequence != nullptr) pipeline_.LeaveSequence(*this, Sequences::StateIs::kKept);  // it was not run
+  if (sequence != nullptr) pipeline_.LeaveSequence(*this, Sequences::StateIs::kBefore);  // it was not run
   HEARTH_CHECK(!status.ok());
   const Duration total = pipeline_.deps_.clock.Now() - request.received;
   Tell(status, total);
@@ -113,9 +118,9 @@ RequestSpan InferCall::Span(const absl::Status& status, Duration total) const {
 void InferCall::LogAccess(const absl::Status& status, Duration total) const {
   if (!pipeline_.access_log_.load(std::memory_order_relaxed)) return;
   log::Info("request",
-            {{"model", request.model},
+            {{"model", request.model.substr(0, kLoggedBytes)},
              {"version", model != nullptr ? std::to_string(model->id.version) : request.version},
-             {"id", request.id},
+             {"id", request.id.substr(0, kLoggedBytes)},
              {"trace", request.trace ? ToHex(request.trace->span.trace) : ""},
              {"code", absl::StatusCodeToString(status.code())},
              {"cache", cache ? ToString(*cache) : "none"},

@@ -65,6 +65,14 @@ absl::Status ClassifyOutputs(const Catalog& catalog, const InferRequest& request
   return absl::OkStatus();
 }
 
+void TellUnknownPads(const ModelOptions* options, const Signature& signature, const ModelId& id) {
+  if (options == nullptr) return;
+  for (const std::string& name : options->batching.pad) {
+    const bool known = std::ranges::any_of(signature.inputs, [&](const TensorInfo& input) { return input.name == name; });
+    if (!known) log::Warning("batching.pad names no input of the model", {{"model", ToString(id)}, {"name", name}});
+  }
+}
+
 void TellOverdue(const RunScheduler::Overdue& run) {
   log::Warning("a run takes far longer than others of its model did; it goes on, and keeps its thread",
                {{"model", ToString(run.model)}, {"seconds", ToSeconds(run.so_far)}, {"typical_seconds", ToSeconds(run.typical)}});
@@ -115,13 +123,26 @@ void Pipeline::EnterSequence(CallPtr call) {
                                         "' has as many sequences as it may; end some, or set sequences.max in its model.yaml")),
           kSoon));
     case Sequences::Entered::kNone:
+      // Nobody is to make room for a model that would only refuse.
+      if (call->model->remembers.load(std::memory_order_relaxed)) return call->Fail(NoSuchSequence(call->request));
       return Acquire(std::move(call));
     case Sequences::Entered::kNow:
       if (!call->sequence->handle) return Acquire(std::move(call));  // it begins
-      call->model = call->sequence->served;
-      call->cache = CacheResult::kHit;
-      return Admit(std::move(call));
+      return GoOn(std::move(call));
   }
+}
+
+void Pipeline::GoOn(CallPtr call) {
+  ServedModel* const served = call->sequence->served;
+  const bool another = !call->request.version.empty() && call->model != served;
+  call->model = served;
+  call->cache = CacheResult::kHit;
+  if (another) {
+    return call->Fail(absl::InvalidArgumentError(
+        StrCat("sequence ", call->request.sequence->id, " goes on with version ", served->id.version, " of model '",
+               served->id.name, "', which it began with, not '", call->request.version, "'")));
+  }
+  Admit(std::move(call));
 }
 
 absl::Status Pipeline::SettleSequence(InferCall& call) {
@@ -144,10 +165,8 @@ void Pipeline::LeaveSequence(InferCall& call, Sequences::StateIs state) {
     orphan->Fail(std::move(why));
   }
   if (left.next == nullptr) return;
-  left.next->model = left.next->sequence->served;
-  left.next->cache = CacheResult::kHit;
   // Not here: it may be refused, and the next one, and so on.
-  deps_.compute.Post([this, next = std::move(left.next)]() mutable { Admit(std::move(next)); });
+  deps_.compute.Post([this, next = std::move(left.next)]() mutable { GoOn(std::move(next)); });
 }
 
 absl::Status Pipeline::CheckAccepting(std::int64_t in_flight) const {
@@ -223,7 +242,10 @@ void Pipeline::Admit(CallPtr call) {
   if (served.IsNewLoad(model)) {
     const auto options = deps_.catalog.Options(served.id.name);
     scheduler_.SetPolicy(served.lane, PolicyOf(options == nullptr ? ModelOptions{} : *options));
-    served.caches_responses = options != nullptr && options->response_cache;
+    TellUnknownPads(options.get(), model.signature(), served.id);
+    // What was filled up to the length of others is nobody else's answer.
+    served.caches_responses = options != nullptr && options->response_cache && options->batching.pad.empty();
+    served.remembers = model.stateful();
     served.SetSeen(model);
   }
   call->rows = BatchSize(request.inputs, model.signature());
@@ -294,7 +316,7 @@ void Pipeline::RunAlone(CallPtr call, RunSlot slot) {
   // Before the answer, so that neither the model nor the next run waits for it to be sent.
   call->handle.Reset();
   if (call->sequence != nullptr) {
-    LeaveSequence(*call, outputs.ok() ? Sequences::StateIs::kKept : Sequences::StateIs::kLost);
+    LeaveSequence(*call, outputs.ok() ? Sequences::StateIs::kNext : Sequences::StateIs::kLost);
   }
   slot.Release();
   if (absl::IsDataLoss(outputs.status())) {

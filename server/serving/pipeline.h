@@ -44,6 +44,7 @@ class Pipeline {
   void StopAccepting() {
     stopping_.store(true);
     sequences_.Close();
+    scheduler_.Hurry();
   }
   ResponseCache::Counts responses() const { return responses_.counts(); }
   std::vector<Metrics::Sample> SequenceSamples() const { return sequences_.Samples(); }
@@ -55,6 +56,7 @@ class Pipeline {
   absl::Status CheckAccepting(std::int64_t in_flight) const;
   absl::StatusOr<ModelId> Resolve(const InferRequest& request) const;
   void EnterSequence(CallPtr call);
+  void GoOn(CallPtr call);  // with a sequence that has begun
   // The next request of its sequence has its turn.
   void LeaveSequence(InferCall& call, Sequences::StateIs state);
   // Of a call whose model is there: its sequence is the model's if that remembers anything, else there is none.

@@ -6,6 +6,11 @@
 #include "server/base/check.h"
 
 namespace hearth {
+namespace {
+
+constexpr std::chrono::milliseconds kSoon{100};  // for who waited too long
+
+}  // namespace
 
 void RunQueue::SetPolicy(const RunPolicy& policy) {
   std::vector<Level> before = std::exchange(levels_, std::vector<Level>(static_cast<std::size_t>(policy.queue.priorities) + 1));
@@ -114,7 +119,7 @@ std::vector<RunQueue::Refusal> RunQueue::Expire(TimePoint now) {
       absl::Status status = job->StillWanted(now);
       const bool is_late = may_be_late && now - job->posted >= timeout;
       if (status.ok() && is_late && policy_.queue.on_timeout == QueueOptions::OnTimeout::kReject) {
-        status = absl::UnavailableError("Request timeout expired");
+        status = WithRetryAfter(absl::UnavailableError("Request timeout expired"), kSoon);
       }
       if (!status.ok()) {
         --size_;

@@ -24,6 +24,9 @@ class RunQueue {
   // For those that wait as well; they keep their places.
   void SetPolicy(const RunPolicy& policy);
 
+  // Nobody waits for others any more.
+  void Hurry() { policy_.batching.max_delay = {}; }
+
   // False: as many wait as may; `job` is untouched.
   [[nodiscard]] bool Push(RunJob::Ptr& job, TimePoint now);
 

@@ -17,6 +17,7 @@ constexpr double kQuickSeconds = 0.02;
 constexpr Duration kSweepEvery = milliseconds(20);     // while somebody waits
 constexpr Duration kWatchEvery = milliseconds(500);    // while somebody only runs
 constexpr double kAveragedOver = 8;
+constexpr milliseconds kSoon{100};                     // some of those that wait have been run by then
 constexpr double kLeastCharge = 1e-6;                  // seconds: whoever runs has had something
 constexpr double kOverdueTimes = 10;
 constexpr double kOverdueSeconds = 1;
@@ -65,6 +66,7 @@ struct RunScheduler::State : std::enable_shared_from_this<State> {
   std::size_t ready ABSL_GUARDED_BY(mu) = 0;    // sum of Lane::ready_
   std::size_t tickets ABSL_GUARDED_BY(mu) = 0;  // in the executor's queue
   bool reserve_out ABSL_GUARDED_BY(mu) = false;
+  bool hurried ABSL_GUARDED_BY(mu) = false;
   std::size_t blocking ABSL_GUARDED_BY(mu) = 0;  // of runs, those that block an ordinary thread
   double now_at ABSL_GUARDED_BY(mu) = 0;         // Lane::had_ of whoever was last taken
   TimePoint sweep_at ABSL_GUARDED_BY(mu) = TimePoint::max();  // what the alarm is set by
@@ -114,9 +116,10 @@ void RunScheduler::Post(Lane& lane, RunJob::Ptr job) {
   {
     MutexLock lock(state->mu);
     const TimePoint now = state->deps.clock.Now();
+    if (state->hurried) lane.queue_.Hurry();
     if (lane.queue_.Push(job, now)) posts = state->Update(lane, now);
   }
-  if (job != nullptr) return job->Refuse(absl::UnavailableError("Exceeds maximum queue size"));
+  if (job != nullptr) return job->Refuse(WithRetryAfter(absl::UnavailableError("Exceeds maximum queue size"), kSoon));
   state->Do(posts);
 }
 
@@ -140,10 +143,25 @@ void RunScheduler::StopBatching(Lane& lane) {
   SetPolicy(lane, policy);
 }
 
+void RunScheduler::Hurry() {
+  Posts posts;
+  {
+    MutexLock lock(state_->mu);
+    state_->hurried = true;
+    const TimePoint now = state_->deps.clock.Now();
+    for (Lane* lane : state_->waiting) {
+      lane->queue_.Hurry();
+      state_->Count(*lane, now);
+    }
+    state_->Plan(posts, now);
+  }
+  state_->Do(posts);
+}
+
 RunScheduler::Counts RunScheduler::counts() const {
   MutexLock lock(state_->mu);
   Counts counts;
-  for (const Lane* lane : state_->waiting) counts.waiting += lane->queue_.size();
+  for (const Lane* lane : state_->waiting) counts.waiting.emplace_back(lane->model_.name, lane->queue_.size());
   counts.running = state_->runs.size();
   for (const State::Run& run : state_->runs) counts.overdue += run.told ? 1 : 0;
   return counts;

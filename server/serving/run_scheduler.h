@@ -76,11 +76,14 @@ class RunScheduler {
   // From now on. Those that run already are not stopped.
   void SetPolicy(Lane& lane, const RunPolicy& policy);
 
+  // Batches wait for nobody any more: no more requests will come.
+  void Hurry();
+
   // Until SetPolicy(): it turned out that it cannot be.
   void StopBatching(Lane& lane);
 
   struct Counts {
-    std::size_t waiting = 0;
+    std::vector<std::pair<std::string, std::size_t>> waiting;  // by model, of those that have any
     std::size_t running = 0;
     std::size_t overdue = 0;  // of those that run
   };

@@ -1,9 +1,11 @@
 #include "server/serving/sequences.h"
 
 #include <iterator>
+#include <map>
 #include <utility>
 
 #include "server/base/check.h"
+#include "server/base/log.h"
 #include "server/base/strings.h"
 
 namespace hearth {
@@ -19,8 +21,8 @@ constexpr Duration kSweepQueuesEvery = milliseconds(20);
 absl::Status NoSuchSequence(const InferRequest& request) {
   return absl::InvalidArgumentError(
       StrCat("inference request for sequence ", request.sequence->id, " to model '", request.model,
-             "' must specify the START flag on the first request of the sequence; if it did, the sequence has ended since: "
-             "after its idle time, a run that failed, or an unload of the model"));
+             "' must specify the START flag on the first request of the sequence; if it did, the sequence has ended since (after its "
+             "END, its idle time, a run that failed, an unload, or to make room), or its first request was refused"));
 }
 
 Sequences::Sequences(Deps deps) : deps_(deps), alarm_(deps.timer, [this] { Sweep(); }) {}
@@ -90,9 +92,10 @@ Sequences::Left Sequences::Leave(InferCall& call, StateIs state) {
   HEARTH_CHECK(sequence->busy);
   sequence->busy = false;
   sequence->last_used = deps_.clock.Now();
-  const bool lost = state == StateIs::kLost || !sequence->handle;  // without: its first request got no model
-  const bool last = call.request.sequence->end && !lost;
-  if (lost) End(*sequence, Why::kError);
+  const bool refused = state == StateIs::kBefore && sequence->session == nullptr;  // and nothing of it ever ran
+  const bool lost = state == StateIs::kLost || refused;
+  const bool last = call.request.sequence->end && state == StateIs::kNext;
+  if (lost) End(*sequence, refused ? Why::kRefused : Why::kError);
   if (last) End(*sequence, Why::kEnd);
   if (closed_) End(*sequence, Why::kShutdown);
   if (lost || last) {
@@ -123,7 +126,8 @@ void Sequences::Close() {
 
 std::optional<Sequences::Why> Sequences::WhyEnd(const Sequence& sequence, TimePoint now) const {
   if (sequence.busy) return std::nullopt;
-  if (now - sequence.last_used >= sequence.options.idle_timeout) return Why::kIdle;
+  const Duration idle = sequence.options.idle_timeout;
+  if (idle > Duration::zero() && now - sequence.last_used >= idle) return Why::kIdle;
   const bool gives_way = sequence.options.on_pressure == SequenceOptions::OnPressure::kEnd;
   if (gives_way && deps_.manager.wants_room()) return Why::kPressure;
   if (sequence.served != nullptr && !deps_.catalog.Resolve(sequence.model, sequence.served->id.version).ok()) {
@@ -137,6 +141,7 @@ void Sequences::SetSweep() { alarm_.SetBy(deps_.clock.Now() + (waiting_ > 0 ? kS
 void Sequences::Sweep() {
   std::vector<Ptr> ended;  // destroyed without the lock
   std::vector<std::pair<InferCall::Ptr, absl::Status>> refused;
+  std::map<std::pair<std::string, Why>, int> told;
   {
     MutexLock lock(mu_);
     const TimePoint now = deps_.clock.Now();
@@ -161,19 +166,25 @@ void Sequences::Sweep() {
     }
     for (auto& [sequence, why] : ending) {
       End(*sequence, why);
+      ++told[{sequence->model, why}];
       ended.push_back(std::move(sequence));
     }
     if (any) SetSweep();
+  }
+  for (const auto& [what, count] : told) {
+    log::Info("sequences ended",
+              {{"model", what.first}, {"reason", kWhys[static_cast<std::size_t>(what.second)]}, {"sequences", count}});
   }
   for (auto& [call, why] : refused) call->Fail(std::move(why));
 }
 
 std::vector<Metrics::Sample> Sequences::Samples() const {
   MutexLock lock(mu_);
-  std::size_t live = 0;
-  for (const auto& [model, of_model] : live_) live += of_model.size();
-  std::vector<Metrics::Sample> samples = {
-      {"hearth_sequences", "Sequences that have begun and not ended.", {}, static_cast<double>(live)}};
+  std::vector<Metrics::Sample> samples;
+  for (const auto& [model, of_model] : live_) {
+    samples.push_back({"hearth_sequences", "Sequences that have begun and not ended.", {{"model", model}},
+                       static_cast<double>(of_model.size())});
+  }
   for (std::size_t i = 0; i < kWhys.size(); ++i) {
     samples.push_back({"hearth_sequences_ended_total", "Sequences that have ended, by the reason.", {{"reason", kWhys[i]}},
                        static_cast<double>(ended_[i]), true});

@@ -43,7 +43,8 @@ struct Sequence {
 
 // Requests of a sequence run one at a time, in the order in which they came. A sequence begins with a request that says
 // so (another one of the same name ends then), and ends with one that says so, when nobody asked for it for its idle
-// time, when a run of it fails, for nobody knows what that left, or when its model is unloaded. Live ones keep their load
+// time, when a run of it fails, for nobody knows what that left, or when its model is unloaded. One whose
+// first request did not run has not begun. Live ones keep their load
 // of the model resident (SequenceOptions::OnPressure).
 //
 // Thread-safe. Outlived by its Deps; outlives its calls.
@@ -66,8 +67,9 @@ class Sequences {
   // Its model remembers nothing: those who waited, with no sequence any more. REQUIRES: `call` has the turn.
   std::vector<InferCall::Ptr> Dissolve(InferCall& call) ABSL_LOCKS_EXCLUDED(mu_);
 
-  // `call` gives its turn back. What its state is now: kept: as after its run, or as before it. kLost: the sequence is over.
-  enum class StateIs : std::uint8_t { kKept, kLost };
+  // `call` gives its turn back. What the state is now: kNext: as its run left it. kBefore: as it was, for it did not run; a
+  // sequence that was to begin with it does not. kLost: nobody knows, and the sequence is over.
+  enum class StateIs : std::uint8_t { kNext, kBefore, kLost };
   struct Left {
     InferCall::Ptr next;                  // has the turn now
     std::vector<InferCall::Ptr> orphans;  // waited for a sequence that is over
@@ -80,8 +82,9 @@ class Sequences {
   std::vector<Metrics::Sample> Samples() const ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
-  enum class Why : std::uint8_t { kEnd, kRestart, kIdle, kError, kUnload, kPressure, kShutdown };
-  static constexpr std::array<const char*, 7> kWhys = {"end", "restart", "idle", "error", "unload", "pressure", "shutdown"};
+  enum class Why : std::uint8_t { kEnd, kRestart, kIdle, kError, kRefused, kUnload, kPressure, kShutdown };
+  static constexpr std::array<const char*, 8> kWhys = {"end",     "restart", "idle",     "error",
+                                                       "refused", "unload",  "pressure", "shutdown"};
   using Ptr = std::shared_ptr<Sequence>;
   using OfModel = absl::flat_hash_map<std::string, Ptr>;
 

@@ -27,7 +27,9 @@ struct ServedModel {
   const ModelId id;
   ModelMetrics& metrics;
   RunScheduler::Lane lane;
-  std::atomic<bool> caches_responses{false};  // of the load that was seen last
+  // Of the load that was seen last:
+  std::atomic<bool> caches_responses{false};
+  std::atomic<bool> remembers{false};  // Model::stateful()
 
  private:
   friend class ServedModels;

@@ -216,7 +216,9 @@ void ReadBatching(const YamlNode& node, std::int64_t max_batch_size, BatchingOpt
           map["preferred"].Error(StrCat("has a size above max_batch_size, ", max_batch_size));
         }
       }
-      map["max_delay"].Read(batching.max_delay);
+      if (map["max_delay"].Read(batching.max_delay) && batching.max_delay > kLongestBatchDelay) {
+        map["max_delay"].Error("is longer than 10s: so long a request, and whoever wants the model to leave, would wait");
+      }
       map["pad"].Read(batching.pad);
     });
   }

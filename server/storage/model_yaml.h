@@ -29,6 +29,9 @@
 
 namespace hearth {
 
+// A batch waits no longer for others, for so long a request waits with it, and whoever wants the model to leave.
+inline constexpr Duration kLongestBatchDelay = std::chrono::seconds(10);
+
 // Keys that it has take the place of what `under` says. INVALID_ARGUMENT lists everything that is wrong, one a line, with
 // `file` and line.
 absl::StatusOr<ModelOptions> ParseModelYaml(std::string_view text, const std::string& file, ModelOptions under = {});

@@ -253,6 +253,20 @@ TEST_F(RunSchedulerTest, ABatchThatWaitsForMoreGoesWhenItsTimeIsOver) {
   EXPECT_THAT(log_.ran, ElementsAre("01"));
 }
 
+TEST_F(RunSchedulerTest, OrWhenNobodyElseWillCome) {
+  BatchingOptions batching{.enabled = true};
+  batching.max_delay = seconds(3600);
+  scheduler_.SetPolicy(a_, {.limit = 0, .max_batch_size = 4, .batching = batching, .queue = {}});
+  Post("0");
+  Post("1");
+  scheduler_.Hurry();
+  executor_.RunAll();
+  EXPECT_THAT(log_.ran, ElementsAre("01"));
+  Post("2");
+  executor_.RunAll();
+  EXPECT_THAT(log_.ran, ElementsAre("01", "2"));
+}
+
 TEST_F(RunSchedulerTest, WhatComesTooLateIsRefusedWhileItWaits) {
   Limit(1);
   Post("runs");
@@ -272,7 +286,7 @@ TEST_F(RunSchedulerTest, RefusesWhatIsMoreThanMayWait) {
   Post("0");
   Post("1");
   EXPECT_THAT(log_.refused, ElementsAre("1: Exceeds maximum queue size"));
-  EXPECT_EQ(scheduler_.counts().waiting, 1u);
+  EXPECT_THAT(scheduler_.counts().waiting, ElementsAre(testing::Pair("a", 1u)));
 }
 
 TEST_F(RunSchedulerTest, TellsOnceOfARunThatTakesFarLongerThanOthersDid) {

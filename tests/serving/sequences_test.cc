@@ -160,6 +160,57 @@ TEST_F(SequencesTest, ARequestThatIsRefusedBeforeItRanLeavesTheStateAsItWas) {
   EXPECT_EQ(Sum("a", 2), 3);
 }
 
+TEST_F(SequencesTest, OneWhoseFirstRequestDidNotRunHasNotBegun) {
+  AddModel("m", Summer());
+  MakeResident("m");
+  std::stop_source cancel;
+  const Answer first = Ask("a", 1, Flag::kStart, cancel.get_token());
+  cancel.request_stop();
+  RunAll();
+  EXPECT_TRUE(absl::IsCancelled(first->value().status()));
+  EXPECT_EQ(Sum("a", 2), -1);
+  EXPECT_EQ(Row("m")->pins, 0u);
+}
+
+TEST_F(SequencesTest, AnEndThatIsRefusedDoesNotEndIt) {
+  AddModel("m", Summer());
+  Sum("a", 1, Flag::kStart);
+  InferRequest bad = Request("m", {1});
+  bad.inputs[0].name = "y";
+  bad.sequence = SequenceControl{"a", false, true};
+  Infer(std::move(bad));
+  RunAll();
+  EXPECT_EQ(Sum("a", 2), 3);
+}
+
+TEST_F(SequencesTest, OneThatHasEndedHasNoModelLoaded) {
+  AddModel("m", Summer());
+  Sum("a", 1, Flag::kStart);
+  Sum("a", 1, Flag::kEnd);
+  manager_->Unload({"m", 1}, [] {});
+  RunAll();
+  EXPECT_EQ(Sum("a", 1), -1);
+  EXPECT_EQ(loader_.loads("m"), 1);
+}
+
+TEST_F(SequencesTest, GoesOnWithTheVersionItBeganWith) {
+  AddModel("m", Summer(), "", 1);
+  AddModel("m", Summer(), "", 2);
+  InferRequest start = Request("m", {1});
+  start.version = "1";
+  start.sequence = SequenceControl{"a", true, false};
+  Infer(std::move(start));
+  RunAll();
+  EXPECT_EQ(Sum("a", 2), 3);  // says no version
+  InferRequest other = Request("m", {4});
+  other.version = "2";
+  other.sequence = SequenceControl{"a"};
+  const Answer refused = Infer(std::move(other));
+  RunAll();
+  EXPECT_THAT(Text(refused->value().status()), HasSubstr("goes on with version 1"));
+  EXPECT_EQ(Sum("a", 2), 5);
+}
+
 TEST_F(SequencesTest, OneThatIsCancelledWhileItWaitsForItsTurnIsAnsweredSoon) {
   AddModel("m", Summer());
   Sum("a", 1, Flag::kStart);

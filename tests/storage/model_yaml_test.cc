@@ -192,6 +192,7 @@ response_cache: true
   EXPECT_TRUE(options->response_cache);
   EXPECT_EQ(options->sequences.on_pressure, SequenceOptions::OnPressure::kEnd);
   EXPECT_THAT(Errors("batching: true\n"), HasSubstr("needs max_batch_size"));
+  EXPECT_THAT(Errors("max_batch_size: 8\nbatching: {max_delay: 1h}\n"), HasSubstr("longer than 10s"));
   EXPECT_THAT(Errors("max_batch_size: 8\nbatching: {preferred: [16]}\n"), HasSubstr("above max_batch_size, 8"));
   EXPECT_THAT(Errors("queue: {default_priority: 2}\n"), HasSubstr("above the number of priorities, 1"));
 }
