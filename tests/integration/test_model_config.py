@@ -281,12 +281,12 @@ def test_dynamic_batching_is_batching(start, tmp_path):
     root = tmp_path / "repository"
     write_triton_model(root, "net", models.Affine(2.0), """
         max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: 4 }
-        dynamic_batching { preferred_batch_size: [ 4 ] max_queue_delay_microseconds: 60000000 }""")
+        dynamic_batching { preferred_batch_size: [ 4 ] max_queue_delay_microseconds: 10000000 }""")
     server = start(root)
     with server.client() as client:
         config = client.get_model_config("net").config
         assert list(config.dynamic_batching.preferred_batch_size) == [4]
-        assert config.dynamic_batching.max_queue_delay_microseconds == 60000000
+        assert config.dynamic_batching.max_queue_delay_microseconds == 10000000
         tensors = [triton.InferInput("x", (1, 4), "FP32").set_data_from_numpy(A[:1, :4] + i) for i in range(4)]
         answers = queue.Queue()
         for tensor in tensors:
