@@ -10,6 +10,7 @@
 #include "server/frontend/rest_json.h"
 #include "server/frontend/rest_status.h"
 #include "server/frontend/settings_wire.h"
+#include "server/frontend/shared_memory_refusals.h"
 
 namespace hearth {
 namespace {
@@ -31,10 +32,6 @@ absl::Status ReadObject(std::string_view body, absl::FunctionRef<absl::Status(Js
 
 // --- shared memory ---
 
-absl::Status NoRegion(const char* kind, const std::string& name) {
-  return absl::NotFoundError(StrCat("Unable to find ", kind, " shared memory region: '", name, "'"));
-}
-
 HttpResponse SystemStatus(const HttpRequest&, const std::string& name, SharedMemory& memory) {
   std::string json = "[";
   for (const SharedRegion::Place& place : memory.List()) {
@@ -45,7 +42,7 @@ HttpResponse SystemStatus(const HttpRequest&, const std::string& name, SharedMem
     AppendJsonString(place.key, json);
     json += StrCat(",\"offset\":", place.offset, ",\"byte_size\":", place.byte_size, "}");
   }
-  if (!name.empty() && json.size() == 1) return ErrorResponse(NoRegion("system", name));
+  if (!name.empty() && json.size() == 1) return ErrorResponse(RegionNotFound("system", name));
   return Json(json + "]");
 }
 
@@ -77,12 +74,11 @@ HttpResponse SystemUnregister(const HttpRequest&, const std::string& name, Share
 }
 
 HttpResponse CudaStatus(const HttpRequest&, const std::string& name, SharedMemory&) {
-  return name.empty() ? Json("[]") : ErrorResponse(NoRegion("cuda", name));
+  return name.empty() ? Json("[]") : ErrorResponse(RegionNotFound("cuda", name));
 }
 
 HttpResponse CudaRegister(const HttpRequest&, const std::string&, SharedMemory&) {
-  return ErrorResponse(absl::UnimplementedError(
-      "CUDA shared memory is not supported by this server: use system shared memory, or send tensors in the message"));
+  return ErrorResponse(NoCudaMemory());
 }
 
 HttpResponse CudaUnregister(const HttpRequest&, const std::string&, SharedMemory&) { return Json(""); }

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "server/frontend/shared_memory_refusals.h"
 #include "server/frontend/unary_call.h"
 
 namespace hearth {
@@ -24,10 +25,6 @@ using CudaUnregisterCall =
 
 constexpr int kArmed = 4;
 
-absl::Status NotRegistered(const char* kind, const std::string& name) {
-  return absl::NotFoundError(StrCat("Unable to find ", kind, " shared memory region: '", name, "'"));
-}
-
 void FillRegion(const SharedRegion::Place& place, inference::SystemSharedMemoryStatusResponse& response) {
   auto& region = (*response.mutable_regions())[place.name];
   region.set_name(place.name);
@@ -42,7 +39,7 @@ void Status(StatusCall call, const SharedMemory& memory) {
     if (name.empty() || place.name == name) FillRegion(place, call.response());
   }
   const bool missing = !name.empty() && call.response().regions().empty();
-  std::move(call).Finish(missing ? NotRegistered("system", name) : absl::OkStatus());
+  std::move(call).Finish(missing ? RegionNotFound("system", name) : absl::OkStatus());
 }
 
 void Register(RegisterCall call, SharedMemory& memory) {
@@ -66,11 +63,10 @@ void ServeSharedMemory(EventLoop& loop, AsyncService& service, SharedMemory& mem
              });
   ServeUnary(loop, "inference.GRPCInferenceService/CudaSharedMemoryStatus", service, &AsyncService::RequestCudaSharedMemoryStatus, kArmed, [](CudaStatusCall call) {
     const std::string name = call.request().name();
-    std::move(call).Finish(name.empty() ? absl::OkStatus() : NotRegistered("cuda", name));
+    std::move(call).Finish(name.empty() ? absl::OkStatus() : RegionNotFound("cuda", name));
   });
   ServeUnary(loop, "inference.GRPCInferenceService/CudaSharedMemoryRegister", service, &AsyncService::RequestCudaSharedMemoryRegister, kArmed, [](CudaRegisterCall call) {
-    std::move(call).Finish(absl::UnimplementedError(
-        "CUDA shared memory is not supported by this server: use system shared memory, or send tensors in the message"));
+    std::move(call).Finish(NoCudaMemory());
   });
   ServeUnary(loop, "inference.GRPCInferenceService/CudaSharedMemoryUnregister", service, &AsyncService::RequestCudaSharedMemoryUnregister, kArmed,
              [](CudaUnregisterCall call) { std::move(call).Finish(absl::OkStatus()); });
