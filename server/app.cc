@@ -177,6 +177,7 @@ struct App::Parts {
   std::unique_ptr<ThreadPool> unload_pool;
   std::unique_ptr<ThreadPool> compute_pool;
   std::unique_ptr<ThreadPool> reserve_pool;
+  std::unique_ptr<ThreadPool> answers_pool;
   std::unique_ptr<ThreadPool> config_pool;  // one thread: reloads and looks at the repository
   std::unique_ptr<ModelManager> manager;
   std::unique_ptr<VersionRoutes> versions;
@@ -224,6 +225,7 @@ App::~App() {
   // A run that is queued holds a handle, and a handle must not outlive the manager.
   if (parts_->compute_pool != nullptr) parts_->compute_pool->Shutdown();
   if (parts_->reserve_pool != nullptr) parts_->reserve_pool->Shutdown();
+  if (parts_->answers_pool != nullptr) parts_->answers_pool->Shutdown();
 }
 
 absl::Status App::Start() {
@@ -313,6 +315,7 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
   compute_pool = std::make_unique<ThreadPool>(ThreadPool::Options{
       "compute", static_cast<std::size_t>(ComputeThreads(c.compute)), configure_thread});
   reserve_pool = std::make_unique<ThreadPool>(ThreadPool::Options{"reserve", 1, configure_thread});
+  answers_pool = std::make_unique<ThreadPool>(ThreadPool::Options{"answers", 1, {}});
   config_pool = std::make_unique<ThreadPool>(ThreadPool::Options{"config", 1, {}});
   manager = std::make_unique<ModelManager>(
       ModelManager::Deps{
@@ -343,7 +346,7 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
   }
   infer = std::make_unique<InferService>(
       InferService::Deps{*catalog, *manager, *compute_pool, *timer, clock, *metrics, *versions, *buffers, reserve_pool.get(),
-                         traces.get()},
+                         answers_pool.get(), traces.get()},
       InferOptions(c));
   metrics->AddCollector([this] { return RunSamples(infer->runs()); });
   metrics->AddCollector([this] { return infer->SequenceSamples(); });

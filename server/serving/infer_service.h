@@ -42,6 +42,7 @@ class InferService {
     const VersionRoutes& versions;
     BufferPool& buffers;          // for batches
     Executor* reserve = nullptr;  // RunScheduler::Deps
+    Executor* answers = nullptr;  // sends those of a batch; null: the thread that ran it does
     SpanSink* spans = nullptr;    // null: nobody collects traces
   };
   struct Options {
@@ -56,8 +57,8 @@ class InferService {
   explicit InferService(Deps deps) : InferService(deps, Options()) {}
   ~InferService();
 
-  // Calls `done` exactly once: inline for a refusal or an answer of the response cache, else on a compute, load or timer thread. Never
-  // blocks. A request whose `cancelled` is requested while it waits or queues is answered CANCELLED
+  // Calls `done` exactly once: inline for a refusal or an answer of the response cache, else on a compute, load or timer
+  // thread, or the one for answers. Never blocks. A request whose `cancelled` is requested while it waits or queues is answered CANCELLED
   // and never run; once running it is finished and its answer dropped by the caller. The same holds
   // for one whose deadline passes: DEADLINE_EXCEEDED.
   // The model is let go of before `done` is called.

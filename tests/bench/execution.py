@@ -3,7 +3,8 @@
 batching: a model that computes for a while, 64 clients with one row each, against a loop over batches of the size that hearthd
 made on average. speech: silero VAD, 100 clients that each send window after window of a sequence of their own, against a loop
 over 100 copies of the module. Both sides compute on one thread; the loop has a process to itself, and so has the load. Rounds
-take turns. shared memory: an identity model, tensors in messages and in /dev/shm.
+take turns. The clients of both share one thread: more would take the model's processor from it, where there are only two.
+shared memory: an identity model, tensors in messages and in /dev/shm.
 """
 
 import importlib.util
@@ -121,13 +122,13 @@ def main():
         try:
             for number in range(arguments.rounds):
                 before = runs(server)
-                served = load(server, "wide", "--clients", 64, "--bytes", 4 * FEATURES, "--answers", "any")
+                served = load(server, "wide", "--clients", 64, "--threads", 1, "--bytes", 4 * FEATURES, "--answers", "any")
                 rows, count = (after - earlier for after, earlier in zip(runs(server), before))
                 batch = max(1, round(rows / count))
                 alone = bare("wide", arguments.seconds, batch)
                 rounds["batching"].append({"share": served["requests_per_second"] / alone, "batch": batch,
                                            "p99_over_p50": served["p99_us"] / served["p50_us"]})
-                heard = load(server, "speech", "--clients", 100, "--bytes", 4 * WINDOW, "--answers", "any", "--int64", "sr=16000",
+                heard = load(server, "speech", "--clients", 100, "--threads", 1, "--bytes", 4 * WINDOW, "--answers", "any", "--int64", "sr=16000",
                              "--sequences", 1)
                 alone = bare("speech", arguments.seconds, 100)
                 rounds["speech"].append({"share": heard["requests_per_second"] / alone,

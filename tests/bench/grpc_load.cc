@@ -1,11 +1,11 @@
-// A closed loop of ModelInfer calls: N clients, each with a connection and a thread of its own,
-// send the next request when the answer to the last one is there. Prints one line of JSON. What is measured is the
-// server: the request's bytes are made once, and of most answers only the size is looked at.
+// A closed loop of ModelInfer calls: N clients, each with a connection of its own, send the next request when the answer
+// to the last one is there. Prints one line of JSON. What is measured is the server: the request's bytes are made once,
+// and of most answers only the size is looked at.
 //
-//   grpc_load --address 127.0.0.1:8001 --model identity [--input x] [--bytes 4096] [--clients 8]
+//   grpc_load --address 127.0.0.1:8001 --model identity [--input x] [--bytes 4096] [--clients 8] [--threads 0]
 //             [--seconds 5] [--warm_up 1] [--answers echo|any] [--int64 sr=16000] [--sequences 1] [--shared_memory 1]
 //
-// --answers any: another model than an identity. --int64: one more input, of one number. --sequences: each client is a
+// --threads: so many share the clients; 0: each client has one. --answers any: another model than an identity. --int64: one more input, of one number. --sequences: each client is a
 // sequence of its own. --shared_memory: tensors in regions of /dev/shm, one in and one out for each client.
 //
 // Exit code 1 when a call failed or an answer was not the bytes that were sent.
@@ -24,6 +24,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -42,6 +43,7 @@ struct Options {
   std::string input = "x";
   std::size_t bytes = 4096;
   int clients = 8;
+  int threads = 0;  // 0: as many as clients
   double seconds = 5;
   double warm_up = 1;
   bool echo = true;
@@ -66,6 +68,8 @@ bool Parse(int argc, char** argv, Options& options) {
       options.bytes = std::strtoull(value.c_str(), nullptr, 10) / 4 * 4;
     else if (name == "--clients")
       options.clients = std::atoi(value.c_str());
+    else if (name == "--threads")
+      options.threads = std::atoi(value.c_str());
     else if (name == "--seconds")
       options.seconds = std::atof(value.c_str());
     else if (name == "--warm_up")
@@ -85,7 +89,7 @@ bool Parse(int argc, char** argv, Options& options) {
   return options.clients > 0 && options.bytes > 0 && options.seconds > 0;
 }
 
-// What one client saw.
+// What one thread's clients saw.
 struct Result {
   std::vector<std::uint32_t> microseconds;  // of each call in the measured time
   std::string error;                        // of the first call that went wrong
@@ -181,19 +185,6 @@ inference::ModelInferRequest MakeRequest(const Options& options, const Regions& 
   return request;
 }
 
-grpc::Status Call(grpc::GenericStub& stub, grpc::ClientContext& context, const grpc::ByteBuffer& request,
-                  grpc::CompletionQueue& queue, grpc::ByteBuffer& answer) {
-  const auto reader =
-      stub.PrepareUnaryCall(&context, "/inference.GRPCInferenceService/ModelInfer", request, &queue);
-  reader->StartCall();
-  grpc::Status status;
-  reader->Finish(&answer, &status, nullptr);
-  void* tag = nullptr;
-  bool ok = false;
-  queue.Next(&tag, &ok);
-  return status;
-}
-
 bool IsEcho(const grpc::ByteBuffer& answer, const inference::ModelInferRequest& request) {
   grpc::Slice slice;
   inference::ModelInferResponse response;
@@ -216,33 +207,84 @@ bool IsGood(const Options& options, const grpc::ByteBuffer& answer, const Region
   return answer.Length() >= options.bytes && (!look || IsEcho(answer, request));
 }
 
-void Client(const Options& options, int client, Clock::time_point from, Clock::time_point until,
-            Result& result) {
-  grpc::ChannelArguments arguments;
-  // A connection of its own: channels to one address share theirs otherwise.
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  arguments.SetMaxReceiveMessageSize(-1);
-  grpc::GenericStub stub(
-      grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), arguments));
-  const Regions regions = MakeRegions(options, client);
-  const inference::ModelInferRequest request = MakeRequest(options, regions, client, false);
-  const grpc::ByteBuffer bytes = Serialized(request);
-  const grpc::ByteBuffer first = Serialized(MakeRequest(options, regions, client, true));
-  grpc::CompletionQueue queue;
-  for (std::size_t calls = 0; result.error.empty(); ++calls) {
-    const auto start = Clock::now();
-    if (start >= until) return;
-    grpc::ClientContext context;
-    grpc::ByteBuffer answer;
-    const grpc::Status status = Call(stub, context, calls == 0 ? first : bytes, queue, answer);
+// One client: a connection, and one call at a time. `queue` says when a call has ended, with the client as its tag.
+class Client {
+ public:
+  Client(const Options& options, int number, grpc::CompletionQueue& queue)
+      : options_(options),
+        queue_(queue),
+        stub_(Connect(options)),
+        regions_(MakeRegions(options, number)),
+        request_(MakeRequest(options, regions_, number, false)),
+        bytes_(Serialized(request_)),
+        first_(Serialized(MakeRequest(options, regions_, number, true))) {}
+
+  void Start() {
+    start_ = Clock::now();
+    context_.emplace();
+    answer_.Clear();
+    reader_ = stub_.PrepareUnaryCall(&*context_, "/inference.GRPCInferenceService/ModelInfer",
+                                     calls_ == 0 ? first_ : bytes_, &queue_);
+    reader_->StartCall();
+    reader_->Finish(&answer_, &status_, this);
+  }
+
+  // The call has ended. False: it went wrong.
+  bool Ended(Clock::time_point from, Clock::time_point until, Result& result) {
     const auto end = Clock::now();
-    if (!status.ok()) {
-      result.error = status.error_message();
-    } else if (!IsGood(options, answer, regions, request, calls % kLookedAt == 0)) {
+    if (!status_.ok()) {
+      result.error = status_.error_message();
+    } else if (!IsGood(options_, answer_, regions_, request_, calls_ % kLookedAt == 0)) {
       result.error = "the answer is not the bytes that were sent";
-    } else if (start >= from && end <= until) {
+    } else if (start_ >= from && end <= until) {
       result.microseconds.push_back(static_cast<std::uint32_t>(
-          std::chrono::duration_cast<std::chrono::microseconds>(end - start).count()));
+          std::chrono::duration_cast<std::chrono::microseconds>(end - start_).count()));
+    }
+    ++calls_;
+    return result.error.empty();
+  }
+
+ private:
+  static std::shared_ptr<grpc::Channel> Connect(const Options& options) {
+    grpc::ChannelArguments arguments;
+    // A connection of its own: channels to one address share theirs otherwise.
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    arguments.SetMaxReceiveMessageSize(-1);
+    return grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), arguments);
+  }
+
+  const Options& options_;
+  grpc::CompletionQueue& queue_;
+  grpc::GenericStub stub_;
+  const Regions regions_;
+  const inference::ModelInferRequest request_;
+  const grpc::ByteBuffer bytes_, first_;
+  std::size_t calls_ = 0;  // ended
+  Clock::time_point start_;
+  std::optional<grpc::ClientContext> context_;
+  std::unique_ptr<grpc::GenericClientAsyncResponseReader> reader_;
+  grpc::ByteBuffer answer_;
+  grpc::Status status_;
+};
+
+// Every `step`th client from `first` on, until the time is over or one of their calls goes wrong.
+void RunClients(const Options& options, int first, int step, Clock::time_point from, Clock::time_point until,
+                Result& result) {
+  grpc::CompletionQueue queue;
+  std::vector<std::unique_ptr<Client>> clients;
+  for (int number = first; number < options.clients; number += step) {
+    clients.push_back(std::make_unique<Client>(options, number, queue));
+    clients.back()->Start();
+  }
+  for (std::size_t running = clients.size(); running > 0;) {
+    void* tag = nullptr;
+    bool ok = false;
+    queue.Next(&tag, &ok);
+    auto& client = *static_cast<Client*>(tag);
+    if (client.Ended(from, until, result) && Clock::now() < until) {
+      client.Start();
+    } else {
+      --running;
     }
   }
 }
@@ -254,7 +296,7 @@ int main(int argc, char** argv) {
   if (!Parse(argc, argv, options)) {
     std::fprintf(stderr,
                  "usage: grpc_load --address HOST:PORT --model NAME [--input x] [--bytes 4096] "
-                 "[--clients 8] [--seconds 5] [--warm_up 1] [--answers echo|any] [--int64 NAME=N] "
+                 "[--clients 8] [--threads 0] [--seconds 5] [--warm_up 1] [--answers echo|any] [--int64 NAME=N] "
                  "[--sequences 1] [--shared_memory 1]\n");
     return 64;
   }
@@ -263,11 +305,12 @@ int main(int argc, char** argv) {
   };
   const auto from = Clock::now() + ticks(options.warm_up);
   const auto until = from + ticks(options.seconds);
-  std::vector<Result> results(static_cast<std::size_t>(options.clients));
+  const int count = options.threads > 0 ? std::min(options.threads, options.clients) : options.clients;
+  std::vector<Result> results(static_cast<std::size_t>(count));
   std::vector<std::thread> threads;
-  for (int client = 0; client < options.clients; ++client) {
-    Result& result = results[static_cast<std::size_t>(client)];
-    threads.emplace_back([&options, client, from, until, &result] { Client(options, client, from, until, result); });
+  for (int i = 0; i < count; ++i) {
+    Result& result = results[static_cast<std::size_t>(i)];
+    threads.emplace_back([&options, i, count, from, until, &result] { RunClients(options, i, count, from, until, result); });
   }
   for (std::thread& thread : threads) thread.join();
 

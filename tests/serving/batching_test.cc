@@ -82,6 +82,33 @@ TEST_F(BatchingTest, WhatWaitsForTheSameThreadIsOneRunAndEachGetsItsRows) {
   EXPECT_EQ(sums.infer.time, milliseconds(60));  // each its own, as Triton counts
 }
 
+TEST_F(BatchingTest, TheNextBatchRunsWhileTheAnswersOfTheLastOneAreSent) {
+  fakes::ManualExecutor answers;
+  StartInfer({}, &answers);
+  AddModel("m", Doubler(), kBatching);
+  MakeResident("m");
+  std::vector<Answer> asked;
+  for (float i = 0; i < 8; ++i) asked.push_back(Ask({i}));
+  compute_.RunAll();
+  EXPECT_THAT(runs_, ElementsAre("[4,1]", "[4,1]"));
+  for (const Answer& answer : asked) EXPECT_FALSE(answer->has_value());
+  EXPECT_EQ(Row("m")->pins, 0u);  // it may leave: its answers are no part of it
+  answers.RunAll();
+  for (std::size_t i = 0; i < asked.size(); ++i) EXPECT_THAT(Floats(asked[i]), ElementsAre(2 * static_cast<float>(i)));
+}
+
+TEST_F(BatchingTest, AnswersThatAreNotSentBeforeTheServerEndsAreErrors) {
+  fakes::ManualExecutor answers;
+  StartInfer({}, &answers);
+  AddModel("m", Doubler(), kBatching);
+  MakeResident("m");
+  const Answer first = Ask({1}), second = Ask({2});
+  compute_.RunAll();
+  answers.ShutDown();
+  EXPECT_TRUE(absl::IsUnavailable(first->value().status()));
+  EXPECT_TRUE(absl::IsUnavailable(second->value().status()));
+}
+
 TEST_F(BatchingTest, WithoutItEachIsARunOfItsOwn) {
   AddModel("m", Doubler(), "max_batch_size: 4\n");
   MakeResident("m");

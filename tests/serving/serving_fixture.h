@@ -68,10 +68,11 @@ class ServingTest : public testing::Test {
     std::filesystem::remove_all(root_);
   }
 
-  void StartInfer(InferService::Options options) {
+  void StartInfer(InferService::Options options, Executor* answers = nullptr) {
     infer_.reset();
-    infer_.emplace(
-        InferService::Deps{*catalog_, *manager_, compute_, timer_, clock_, metrics_, *versions_, buffers_, &reserve_}, options);
+    infer_.emplace(InferService::Deps{*catalog_, *manager_, compute_, timer_, clock_, metrics_, *versions_, buffers_, &reserve_,
+                                      answers},
+                   options);
   }
 
   void WriteFile(const std::filesystem::path& file, const std::string& text) {
