@@ -313,7 +313,10 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
                           }, /*replacements=*/static_cast<std::size_t>(c.loading.background_threads)});
   unload_pool = std::make_unique<ThreadPool>(ThreadPool::Options{"unload", 1, {}, /*replacements=*/8});
   compute_pool = std::make_unique<ThreadPool>(ThreadPool::Options{
-      "compute", static_cast<std::size_t>(ComputeThreads(c.compute)), configure_thread});
+      .name = "compute",
+      .threads = static_cast<std::size_t>(ComputeThreads(c.compute)),
+      .on_thread_start = configure_thread,
+      .busy_wait = ComputeBusyWait(c.compute)});
   reserve_pool = std::make_unique<ThreadPool>(ThreadPool::Options{"reserve", 1, configure_thread});
   answers_pool = std::make_unique<ThreadPool>(ThreadPool::Options{"answers", 1, {}});
   config_pool = std::make_unique<ThreadPool>(ThreadPool::Options{"config", 1, {}});

@@ -39,6 +39,9 @@ std::uint64_t MappedWindow(const ServerConfig::Cache& cache, const MemoryBudget:
   return std::min(cache.mapped_window.Of(capacity.mapped_bytes), capacity.mapped_bytes);
 }
 
+// That this process may use.
+int Processors() { return FindCpuLimit(static_cast<int>(std::max(1U, std::thread::hardware_concurrency()))); }
+
 }  // namespace
 
 std::uint64_t KeptProgramBytes(const ServerConfig::Cache& cache, const MemoryLimit& limit) {
@@ -123,8 +126,11 @@ absl::StatusOr<OtlpExporter::Options> TracingOptions(const ServerConfig& config)
 
 int ComputeThreads(const ServerConfig::Compute& compute) {
   if (compute.threads > 0) return compute.threads;
-  const int cores = FindCpuLimit(static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
-  return std::max(1, cores / compute.intra_op_threads);
+  return std::max(1, Processors() / compute.intra_op_threads);
+}
+
+Duration ComputeBusyWait(const ServerConfig::Compute& compute) {
+  return Processors() > 1 ? compute.busy_wait : Duration::zero();
 }
 
 absl::StatusOr<AccessPolicy> AccessPolicyOf(const ServerConfig& c) {

@@ -50,5 +50,7 @@ HttpServer::Options RestOptions(const ServerConfig& config, BufferPool& buffers,
 // INVALID_ARGUMENT: the endpoint is none.
 absl::StatusOr<OtlpExporter::Options> TracingOptions(const ServerConfig& config);
 int ComputeThreads(const ServerConfig::Compute& compute);
+// None with one processor: who waits for a request awake would keep it from coming.
+Duration ComputeBusyWait(const ServerConfig::Compute& compute);
 
 }  // namespace hearth

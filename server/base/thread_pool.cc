@@ -25,7 +25,7 @@ constexpr int kAveragedOver = 8;
 
 }  // namespace
 
-ThreadPool::ThreadPool(Options options) : options_(std::move(options)) {
+ThreadPool::ThreadPool(Options options) : options_(std::move(options)), busy_wait_(options_.busy_wait) {
   HEARTH_CHECK(options_.threads >= 1);
   MutexLock lock(mu_);
   for (std::size_t i = 0; i < options_.threads; ++i) StartThread();
@@ -83,6 +83,7 @@ void ThreadPool::Post(Task task) {
       refused = std::move(task);
     } else {
       queue_.push_back(std::move(task));
+      CountQueued();
       wake = WakeAnother();
     }
   }
@@ -90,7 +91,7 @@ void ThreadPool::Post(Task task) {
 }
 
 bool ThreadPool::WakeAnother() {
-  if (queue_.empty() || idle_ == 0 || waking_) return false;
+  if (queue_.empty() || idle_ == 0 || waking_ || looking_) return false;
   const bool somebody_is_at_it = idle_ < options_.threads;
   if (somebody_is_at_it && watched_ && TasksAreShort()) return false;
   waking_ = true;
@@ -148,7 +149,18 @@ std::vector<std::thread> ThreadPool::EndThread() {
   return before;
 }
 
+void ThreadPool::LookForTask() {
+  if (!queue_.empty() || looking_ || stopping_ || !TasksAreShort() || !busy_wait_.IsDue()) return;
+  looking_ = true;
+  mu_.Unlock();
+  const BusyWait::Looked looked = BusyWait::Look(queued_, options_.busy_wait);
+  mu_.Lock();
+  looking_ = false;
+  busy_wait_.Learn(looked);
+}
+
 void ThreadPool::AwaitTask() {
+  LookForTask();
   int rounds = 0;
   while (queue_.empty() && !stopping_ && surplus_ == 0) {
     ++idle_;
@@ -183,6 +195,7 @@ void ThreadPool::Loop() {
       }
       task = std::move(queue_.front());
       queue_.pop_front();
+      CountQueued();
       wake = WakeAnother();
     }
     if (wake) wake_.NotifyOne();

@@ -1,6 +1,7 @@
 // An Executor on named threads.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <deque>
 #include <functional>
@@ -10,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "server/base/busy_wait.h"
 #include "server/base/clock.h"
 #include "server/base/executor.h"
 #include "server/base/mutex.h"
@@ -22,7 +24,7 @@ namespace hearth {
 // How many threads share the work follows from how long tasks take. Waking a thread costs more than a
 // task of a few microseconds, so while tasks are that short, those that are awake are left to it, and
 // one idle thread looks every millisecond whether they fell behind. Longer tasks run on as many threads
-// as there are tasks, at once.
+// as there are tasks, at once. With `busy_wait`, one thread whose tasks are short looks for the next one before it sleeps.
 class ThreadPool final : public Executor {
  public:
   struct Options {
@@ -30,6 +32,7 @@ class ThreadPool final : public Executor {
     std::size_t threads = 1;  // at least 1
     std::function<void()> on_thread_start;  // run once by each thread before its first task
     std::size_t replacements = 0;  // so many threads more, at most, for those that are stuck
+    Duration busy_wait{};          // BusyWait; zero: threads sleep at once
   };
 
   explicit ThreadPool(Options options);
@@ -59,17 +62,23 @@ class ThreadPool final : public Executor {
   // Whether the caller is to call wake_.NotifyOne(), after it has let go of the lock: a thread woken
   // under it would only go back to sleep.
   bool WakeAnother() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Waits awake where that is worth it; without the lock. Whether there is a task then is for the caller to see.
+  void LookForTask() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void CountQueued() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { queued_.store(queue_.size(), std::memory_order_relaxed); }
   bool TasksAreShort() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Options options_;
   mutable Mutex mu_;
   CondVar wake_;
   std::deque<Task> queue_ ABSL_GUARDED_BY(mu_);
+  std::atomic<std::size_t> queued_{0};  // in queue_, for one who looks without the lock
   std::size_t idle_ ABSL_GUARDED_BY(mu_) = 0;  // threads that wait on wake_
   // A thread was woken and has not looked at the queue yet. It wakes the next one if there is more to
   // do, so a burst of small tasks costs one system call and not one for each.
   bool waking_ ABSL_GUARDED_BY(mu_) = false;
   bool watched_ ABSL_GUARDED_BY(mu_) = false;  // an idle thread will look at the queue by itself
+  BusyWait busy_wait_ ABSL_GUARDED_BY(mu_);
+  bool looking_ ABSL_GUARDED_BY(mu_) = false;  // a thread does, and will see what is posted
   Duration typical_ ABSL_GUARDED_BY(mu_) = std::chrono::milliseconds(1);  // moving average over tasks
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   std::size_t replaced_ ABSL_GUARDED_BY(mu_) = 0;

@@ -123,6 +123,7 @@ void VisitFields(Visitor& v, Config& config) {
   v.Section("compute", [&] {
     v.Int("threads", config.compute.threads, 0, 4096);
     v.Int("intra_op_threads", config.compute.intra_op_threads, 1, 1024);
+    v.Time("busy_wait", config.compute.busy_wait, Duration{});
   });
   v.Section("access", [&] {
     v.Groups("open", config.access.open);

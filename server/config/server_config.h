@@ -82,6 +82,7 @@ struct ServerConfig {
   struct Compute {
     int threads = 0;  // 0: FindCpuLimit() / intra_op_threads
     int intra_op_threads = 1;
+    Duration busy_wait = std::chrono::microseconds(200);
   };
   // Who may call what; serving/access.h has the rules.
   struct Access {

@@ -64,7 +64,7 @@ cache:
   refuse_hopeless: false
 loading: {threads: 3, background_threads: 2, populate: false}
 devices: {fake: {count: 2, memory: 6MiB, copy_rate: 1KiB, failing_frees: 3}}
-compute: {threads: 5, intra_op_threads: 2}
+compute: {threads: 5, intra_op_threads: 2, busy_wait: 50us}
 access:
   open: [health, statistics]
   local: []
@@ -174,6 +174,7 @@ TEST(ServerConfig, ReadsEveryKey) {
   EXPECT_EQ(config->devices.fake.failing_frees, 3);
   EXPECT_EQ(config->compute.threads, 5);
   EXPECT_EQ(config->compute.intra_op_threads, 2);
+  EXPECT_EQ(config->compute.busy_wait, std::chrono::microseconds(50));
   EXPECT_EQ(config->grpc.host, "[::1]");
   EXPECT_EQ(config->grpc.port, 0);
   EXPECT_EQ(config->grpc.max_message_bytes, 64u << 20);
