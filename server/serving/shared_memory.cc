@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <climits>
+#include <cstring>
 #include <limits>
 #include <utility>
 
@@ -68,7 +69,8 @@ absl::StatusOr<UniqueFd> Open(const SharedRegion::Place& place) {
 
 }  // namespace
 
-SharedRegion::SharedRegion(Place place, UniqueFd object) : place_(std::move(place)), object_(std::move(object)) {}
+SharedRegion::SharedRegion(Place place, UniqueFd object, std::unique_ptr<const SharedMapping> mapping)
+    : place_(std::move(place)), object_(std::move(object)), mapping_(std::move(mapping)) {}
 
 absl::Status SharedRegion::Check(std::uint64_t offset, std::uint64_t size) const {
   if (offset <= place_.byte_size && size <= place_.byte_size - offset) return absl::OkStatus();
@@ -78,40 +80,27 @@ absl::Status SharedRegion::Check(std::uint64_t offset, std::uint64_t size) const
 
 absl::Status SharedRegion::CutShort() const {
   return absl::InvalidArgumentError(StrCat("shared memory region '", place_.name, "' is longer than its object '",
-                                           place_.key, "' by now: register it again"));
+                                           place_.key, "' by now, or its file system is full: register it again"));
+}
+
+absl::Status SharedRegion::CheckObject(std::uint64_t offset, std::uint64_t size) const {
+  HEARTH_RETURN_IF_ERROR(Check(offset, size));
+  struct stat status {};
+  if (::fstat(object_.get(), &status) != 0) return ErrnoStatus(errno, "cannot look at a shared memory object");
+  const bool has_it = static_cast<std::uint64_t>(status.st_size) >= place_.offset + offset + size;
+  return has_it ? absl::OkStatus() : CutShort();
 }
 
 absl::Status SharedRegion::Read(std::uint64_t offset, std::span<std::byte> to) const {
-  HEARTH_RETURN_IF_ERROR(Check(offset, to.size()));
-  auto at = static_cast<off_t>(place_.offset + offset);  // within an object whose size fits
-  while (!to.empty()) {
-    const ssize_t got = ::pread(object_.get(), to.data(), to.size(), at);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return ErrnoStatus(errno, StrCat("cannot read shared memory region '", place_.name, "'"));
-    if (got == 0) return CutShort();
-    at += got;
-    to = to.subspan(static_cast<std::size_t>(got));
-  }
-  return absl::OkStatus();
+  HEARTH_RETURN_IF_ERROR(CheckObject(offset, to.size()));
+  if (!to.empty()) std::memcpy(to.data(), mapping_->data() + offset, to.size());
+  return mapping_->poisoned() ? CutShort() : absl::OkStatus();
 }
 
 absl::Status SharedRegion::Write(std::uint64_t offset, std::span<const std::byte> from) const {
-  HEARTH_RETURN_IF_ERROR(Check(offset, from.size()));
-  const std::uint64_t begin = place_.offset + offset;
-  struct stat status {};
-  if (::fstat(object_.get(), &status) != 0) return ErrnoStatus(errno, "cannot look at a shared memory object");
-  // A write would make it longer again. Should it become shorter after this look, it does: what its owner gets is no
-  // more than was registered.
-  if (static_cast<std::uint64_t>(status.st_size) < begin + from.size()) return CutShort();
-  auto at = static_cast<off_t>(begin);
-  while (!from.empty()) {
-    const ssize_t put = ::pwrite(object_.get(), from.data(), from.size(), at);
-    if (put < 0 && errno == EINTR) continue;
-    if (put < 0) return ErrnoStatus(errno, StrCat("cannot write to shared memory region '", place_.name, "'"));
-    at += put;
-    from = from.subspan(static_cast<std::size_t>(put));
-  }
-  return absl::OkStatus();
+  HEARTH_RETURN_IF_ERROR(CheckObject(offset, from.size()));
+  if (!from.empty()) std::memcpy(mapping_->data() + offset, from.data(), from.size());
+  return mapping_->poisoned() ? CutShort() : absl::OkStatus();
 }
 
 absl::Status SharedMemory::CheckRoom(const std::string& name) const {
@@ -132,7 +121,9 @@ absl::Status SharedMemory::Register(const SharedRegion::Place& place) {
     HEARTH_RETURN_IF_ERROR(CheckRoom(place.name));
   }
   HEARTH_ASSIGN_OR_RETURN(UniqueFd object, Open(place));
-  auto region = std::make_shared<const SharedRegion>(place, std::move(object));
+  HEARTH_ASSIGN_OR_RETURN(std::unique_ptr<const SharedMapping> mapping,
+                          SharedMapping::Make(object.get(), place.offset, place.byte_size));
+  auto region = std::make_shared<const SharedRegion>(place, std::move(object), std::move(mapping));
   MutexLock lock(mu_);
   HEARTH_RETURN_IF_ERROR(CheckRoom(place.name));  // somebody may have been faster
   regions_.emplace(place.name, std::move(region));

@@ -1,8 +1,10 @@
 // Memory that clients share with the server, so that tensors need not travel: parts of POSIX shared memory objects, under
 // names that the clients choose.
 //
-// Nothing is mapped. Tensors are copied out of an object and into it with calls that fail where memory would fault: a
-// client that cuts its object short, or a file system that is full, costs that client a request.
+// Tensors are copied out of an object and into it. A client that cuts its object short, or a file system that is full,
+// costs that client a request (storage/mapping_guard.h). Programs never see an object itself: operators that look at a
+// value twice, to count and then to fill, rely on its being the same, and a client that changes it between the two could
+// make them write anywhere in this process.
 #pragma once
 
 #include <cstddef>
@@ -16,6 +18,7 @@
 #include "server/base/mutex.h"
 #include "server/base/status.h"
 #include "server/base/unique_fd.h"
+#include "server/serving/shared_mapping.h"
 
 namespace hearth {
 
@@ -29,22 +32,26 @@ class SharedRegion {
     std::uint64_t byte_size = 0;
   };
 
-  SharedRegion(Place place, UniqueFd object);
+  // `mapping`: of all of it.
+  SharedRegion(Place place, UniqueFd object, std::unique_ptr<const SharedMapping> mapping);
 
   const Place& place() const { return place_; }
 
   // Whether `size` bytes from `offset` on lie within it: INVALID_ARGUMENT where not.
   absl::Status Check(std::uint64_t offset, std::uint64_t size) const;
-  // Fill `to` from it, and it from `from`. INVALID_ARGUMENT, too, when its object has become shorter since; what the
-  // system says when memory cannot be had. Others may be writing to it meanwhile.
+  // Fill `to` from it, and it from `from`. INVALID_ARGUMENT, too, when its object has become shorter since, or has no
+  // room. Others may be writing to it meanwhile.
   absl::Status Read(std::uint64_t offset, std::span<std::byte> to) const;
   absl::Status Write(std::uint64_t offset, std::span<const std::byte> from) const;
 
  private:
   absl::Status CutShort() const;
+  // That the object has it now. Should it become shorter after this look, the mapping will tell.
+  absl::Status CheckObject(std::uint64_t offset, std::uint64_t size) const;
 
   const Place place_;
   const UniqueFd object_;
+  const std::unique_ptr<const SharedMapping> mapping_;
 };
 
 // All regions that are registered. Thread-safe.

@@ -35,7 +35,8 @@ class MappingGuard {
   enum class Writes : std::uint8_t { kNoted, kFree };
 
   // RESOURCE_EXHAUSTED when kMaxGuards mappings are guarded already.
-  // REQUIRES: `begin` is page-aligned; the mapping is a private one; called once.
+  // Of a mapping that is no private one, a hole is filled for this process alone.
+  // REQUIRES: `begin` is page-aligned; a mapping whose writes are noted is a private one; called once.
   absl::Status Protect(void* begin, std::size_t size, Writes writes);
 
   // A read found no page behind it: zeros were seen instead of the file's bytes. Never reset.
