@@ -205,11 +205,13 @@ absl::StatusOr<std::vector<ModelUse>> RepositoryService::Uses(const std::string&
     }
     return uses;
   }
-  if (!version.empty()) {
-    const absl::StatusOr<ModelId> id = Resolve(model, version);
-    if (id.ok()) uses.push_back(UseOf(*id));
-  } else {
-    for (const std::int64_t number : deps_.catalog.Versions(model)) uses.push_back(UseOf({model, number}));
+  // One that was unloaded keeps its own.
+  for (const std::int64_t number : deps_.catalog.Versions(model)) {
+    if (version.empty() || version == std::to_string(number)) uses.push_back(UseOf({model, number}));
+  }
+  if (uses.empty()) {
+    const absl::StatusOr<ModelId> labelled = Resolve(model, version);
+    if (labelled.ok()) uses.push_back(UseOf(*labelled));
   }
   if (!uses.empty()) return uses;
   return absl::InvalidArgumentError(StrCat("requested model '", model, "'",

@@ -522,6 +522,10 @@ absl::StatusOr<ModelId> Catalog::Resolve(std::string_view model,
   if (found == now->end()) return absl::NotFoundError(Unknown(model));
   const Entry& entry = *found->second;
   if (entry.versions.empty()) return entry.error;
+  if (!version && IsUnloaded(model)) {
+    return absl::NotFoundError(StrCat("Request for unknown model: '", model, "' has no available versions: it was unloaded; "
+                                      "load it explicitly"));
+  }
   const auto at = version ? entry.versions.find(*version) : std::prev(entry.versions.end());
   if (at == entry.versions.end()) {
     return NotFound(model, *version, entry.left_out, entry.options.get());

@@ -68,7 +68,8 @@ class Catalog {
   // `version`: none means the highest that model.yaml serves (`versions`). Refusals, with Triton's texts:
   //   NOT_FOUND    "Request for unknown model: 'm' is not found", "... version 9 is not found",
   //                which also tells when model.yaml leaves it out
-  //   UNAVAILABLE  "Request for unknown model: 'm' version 1 is not at ready state", after Unload
+  //   UNAVAILABLE  "Request for unknown model: 'm' version 1 is not at ready state", after Unload; without a version
+  //                NOT_FOUND, "Request for unknown model: 'm' has no available versions"
   //   otherwise    why the model cannot be understood
   absl::StatusOr<ModelId> Resolve(std::string_view model,
                                   std::optional<std::int64_t> version) const;

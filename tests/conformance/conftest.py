@@ -28,14 +28,6 @@ PROJECT = pathlib.Path(__file__).resolve().parents[2]
 # What hearth may lack: with a server of our own, any other skipped test is a failure.
 HEARTH_LACKS = ("trace",)
 
-# Where hearth differs, by test: to be mended there. A test that passes again has to leave this list.
-HEARTH_DEFECTS = {
-    "test_without_a_version_an_unloaded_model_has_none_to_give":
-        "UNAVAILABLE, 'version 1 is not at ready state', where Triton says NOT_FOUND, 'has no available versions'",
-    "test_an_unloaded_models_statistics_are_there_or_not_whether_a_version_is_named_or_not":
-        "there without a version, refused with it",
-}
-
 
 def pytest_addoption(parser):
     group = parser.getgroup("conformance")
@@ -49,15 +41,6 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "needs(extension): skipped where the server does not list it")
     config.addinivalue_line("markers", "model(name): skipped where the server does not have it")
-
-
-def pytest_collection_modifyitems(config, items):
-    if config.getoption("url"):
-        return
-    for item in items:
-        reason = HEARTH_DEFECTS.get(item.originalname)
-        if reason:
-            item.add_marker(pytest.mark.xfail(strict=True, reason=reason))
 
 
 @dataclasses.dataclass(frozen=True)

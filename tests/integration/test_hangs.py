@@ -82,7 +82,7 @@ def test_an_unload_does_not_wait_for_a_load_that_hangs(server, gate):
     gate.touch()
     wait_until(lambda: hung(server, "load") == 0)
     code, text = refusal(server, request("stuck", floats()))
-    assert code == "UNAVAILABLE" and "not at ready state" in text
+    assert code == "NOT_FOUND" and "has no available versions" in text
 
 
 def test_when_no_load_thread_is_left_requests_hear_so_and_what_is_resident_is_served(server, folder, gate):

@@ -438,7 +438,7 @@ TEST_F(RepositoryServiceTest, UnloadStaysInForceUntilLoad) {
   load_.RunAll();
   const Answer refused = Infer(Request("m"));
   ASSERT_TRUE(refused->has_value());
-  EXPECT_EQ((*refused)->status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ((*refused)->status().code(), absl::StatusCode::kNotFound);
   EXPECT_FALSE(repository_->ModelReady("m", ""));
   const Loaded loaded = Load("m");
   load_.RunAll();

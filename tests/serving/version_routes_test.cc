@@ -275,7 +275,7 @@ TEST_F(VersionRoutesTest, AnUnloadEndsWhatWasOnTheMove) {
   Rescan();
   repository_->Unload("m", [](const absl::Status&) {});
   load_.RunAll();
-  EXPECT_EQ(versions_->Resolve("m", "").status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(versions_->Resolve("m", "").status().code(), absl::StatusCode::kNotFound);
   catalog_->SetUnloaded("m", false);
   MakeVersionResident("m", 1);
   EXPECT_EQ(Answers("m"), 2);

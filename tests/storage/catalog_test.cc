@@ -376,9 +376,12 @@ TEST(Catalog, RefusesAsTritonDoes) {
   EXPECT_EQ(version.message(), "Request for unknown model: 'm' version 9 is not found");
   catalog.SetUnloaded("m", true);
   const absl::Status unloaded = catalog.Resolve("m", std::nullopt).status();
-  EXPECT_EQ(unloaded.code(), absl::StatusCode::kUnavailable);
-  EXPECT_EQ(unloaded.message(), "Request for unknown model: 'm' version 1 is not at ready state: it was unloaded; "
-                                "load it explicitly");
+  EXPECT_EQ(unloaded.code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(unloaded.message(), "Request for unknown model: 'm' has no available versions: it was unloaded; load it explicitly");
+  const absl::Status unloaded_version = catalog.Resolve("m", 1).status();
+  EXPECT_EQ(unloaded_version.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(unloaded_version.message(), "Request for unknown model: 'm' version 1 is not at ready state: it was unloaded; "
+                                        "load it explicitly");
   EXPECT_TRUE(catalog.List()[0].unloaded);
   EXPECT_TRUE(catalog.Spec({"m", 1}).ok());
   catalog.SetUnloaded("m", false);
