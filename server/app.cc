@@ -356,7 +356,7 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
   metrics->AddCollector([this] { return ResponseSamples(infer->responses()); });
   repository = std::make_unique<RepositoryService>(RepositoryService::Deps{
       *catalog, *manager, clock, *versions, [this] { preloader->RenewPins(); }, &heartbeats,
-      config_pool.get()});
+      config_pool.get(), c.server.model_ready == ServerConfig::ModelReady::kLoadable});
   cache = std::make_unique<CacheService>(CacheService::Deps{*catalog, *manager, clock, *versions});
   preloader = std::make_unique<Preloader>(
       Preloader::Deps{*catalog, *manager, *timer, clock, config_pool.get()},

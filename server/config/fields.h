@@ -26,6 +26,11 @@ inline constexpr std::array<std::pair<std::string_view, ServerConfig::Cache::Evi
     {"lru", ServerConfig::Cache::Eviction::kLru},
 }};
 
+inline constexpr std::array<std::pair<std::string_view, ServerConfig::ModelReady>, 2> kModelReady = {{
+    {"loadable", ServerConfig::ModelReady::kLoadable},
+    {"resident", ServerConfig::ModelReady::kResident},
+}};
+
 inline constexpr std::array<std::pair<std::string_view, ServerConfig::Encryption>, 5> kEncryptions = {{
     {"auto", ServerConfig::Encryption::kAuto},
     {"off", ServerConfig::Encryption::kOff},
@@ -98,7 +103,10 @@ void VisitCacheFields(Visitor& v, Config& cache) {
 template <typename Visitor, typename Config>
 void VisitFields(Visitor& v, Config& config) {
   v.Section("config", [&] { v.Flag("watch", config.config.watch); });
-  v.Section("server", [&] { v.Text("name", config.server.name); });
+  v.Section("server", [&] {
+    v.Text("name", config.server.name);
+    v.Word("model_ready", config.server.model_ready, kModelReady);
+  });
   v.Section("repository", [&] {
     v.Texts("roots", config.repository.roots);
     v.Flag("watch", config.repository.watch);

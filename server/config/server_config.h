@@ -25,8 +25,10 @@ struct ServerConfig {
   struct Config {
     bool watch = false;  // reload when the file changes
   };
+  enum class ModelReady { kLoadable, kResident };
   struct Server {
     std::string name = "hearth";  // ServerMetadata says it
+    ModelReady model_ready = ModelReady::kLoadable;
   };
   struct Repository {
     std::vector<std::string> roots = {"/models"};

@@ -196,14 +196,18 @@ void ModelMetrics::RequestSucceeded(const RequestTimes& times, std::int64_t rows
 }
 
 void ModelMetrics::RequestCached(Duration total, Duration looked, std::int64_t rows, WallTime when) {
-  impl_->statistics.Cached(total, looked, rows, when);
+  impl_->statistics.Cached(total, looked, when);
   impl_->succeeded.Increment();
   impl_->cached.Increment();
   impl_->inferences.Increment(static_cast<double>(rows));
   impl_->request_seconds.Observe(ToSeconds(total));
+  if (impl_->triton) impl_->triton->RequestCached(total, looked);
 }
 
-void ModelMetrics::ResponseNotCached(Duration looked) { impl_->statistics.NotCached(looked); }
+void ModelMetrics::ResponseNotCached(Duration looked) {
+  impl_->statistics.NotCached(looked);
+  if (impl_->triton) impl_->triton->ResponseNotCached(looked);
+}
 
 void ModelMetrics::RequestFailed(absl::StatusCode code, Duration total) {
   HEARTH_CHECK(code != absl::StatusCode::kOk);

@@ -25,12 +25,11 @@ void StatisticsCounter::Succeeded(const RequestTimes& times, std::int64_t rows, 
   at->second.output.Add(times.output);
 }
 
-void StatisticsCounter::Cached(Duration total, Duration looked, std::int64_t rows, WallTime when) {
+void StatisticsCounter::Cached(Duration total, Duration looked, WallTime when) {
   MutexLock lock(mu_);
   sums_.success.Add(total);
   sums_.queue.Add(Duration::zero());
   sums_.cache_hit.Add(looked);
-  sums_.inferences += static_cast<std::uint64_t>(rows);
   sums_.last_inference = std::max(sums_.last_inference, when);
 }
 

@@ -30,7 +30,7 @@ struct ModelStatistics {
   Sum success, fail;  // from the request's arrival to its answer
   Sum queue, input, infer, output;  // of successes; the last three without those that were cached
   Sum cache_hit, cache_miss;  // looking for a kept answer
-  std::uint64_t inferences = 0;  // their batch sizes, summed up
+  std::uint64_t inferences = 0;  // the batch sizes of those that were run, summed up
   std::uint64_t executions = 0;  // runs of the program
   WallTime last_inference{};     // when the last one was answered; the epoch: there was none
   std::map<std::int64_t, Batches> by_batch_size;
@@ -40,7 +40,7 @@ struct ModelStatistics {
 class StatisticsCounter {
  public:
   void Succeeded(const RequestTimes& times, std::int64_t rows, std::int64_t run_rows, WallTime when) ABSL_LOCKS_EXCLUDED(mu_);
-  void Cached(Duration total, Duration looked, std::int64_t rows, WallTime when) ABSL_LOCKS_EXCLUDED(mu_);
+  void Cached(Duration total, Duration looked, WallTime when) ABSL_LOCKS_EXCLUDED(mu_);
   void NotCached(Duration looked) ABSL_LOCKS_EXCLUDED(mu_);
   void Failed(Duration total) ABSL_LOCKS_EXCLUDED(mu_);
   ModelStatistics Get() const ABSL_LOCKS_EXCLUDED(mu_);

@@ -8,7 +8,10 @@
 namespace hearth {
 namespace {
 
-double Microseconds(Duration d) { return std::chrono::duration<double, std::micro>(d).count(); }
+// Whole ones, as Triton's.
+double Microseconds(Duration d) {
+  return static_cast<double>(std::chrono::duration_cast<std::chrono::microseconds>(d).count());
+}
 
 prometheus::Family<prometheus::Counter>& Counters(prometheus::Registry& registry, const char* name,
                                                   const char* help) {
@@ -26,6 +29,18 @@ void TritonModelMetrics::RequestSucceeded(const RequestTimes& times, std::int64_
   input_us_->Increment(Microseconds(times.input));
   infer_us_->Increment(Microseconds(times.infer));
   output_us_->Increment(Microseconds(times.output));
+}
+
+void TritonModelMetrics::RequestCached(Duration total, Duration looked) {
+  success_->Increment();
+  request_us_->Increment(Microseconds(total));
+  cache_hits_->Increment();
+  cache_hit_us_->Increment(Microseconds(looked));
+}
+
+void TritonModelMetrics::ResponseNotCached(Duration looked) {
+  cache_misses_->Increment();
+  cache_miss_us_->Increment(Microseconds(looked));
 }
 
 void TritonModelMetrics::RequestFailed(absl::StatusCode code) {
@@ -62,6 +77,11 @@ TritonMetrics::TritonMetrics(prometheus::Registry& registry)
                          "Microseconds spent running the model, summed")),
       output_us_(Counters(registry, "nv_inference_compute_output_duration_us",
                           "Microseconds spent on outputs, summed")),
+      cache_hits_(Counters(registry, "nv_cache_num_hits_per_model", "Requests answered with a kept answer")),
+      cache_hit_us_(Counters(registry, "nv_cache_hit_duration_per_model", "Microseconds in which kept answers were found, summed")),
+      cache_misses_(Counters(registry, "nv_cache_num_misses_per_model", "Requests for which no answer was kept")),
+      cache_miss_us_(Counters(registry, "nv_cache_miss_duration_per_model",
+                              "Microseconds in which no kept answer was found, summed")),
       load_seconds_(prometheus::BuildGauge()
                         .Name("nv_model_load_duration_secs")
                         .Help("Seconds that the model's last successful load took")
@@ -87,6 +107,10 @@ std::unique_ptr<TritonModelMetrics> TritonMetrics::Model(
   model->input_us_ = &input_us_.Add(labels);
   model->infer_us_ = &infer_us_.Add(labels);
   model->output_us_ = &output_us_.Add(labels);
+  model->cache_hits_ = &cache_hits_.Add(labels);
+  model->cache_hit_us_ = &cache_hit_us_.Add(labels);
+  model->cache_misses_ = &cache_misses_.Add(labels);
+  model->cache_miss_us_ = &cache_miss_us_.Add(labels);
   return model;
 }
 

@@ -22,6 +22,9 @@ namespace hearth {
 class TritonModelMetrics {
  public:
   void RequestSucceeded(const RequestTimes& times, std::int64_t rows, bool counts_run);
+  // Answered with a kept answer: a success, and no inference.
+  void RequestCached(Duration total, Duration looked);
+  void ResponseNotCached(Duration looked);
   void RequestFailed(absl::StatusCode code);
 
  private:
@@ -40,6 +43,10 @@ class TritonModelMetrics {
   prometheus::Counter* input_us_ = nullptr;
   prometheus::Counter* infer_us_ = nullptr;
   prometheus::Counter* output_us_ = nullptr;
+  prometheus::Counter* cache_hits_ = nullptr;
+  prometheus::Counter* cache_hit_us_ = nullptr;
+  prometheus::Counter* cache_misses_ = nullptr;
+  prometheus::Counter* cache_miss_us_ = nullptr;
 };
 
 // The nv_* families of one registry, which must outlive it. Thread-safe.
@@ -60,6 +67,10 @@ class TritonMetrics {
   prometheus::Family<prometheus::Counter>& input_us_;
   prometheus::Family<prometheus::Counter>& infer_us_;
   prometheus::Family<prometheus::Counter>& output_us_;
+  prometheus::Family<prometheus::Counter>& cache_hits_;
+  prometheus::Family<prometheus::Counter>& cache_hit_us_;
+  prometheus::Family<prometheus::Counter>& cache_misses_;
+  prometheus::Family<prometheus::Counter>& cache_miss_us_;
   prometheus::Family<prometheus::Gauge>& load_seconds_;
 };
 

@@ -314,6 +314,9 @@ class ModelCache {
   Forgotten Forget(CacheEntry& entry, std::shared_ptr<const Rest> rest = nullptr, std::uint64_t revision = 0)
       ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Whether the last load of it, after whatever is resident, failed.
+  bool HasFailed(const ModelId& id) const ABSL_LOCKS_EXCLUDED(mu_);
+
   // --- What is left of models (kept_rest.h) ---------------------------------------------------------
 
   // For a load.

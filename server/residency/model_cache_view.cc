@@ -52,6 +52,12 @@ std::vector<ModelCache::Row> ModelCache::Snapshot() const {
   return sorted;
 }
 
+bool ModelCache::HasFailed(const ModelId& id) const {
+  MutexLock lock(mu_);
+  const ModelSlot* const slot = index_.Find(id);
+  return slot != nullptr && slot->incoming != nullptr && slot->incoming->state == ModelState::kFailed;
+}
+
 bool ModelCache::shutting_down() const {
   MutexLock lock(mu_);
   return shutting_down_;

@@ -70,6 +70,7 @@ class RepositoryService {
     std::function<void()> rescanned{};  // the catalog may know other versions than before
     const Heartbeats* heartbeats = nullptr;
     Executor* executor = nullptr;  // where Load looks at files, for a disk may not answer; null: the caller's thread
+    bool loadable_is_ready = false;  // ModelReady
   };
   explicit RepositoryService(Deps deps);
 
@@ -80,7 +81,8 @@ class RepositoryService {
   // "waiting for 'vad'", "draining"; empty: ready.
   std::string why_not_ready() const ABSL_LOCKS_EXCLUDED(mu_);
   void SetWhyNotReady(std::string why) ABSL_LOCKS_EXCLUDED(mu_);
-  // Resident now. An unknown or evicted model is not ready; that is not an error. Touches nothing.
+  // Resident now; or, if that is what ready means, one that the next request would load: known, not unloaded, and its last
+  // load did not fail. An unknown model is not ready; that is not an error. Touches nothing.
   bool ModelReady(const std::string& model, const std::string& version) const;
 
   // From the resident model. A cold one is loaded for it, within `deadline`: only the program knows

@@ -38,7 +38,7 @@ std::vector<std::string> ChangedKeys(const ServerConfig& before, const ServerCon
 // Every key with a value that is not its default.
 constexpr char kEverythingDifferent[] = R"(
 config: {watch: true}
-server: {name: "other: one"}
+server: {name: "other: one", model_ready: resident}
 repository: {roots: ["/a b", './c "d"', "null"], watch: true, poll: 15s}
 torch_libraries: [/opt/x.so]
 models:
@@ -117,6 +117,7 @@ TEST(ServerConfig, ReadsEveryKey) {
   // ... and each went where it belongs.
   EXPECT_TRUE(config->config.watch);
   EXPECT_EQ(config->server.name, "other: one");
+  EXPECT_EQ(config->server.model_ready, ServerConfig::ModelReady::kResident);
   EXPECT_EQ(config->repository.poll, 15s);
   EXPECT_THAT(config->repository.roots, ElementsAre("/a b", "./c \"d\"", "null"));
   EXPECT_THAT(config->torch_libraries, ElementsAre("/opt/x.so"));

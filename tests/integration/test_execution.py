@@ -100,7 +100,7 @@ def client(server):
 
 
 def test_the_same_inputs_need_one_run_where_model_and_server_allow_it(start, repository):
-    server = start(repository, config={"cache": {"responses": "1MiB"}})
+    server = start(repository, config={"cache": {"responses": "1MiB"}, "metrics": {"triton_names": True}})
     with triton.InferenceServerClient(f"127.0.0.1:{server.grpc_port}") as client:
         inputs = [tensor("x", np.ones((1, 4), np.float32))]
         for model, runs in (("kept", 1), ("quick", 3)):
@@ -109,6 +109,11 @@ def test_the_same_inputs_need_one_run_where_model_and_server_allow_it(start, rep
             assert server.metric("hearth_runs_total", model=model) == runs
         sums = client.get_inference_statistics("kept").model_stats[0].inference_stats
         assert (sums.success.count, sums.cache_hit.count, sums.cache_miss.count, sums.compute_infer.count) == (3, 2, 1, 1)
+        assert client.get_inference_statistics("kept").model_stats[0].inference_count == 1
+        counted = {name: server.metric(f"nv_{name}", model="kept", version="1") for name in (
+            "inference_request_success", "inference_count", "cache_num_hits_per_model", "cache_num_misses_per_model")}
+        assert list(counted.values()) == [3, 1, 2, 1], counted
+        assert server.metric("nv_inference_request_duration_us", model="kept", version="1").is_integer()
 
 
 def test_requests_that_wait_are_run_together_and_each_gets_its_own_rows(server, repository, client):

@@ -150,7 +150,8 @@ def test_statistics_load_nothing_and_outlive_their_model(start, repository):
     with server.client() as client:
         row, = client.get_inference_statistics("never").model_stats
         assert row.inference_count == 0 and not row.memory_usage
-        assert not client.is_model_ready("never")
+        assert client.is_model_ready("never"), "the next request would load it"
+        assert ("never", "") in [(row.name, row.state) for row in client.get_model_repository_index().models]
         infer_floats(client, "batched")
         server.cli("evict", "batched")
         row, = [row for row in client.get_inference_statistics().model_stats if row.name == "batched"]

@@ -270,6 +270,7 @@ TEST_F(BatchingTest, TheSameInputsNeedOneRunWhereTheModelAllowsIt) {
   EXPECT_EQ(sums.queue.count, 3u);
   EXPECT_EQ(sums.infer.count, 2u);
   EXPECT_EQ(sums.cache_hit.count, 1u);
+  EXPECT_EQ(sums.success.count, sums.inferences + 1) << "a kept answer is no inference";
   EXPECT_EQ(sums.cache_miss.count, 2u);
   SetModel("m", Doubler());
   manager_->Load({"m", 1}, {.reload = true}, kNoDeadline, [](auto) {});

@@ -117,6 +117,27 @@ TEST_F(RepositoryServiceTest, AModelIsReadyWhileItIsResident) {
   EXPECT_EQ(Row("m")->hits, 0u);
 }
 
+TEST_F(RepositoryServiceTest, AModelMayBeReadyWhereTheNextRequestWouldLoadIt) {
+  RepositoryService repository({*catalog_, *manager_, clock_, *versions_, {}, nullptr, nullptr, /*loadable_is_ready=*/true});
+  AddModel("m");
+  EXPECT_TRUE(repository.ModelReady("m", ""));
+  EXPECT_TRUE(repository.ModelReady("m", "1"));
+  EXPECT_FALSE(repository.ModelReady("m", "2"));
+  EXPECT_FALSE(repository.ModelReady("nobody", ""));
+  EXPECT_FALSE(Row("m").has_value()) << "to be asked loads nothing";
+  fakes::FakeLoader::Script broken;
+  broken.load_error = absl::InvalidArgumentError("broken");
+  loader_.Set("m", std::move(broken));
+  Infer(Request("m"));
+  RunAll();
+  EXPECT_FALSE(repository.ModelReady("m", "")) << "it did not load";
+  SetModel("m", EchoModel());
+  MakeResident("m");
+  EXPECT_TRUE(repository.ModelReady("m", ""));
+  catalog_->SetUnloaded("m", true);
+  EXPECT_FALSE(repository.ModelReady("m", ""));
+}
+
 TEST_F(RepositoryServiceTest, DescribesAResidentModelWithoutATrace) {
   auto model = EchoModel();
   model.signature.platform = "pytorch_libtorch";
