@@ -301,23 +301,25 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
   const MemoryBudget::Capacity capacity = CapacityOf(c.cache, limit, devices->list(), kept_program_bytes);
   LogBudgets(capacity, devices->list(), limit);
   const int intra_op = c.compute.intra_op_threads;
-  const auto configure_thread = [intra_op] { ConfigureTorchThread(intra_op); };
+  const int processors = ComputeThreads(c.compute) * intra_op;
+  const auto for_runs = [=] { ConfigureTorchThread(intra_op, processors); };
+  const auto for_loads = [] { ConfigureTorchThread(1, 1); };
   timer = std::make_unique<ThreadTimer>();
   load_pool = std::make_unique<ThreadPool>(ThreadPool::Options{
-      "load", static_cast<std::size_t>(c.loading.threads), configure_thread,
+      "load", static_cast<std::size_t>(c.loading.threads), for_loads,
       /*replacements=*/static_cast<std::size_t>(c.loading.threads)});
   background_pool = std::make_unique<ThreadPool>(
-      ThreadPool::Options{"preload", static_cast<std::size_t>(c.loading.background_threads), [configure_thread] {
+      ThreadPool::Options{"preload", static_cast<std::size_t>(c.loading.background_threads), [for_loads] {
                             RunThisThreadInBackground();
-                            configure_thread();
+                            for_loads();
                           }, /*replacements=*/static_cast<std::size_t>(c.loading.background_threads)});
   unload_pool = std::make_unique<ThreadPool>(ThreadPool::Options{"unload", 1, {}, /*replacements=*/8});
   compute_pool = std::make_unique<ThreadPool>(ThreadPool::Options{
       .name = "compute",
       .threads = static_cast<std::size_t>(ComputeThreads(c.compute)),
-      .on_thread_start = configure_thread,
+      .on_thread_start = for_runs,
       .busy_wait = ComputeBusyWait(c.compute)});
-  reserve_pool = std::make_unique<ThreadPool>(ThreadPool::Options{"reserve", 1, configure_thread});
+  reserve_pool = std::make_unique<ThreadPool>(ThreadPool::Options{"reserve", 1, for_runs});
   answers_pool = std::make_unique<ThreadPool>(ThreadPool::Options{"answers", 1, {}});
   config_pool = std::make_unique<ThreadPool>(ThreadPool::Options{"config", 1, {}});
   manager = std::make_unique<ModelManager>(
@@ -349,7 +351,7 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
   }
   infer = std::make_unique<InferService>(
       InferService::Deps{*catalog, *manager, *compute_pool, *timer, clock, *metrics, *versions, *buffers, reserve_pool.get(),
-                         answers_pool.get(), traces.get()},
+                         answers_pool.get(), traces.get(), intra_op},
       InferOptions(c));
   metrics->AddCollector([this] { return RunSamples(infer->runs()); });
   metrics->AddCollector([this] { return infer->SequenceSamples(); });

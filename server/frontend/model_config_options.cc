@@ -9,6 +9,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "server/base/bytes.h"
 #include "server/storage/model_yaml.h"
 #include "server/tensor/reshape.h"
@@ -22,6 +23,7 @@ using Dims = google::protobuf::RepeatedField<std::int64_t>;
 
 constexpr std::int64_t kMaxBatch = 1 << 20;
 constexpr std::int64_t kMaxInstances = 1024;
+constexpr int kMaxThreads = 1024;
 constexpr std::uint32_t kMaxWarmUpCount = 1000;
 constexpr std::uint64_t kMaxPriorities = 100;
 constexpr std::uint64_t kMaxMicroseconds = std::uint64_t{365} * 24 * 3600 * 1000 * 1000;  // beyond it, for ever
@@ -264,10 +266,33 @@ absl::Status SetWarmUp(const ModelConfig& config, ModelOptions& options, std::ve
   return absl::OkStatus();
 }
 
-// --- what has no effect ---
+// --- parameters ---
 
-// Parameters of Triton's PyTorch backend, and what becomes of each here.
-constexpr std::array<std::pair<std::string_view, std::string_view>, 13> kParameters = {{
+// What Triton's PyTorch backend calls the threads of one run, old name and new.
+constexpr std::array<std::string_view, 2> kThreads = {"NUM_THREADS", "INTRA_OP_THREAD_COUNT"};
+
+// 0: what it would be without.
+absl::Status SetThreads(const ModelConfig& config, ModelOptions& options) {
+  std::string_view said_by;
+  for (const std::string_view name : kThreads) {
+    const auto parameter = config.parameters().find(std::string(name));
+    if (parameter == config.parameters().end()) continue;
+    int threads = 0;
+    const std::string& value = parameter->second.string_value();
+    if (!absl::SimpleAtoi(value, &threads) || threads < 0 || threads > kMaxThreads) {
+      return Refuse("parameters: ", name, " is '", value, "', which is not a number from 0 to ", kMaxThreads);
+    }
+    if (!said_by.empty() && threads != options.intra_op_threads) {
+      return Refuse("parameters: ", said_by, " and ", name, " are the same thing and say two; leave one out");
+    }
+    options.intra_op_threads = threads;
+    said_by = name;
+  }
+  return absl::OkStatus();
+}
+
+// Parameters of Triton's PyTorch backend that have no effect, and what becomes of each here.
+constexpr std::array<std::pair<std::string_view, std::string_view>, 11> kParameters = {{
     {"DISABLE_CUDNN", "PyTorch decides"},
     {"DISABLE_OPTIMIZED_EXECUTION", "the program is optimised once it has run twice"},
     {"ENABLE_CACHE_CLEANING", "a device's cache is emptied when a model leaves it"},
@@ -278,9 +303,7 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 13> kParamet
     {"ENABLE_WEIGHT_SHARING", "all runs of a model share its weights"},
     {"INFERENCE_MODE", "it is always on"},
     {"INTER_OP_THREAD_COUNT", "compute.threads of the server's configuration counts"},
-    {"INTRA_OP_THREAD_COUNT", "compute.intra_op_threads of the server's configuration counts"},
     {"NUM_INTEROP_THREADS", "compute.threads of the server's configuration counts"},
-    {"NUM_THREADS", "compute.intra_op_threads of the server's configuration counts"},
 }};
 
 // Values that ask for what is done anyway.
@@ -291,12 +314,14 @@ bool IsSo(const std::string& name, const std::string& value) {
 void NoteParameters(const ModelConfig& config, std::vector<std::string>& remarks) {
   const std::map<std::string, inference::ModelParameter> sorted(config.parameters().begin(), config.parameters().end());
   for (const auto& [name, value] : sorted) {
-    if (IsSo(name, value.string_value())) continue;
+    if (IsSo(name, value.string_value()) || std::ranges::find(kThreads, name) != kThreads.end()) continue;
     const auto known = std::find_if(kParameters.begin(), kParameters.end(), [&](const auto& p) { return p.first == name; });
     remarks.push_back(StrCat("parameters: ", name, " has no effect: ",
                              known == kParameters.end() ? "nothing here knows it" : known->second));
   }
 }
+
+// --- what has no effect ---
 
 void NoteUnused(const ModelConfig& config, std::vector<std::string>& remarks) {
   NoteParameters(config, remarks);
@@ -426,6 +451,7 @@ absl::Status ApplyModelConfig(const std::string& model, const ModelConfig& confi
   HEARTH_RETURN_IF_ERROR(SetTensors(config, options));
   HEARTH_RETURN_IF_ERROR(SetVersions(config.version_policy(), options.versions));
   HEARTH_RETURN_IF_ERROR(SetInstances(config, options, remarks));
+  HEARTH_RETURN_IF_ERROR(SetThreads(config, options));
   HEARTH_RETURN_IF_ERROR(SetWarmUp(config, options, remarks));
   HEARTH_RETURN_IF_ERROR(SetScheduling(config, options, remarks));
   NoteUnused(config, remarks);

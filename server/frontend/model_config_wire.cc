@@ -94,6 +94,15 @@ void FillInstances(const ModelMetadata& model, inference::ModelInstanceGroup& wi
   wire.add_gpus(number);
 }
 
+// Under one name, whichever config.pbtxt says it by.
+void FillThreads(const ModelOptions& options, inference::ModelConfig& wire) {
+  auto& parameters = *wire.mutable_parameters();
+  parameters.erase("NUM_THREADS");
+  parameters.erase("INTRA_OP_THREAD_COUNT");
+  if (options.intra_op_threads == 0) return;
+  parameters["INTRA_OP_THREAD_COUNT"].set_string_value(std::to_string(options.intra_op_threads));
+}
+
 std::uint64_t Microseconds(Duration duration) {
   return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(duration).count());
 }
@@ -164,6 +173,7 @@ void FillConfig(const ModelMetadata& model, inference::ModelConfig& wire) {
   while (wire.instance_group_size() > 1) wire.mutable_instance_group()->RemoveLast();
   if (wire.instance_group_size() == 0) wire.add_instance_group();
   FillInstances(model, *wire.mutable_instance_group(0));
+  FillThreads(options, wire);
   FillScheduling(model, wire);
   if (options.response_cache || wire.has_response_cache()) {
     wire.mutable_response_cache()->set_enable(options.response_cache);

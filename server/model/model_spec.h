@@ -89,6 +89,7 @@ struct ModelOptions {
   std::vector<std::string> weights;  // names of files beside the program; empty: whatever is there
   std::int64_t max_batch_size = 0;
   int instances = 0;                 // runs of this model at the same time; 0: as many as compute threads
+  int intra_op_threads = 0;          // of one run; 0: as many as the configuration says
   BatchingOptions batching;
   QueueOptions queue;
   SequenceOptions sequences;

@@ -44,6 +44,7 @@ class InferService {
     Executor* reserve = nullptr;  // RunScheduler::Deps
     Executor* answers = nullptr;  // sends those of a batch; null: the thread that ran it does
     SpanSink* spans = nullptr;    // null: nobody collects traces
+    int intra_op_threads = 1;     // RunScheduler::Deps::threads
   };
   struct Options {
     RequestLimits limits;

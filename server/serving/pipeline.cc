@@ -73,6 +73,12 @@ void TellUnknownPads(const ModelOptions* options, const Signature& signature, co
   }
 }
 
+void TellTooManyThreads(const ModelOptions* options, int processors, const ModelId& id) {
+  if (options == nullptr || options->intra_op_threads <= processors) return;
+  log::Warning("a model is to have more threads than there are processors for computing, and gets as many as there are",
+               {{"model", ToString(id)}, {"intra_op_threads", options->intra_op_threads}, {"processors", processors}});
+}
+
 void TellOverdue(const RunScheduler::Overdue& run) {
   log::Warning("a run takes far longer than others of its model did; it goes on, and keeps its thread",
                {{"model", ToString(run.model)}, {"seconds", ToSeconds(run.so_far)}, {"typical_seconds", ToSeconds(run.typical)}});
@@ -84,7 +90,7 @@ Pipeline::Pipeline(InferService::Deps deps, InferService::Options options)
     : deps_(deps),
       models_(deps.metrics),
       sequences_({deps.catalog, deps.manager, deps.timer, deps.clock}),
-      scheduler_({deps.compute, deps.timer, deps.clock, deps.reserve, TellOverdue}) {
+      scheduler_({deps.compute, deps.timer, deps.clock, deps.reserve, TellOverdue, deps.intra_op_threads}) {
   SetOptions(options);
 }
 
@@ -243,6 +249,7 @@ void Pipeline::Admit(CallPtr call) {
     const auto options = deps_.catalog.Options(served.id.name);
     scheduler_.SetPolicy(served.lane, PolicyOf(options == nullptr ? ModelOptions{} : *options));
     TellUnknownPads(options.get(), model.signature(), served.id);
+    TellTooManyThreads(options.get(), scheduler_.processors(), served.id);
     // What was filled up to the length of others is nobody else's answer.
     served.caches_responses = options != nullptr && options->response_cache && options->batching.pad.empty();
     served.remembers = model.stateful();

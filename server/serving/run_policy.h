@@ -14,12 +14,13 @@ struct RunPolicy {
   std::int64_t max_batch_size = 0;  // what ModelOptions says
   BatchingOptions batching;
   QueueOptions queue;
+  int threads = 0;  // processors that a run takes; 0: as many as that of any model that does not say
 
   bool batches() const { return batching.enabled && max_batch_size > 1; }
 };
 
 inline RunPolicy PolicyOf(const ModelOptions& options) {
-  return {options.instances, options.max_batch_size, options.batching, options.queue};
+  return {options.instances, options.max_batch_size, options.batching, options.queue, options.intra_op_threads};
 }
 
 }  // namespace hearth

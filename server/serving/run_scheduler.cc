@@ -11,7 +11,6 @@ namespace hearth {
 namespace {
 
 using std::chrono::milliseconds;
-using std::chrono::seconds;
 
 constexpr double kQuickSeconds = 0.02;
 constexpr Duration kSweepEvery = milliseconds(20);     // while somebody waits
@@ -21,6 +20,8 @@ constexpr milliseconds kSoon{100};                     // some of those that wai
 constexpr double kLeastCharge = 1e-6;                  // seconds: whoever runs has had something
 constexpr double kOverdueTimes = 10;
 constexpr double kOverdueSeconds = 1;
+
+Duration ToDuration(double seconds) { return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds)); }
 
 }  // namespace
 
@@ -33,24 +34,43 @@ struct RunScheduler::Posts {
 
 // A model's turn is not in the executor's queue, only that there is one: a ticket. There are never fewer tickets than
 // turns that may begin; one too many finds nothing to do.
+//
+// Where no run is wider than others, that there is a thread says that there are processors: nothing is looked at but that.
 struct RunScheduler::State : std::enable_shared_from_this<State> {
   struct Run {
     std::uint64_t id;
     Lane* lane;
     TimePoint started;
     double charged;
+    int width;  // processors; those on the reserve count as none
     bool on_reserve;
-    bool blocks;  // was not known to be quick when it began
+    bool blocks = false;  // was not known to be quick when it began
     bool told = false;
   };
 
-  explicit State(Deps d) : deps(std::move(d)) { alarm.emplace(deps.timer, [this] { Sweep(); }); }
+  explicit State(Deps d) : deps(std::move(d)), processors(static_cast<int>(deps.compute.width()) * deps.threads) {
+    alarm.emplace(deps.timer, [this] { Sweep(); });
+  }
 
   Posts Update(Lane& lane, TimePoint now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void Plan(Posts& posts, TimePoint now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void Count(Lane& lane, TimePoint now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  bool WantsReserve() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  std::size_t Turns(TimePoint now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  bool WantsReserve(TimePoint now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  bool IsStuck(TimePoint now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  template <typename May>
+  Lane* Least(May may) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   Lane* Next(bool only_quick) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  Lane* NextThatFits(TimePoint now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  TimePoint FitsAt(const Lane& lane, TimePoint now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  int WidthOf(const Lane& lane) const { return lane.threads_ > 0 ? std::min(lane.threads_, processors) : deps.threads; }
+  bool IsWide(int width) const { return width > deps.threads; }
+  bool Fits(const Lane& lane) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) { return WidthOf(lane) <= processors - used; }
+  void SetPolicy(Lane& lane, const RunPolicy& policy) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  void Begin(Run& run) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  void End(const Run& run) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  void NoteBlocks(Run& run) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  static Overdue OverdueOf(const Run& run, TimePoint now);
   void Do(const Posts& posts) ABSL_LOCKS_EXCLUDED(mu);
   void RunNext(bool on_reserve) ABSL_LOCKS_EXCLUDED(mu);
   void Sweep() ABSL_LOCKS_EXCLUDED(mu);
@@ -58,6 +78,7 @@ struct RunScheduler::State : std::enable_shared_from_this<State> {
   void DropAll() ABSL_LOCKS_EXCLUDED(mu);
 
   const Deps deps;
+  const int processors;
   mutable Mutex mu;
   RunScheduler* owner = nullptr;  // for slots; good while anything runs
   std::vector<Lane*> waiting ABSL_GUARDED_BY(mu);
@@ -68,6 +89,9 @@ struct RunScheduler::State : std::enable_shared_from_this<State> {
   bool reserve_out ABSL_GUARDED_BY(mu) = false;
   bool hurried ABSL_GUARDED_BY(mu) = false;
   std::size_t blocking ABSL_GUARDED_BY(mu) = 0;  // of runs, those that block an ordinary thread
+  int blocked ABSL_GUARDED_BY(mu) = 0;           // processors that these take
+  int used ABSL_GUARDED_BY(mu) = 0;              // processors that all runs take
+  std::size_t wide ABSL_GUARDED_BY(mu) = 0;      // lanes in `waiting` and runs of more than Deps::threads
   double now_at ABSL_GUARDED_BY(mu) = 0;         // Lane::had_ of whoever was last taken
   TimePoint sweep_at ABSL_GUARDED_BY(mu) = TimePoint::max();  // what the alarm is set by
   std::optional<Alarm> alarm;  // as long as there is a scheduler
@@ -127,7 +151,7 @@ void RunScheduler::SetPolicy(Lane& lane, const RunPolicy& policy) {
   Posts posts;
   {
     MutexLock lock(state_->mu);
-    lane.queue_.SetPolicy(policy);
+    state_->SetPolicy(lane, policy);
     posts = state_->Update(lane, state_->deps.clock.Now());
   }
   state_->Do(posts);
@@ -158,6 +182,8 @@ void RunScheduler::Hurry() {
   state_->Do(posts);
 }
 
+int RunScheduler::processors() const { return state_->processors; }
+
 RunScheduler::Counts RunScheduler::counts() const {
   MutexLock lock(state_->mu);
   Counts counts;
@@ -165,6 +191,13 @@ RunScheduler::Counts RunScheduler::counts() const {
   counts.running = state_->runs.size();
   for (const State::Run& run : state_->runs) counts.overdue += run.told ? 1 : 0;
   return counts;
+}
+
+void RunScheduler::State::SetPolicy(Lane& lane, const RunPolicy& policy) {
+  lane.queue_.SetPolicy(policy);
+  if (lane.listed_ && IsWide(WidthOf(lane))) --wide;
+  lane.threads_ = policy.threads;
+  if (lane.listed_ && IsWide(WidthOf(lane))) ++wide;
 }
 
 // What of a lane has changed is in the state's lists and sums after this.
@@ -178,10 +211,13 @@ void RunScheduler::State::Count(Lane& lane, TimePoint now) {
   ready += ready_now - lane.ready_;
   lane.ready_ = ready_now;
   if (lane.queue_.empty() == !lane.listed_) return;
+  const std::size_t one_wide = IsWide(WidthOf(lane)) ? 1 : 0;
   if (!lane.queue_.empty()) {
+    wide += one_wide;
     lane.had_ = std::max(lane.had_, now_at);
     waiting.push_back(&lane);
   } else {
+    wide -= one_wide;
     *std::find(waiting.begin(), waiting.end(), &lane) = waiting.back();
     waiting.pop_back();
   }
@@ -200,32 +236,107 @@ RunScheduler::Posts RunScheduler::State::Update(Lane& lane, TimePoint now) {
 }
 
 void RunScheduler::State::Plan(Posts& posts, TimePoint now) {
-  if (ready > tickets) {
-    posts.tickets += ready - tickets;
-    tickets = ready;
+  if (const std::size_t turns = Turns(now); turns > tickets) {
+    posts.tickets += turns - tickets;
+    tickets = turns;
   }
-  if (WantsReserve()) posts.reserve = reserve_out = true;
+  if (WantsReserve(now)) posts.reserve = reserve_out = true;
   if (sweep_at == TimePoint::max() && (!waiting.empty() || !runs.empty())) {
     posts.sweep = sweep_at = now + (waiting.empty() ? kWatchEvery : kSweepEvery);
   }
 }
 
-bool RunScheduler::State::WantsReserve() const {
-  if (deps.reserve == nullptr || reserve_out || blocking < deps.compute.width()) return false;
-  return Next(true) != nullptr;
+// That may begin; the threads see to it that no more do than there are threads.
+std::size_t RunScheduler::State::Turns(TimePoint now) {
+  if (wide == 0) return ready;
+  return NextThatFits(now) == nullptr ? 0 : std::min(ready, static_cast<std::size_t>(processors - used));
+}
+
+// Whether nobody who is quick begins on an ordinary thread before a run has ended that blocks one.
+bool RunScheduler::State::IsStuck(TimePoint now) const {
+  if (blocking >= deps.compute.width()) return true;
+  if (wide == 0) return false;
+  const Lane* next = Next(false);
+  if (next == nullptr || WidthOf(*next) <= processors - blocked) return false;
+  return blocked == processors || FitsAt(*next, now) <= now;
+}
+
+bool RunScheduler::State::WantsReserve(TimePoint now) const {
+  return deps.reserve != nullptr && !reserve_out && IsStuck(now) && Next(true) != nullptr;
+}
+
+// What runs is in the sums from now on.
+void RunScheduler::State::Begin(Run& run) {
+  if (run.on_reserve) {
+    reserve_out = true;  // until it ends
+    return;
+  }
+  used += run.width;
+  if (IsWide(run.width)) ++wide;
+  if (!run.lane->IsQuick()) NoteBlocks(run);
+}
+
+void RunScheduler::State::End(const Run& run) {
+  if (run.on_reserve) {
+    reserve_out = false;
+    return;
+  }
+  used -= run.width;
+  if (IsWide(run.width)) --wide;
+  if (!run.blocks) return;
+  --blocking;
+  blocked -= run.width;
+}
+
+void RunScheduler::State::NoteBlocks(Run& run) {
+  run.blocks = true;
+  ++blocking;
+  blocked += run.width;
 }
 
 // Few models have something waiting at the same time: a walk is quicker than keeping them sorted.
-RunScheduler::Lane* RunScheduler::State::Next(bool only_quick) const {
+template <typename May>
+RunScheduler::Lane* RunScheduler::State::Least(May may) const {
   Lane* best = nullptr;
   for (Lane* lane : waiting) {
-    if (lane->ready_ == 0 || (only_quick && !lane->IsQuick())) continue;
+    if (lane->ready_ == 0 || !may(*lane)) continue;
     if (best == nullptr || lane->had_ < best->had_ ||
         (lane->had_ == best->had_ && lane->queue_.front().posted < best->queue_.front().posted)) {
       best = lane;
     }
   }
   return best;
+}
+
+RunScheduler::Lane* RunScheduler::State::Next(bool only_quick) const {
+  return Least([&](const Lane& lane) { return !only_quick || lane.IsQuick(); });
+}
+
+RunScheduler::Lane* RunScheduler::State::NextThatFits(TimePoint now) {
+  Lane* next = Next(false);
+  if (wide == 0 || next == nullptr || Fits(*next)) return next;
+  if (used == processors) return nullptr;
+  now_at = std::max(now_at, next->had_);  // it has its turn: who comes now comes after it
+  const TimePoint until = FitsAt(*next, now);
+  return Least([&](const Lane& lane) { return lane.typical_ >= 0 && Fits(lane) && now + ToDuration(lane.typical_) <= until; });
+}
+
+// Going by what runs of the models that run have taken. Now, which is never too late, where nobody knows.
+TimePoint RunScheduler::State::FitsAt(const Lane& lane, TimePoint now) const {
+  std::vector<std::pair<TimePoint, int>> ends;
+  for (const Run& run : runs) {
+    if (run.on_reserve) continue;
+    if (run.lane->typical_ < 0) return now;
+    ends.emplace_back(run.started + ToDuration(run.lane->typical_), run.width);
+  }
+  std::sort(ends.begin(), ends.end());
+  if (!ends.empty() && ends.front().first <= now) return now;  // one takes longer
+  int left = processors - used;
+  for (const auto& [end, width] : ends) {
+    left += width;
+    if (left >= WidthOf(lane)) return end;
+  }
+  return now;
 }
 
 void RunScheduler::State::Do(const Posts& posts) {
@@ -246,18 +357,17 @@ void RunScheduler::State::RunNext(bool on_reserve) {
     } else {
       --tickets;
     }
-    Lane* lane = on_reserve && blocking < deps.compute.width() ? nullptr : Next(on_reserve);
-    if (lane == nullptr) return;
     const TimePoint now = deps.clock.Now();
+    Lane* lane = !on_reserve ? NextThatFits(now) : IsStuck(now) ? Next(true) : nullptr;
+    if (lane == nullptr) return;
     now_at = std::max(now_at, lane->had_);
     batch = lane->queue_.Take(now);
     ++lane->running_;
-    const double charge = std::max(lane->typical_, kLeastCharge);
+    const int width = WidthOf(*lane);
+    const double charge = std::max(lane->typical_, kLeastCharge) * width;
     lane->had_ += charge;
-    const bool blocks = !on_reserve && !lane->IsQuick();
-    if (blocks) ++blocking;
-    if (on_reserve) reserve_out = true;  // until it ends
-    runs.push_back({next_run, lane, now, charge, on_reserve, blocks});
+    runs.push_back({.id = next_run, .lane = lane, .started = now, .charged = charge, .width = width, .on_reserve = on_reserve});
+    Begin(runs.back());
     slot = RunSlot(owner, next_run++);
     posts = Update(*lane, now);
   }
@@ -279,16 +389,19 @@ void RunScheduler::Finished(std::uint64_t id) {
     const TimePoint now = state_->deps.clock.Now();
     Lane& lane = *run->lane;
     const double took = ToSeconds(now - run->started);
-    lane.had_ += std::max(took, kLeastCharge) - run->charged;
+    lane.had_ += std::max(took, kLeastCharge) * run->width - run->charged;
     lane.typical_ = lane.typical_ < 0 ? took : lane.typical_ + (took - lane.typical_) / kAveragedOver;
     --lane.running_;
-    if (run->blocks) --state_->blocking;
-    if (run->on_reserve) state_->reserve_out = false;
+    state_->End(*run);
     *run = state_->runs.back();
     state_->runs.pop_back();
     posts = state_->Update(lane, now);
   }
   state_->Do(posts);
+}
+
+RunScheduler::Overdue RunScheduler::State::OverdueOf(const Run& run, TimePoint now) {
+  return {run.lane->model_, now - run.started, ToDuration(run.lane->typical_)};
 }
 
 void RunScheduler::State::Sweep() {
@@ -308,15 +421,11 @@ void RunScheduler::State::Sweep() {
     }
     for (Run& run : runs) {
       const double so_far = ToSeconds(now - run.started);
-      if (!run.blocks && !run.on_reserve && so_far >= kQuickSeconds) {
-        run.blocks = true;
-        ++blocking;
-      }
+      if (!run.blocks && !run.on_reserve && so_far >= kQuickSeconds) NoteBlocks(run);
       if (run.told || run.lane->typical_ < 0) continue;
       if (so_far < kOverdueSeconds || so_far < kOverdueTimes * run.lane->typical_) continue;
       run.told = true;
-      overdue.push_back({run.lane->model_, now - run.started,
-                         std::chrono::duration_cast<Duration>(std::chrono::duration<double>(run.lane->typical_))});
+      overdue.push_back(OverdueOf(run, now));
     }
     Plan(posts, now);
     if (next_due < sweep_at) posts.sweep = sweep_at = next_due;

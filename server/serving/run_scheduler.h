@@ -16,14 +16,20 @@
 
 namespace hearth {
 
-// Fair between models: of those that have something to run, the one goes first that has had the least of the threads'
+// Fair between models: of those that have something to run, the one goes first that has had the least of the processors'
 // time (start-time fair queueing over measured time; one that was away does not save up). So a model with much to do, or
 // that takes long, takes turns with the others, however many of its requests wait. What runs is decided when a thread is
 // free, not when a request comes, which is also when a batch is made.
 //
-// Runs cannot be interrupted. While all threads are busy with runs of models that take long (over 20 ms, or nobody
-// knows yet), requests of a model that is known to be quick are given a thread more, the reserve: the machine is shared
-// by one thread too many for as long, and nobody waits for a model that takes a second.
+// A run takes as many processors as its model has threads in an operator, and of all together no more are taken than
+// there are for computing: as many as its executor's threads would take with Deps::threads each. So runs of a model with
+// more threads are fewer, each of them counts for as many times its time, and one whose turn it is and who does not fit
+// waits for those that run. Meanwhile only those begin who will be through by then, going by what runs of their models have
+// taken; nobody once that was wrong, or there would always be somebody.
+//
+// Runs cannot be interrupted. While nobody can begin before one of a model has ended that takes long (over 20 ms, or
+// nobody knows yet), requests of a model that is known to be quick are given a thread more, the reserve: the machine is
+// shared by one run too many for as long, and nobody waits for a model that takes a second.
 //
 // Requests that come too late or are cancelled are refused while they wait, within 20 ms.
 //
@@ -43,6 +49,7 @@ class RunScheduler {
     const Clock& clock;
     Executor* reserve = nullptr;                          // one thread; null: no reserve
     std::function<void(const Overdue&)> overdue = nullptr;  // told once a run, on the timer's thread
+    int threads = 1;                                      // of a run whose policy does not say
   };
 
   // One model's queue. Its members are the scheduler's. REQUIRES, when destroyed: nothing waits or runs; after the scheduler.
@@ -60,8 +67,9 @@ class RunScheduler {
 
     const ModelId model_;
     RunQueue queue_;
+    int threads_ = 0;  // RunPolicy's
     int running_ = 0;
-    double had_ = 0;         // seconds of the threads' time, in the scheduler's reckoning
+    double had_ = 0;         // seconds of the processors' time, in the scheduler's reckoning
     double typical_ = -1;    // seconds of a run, moving average; negative: none has ended yet
     std::size_t ready_ = 0;  // of its runs, those that may begin now
     bool listed_ = false;    // in State::waiting
@@ -81,6 +89,9 @@ class RunScheduler {
 
   // Until SetPolicy(): it turned out that it cannot be.
   void StopBatching(Lane& lane);
+
+  // Those that runs share.
+  int processors() const;
 
   struct Counts {
     std::vector<std::pair<std::string, std::size_t>> waiting;  // by model, of those that have any

@@ -264,6 +264,7 @@ void ReadOptions(YamlMap& map, ModelOptions& options) {
   ReadWeightNames(map["weights"], options.weights);
   map["max_batch_size"].Read(options.max_batch_size, 0, 1 << 20);
   map["instances"].Read(options.instances, 0, 1024);
+  map["intra_op_threads"].Read(options.intra_op_threads, 0, 1024);
   ReadBatching(map["batching"], options.max_batch_size, options.batching);
   ReadQueue(map["queue"], options.queue);
   ReadSequences(map["sequences"], options.sequences);

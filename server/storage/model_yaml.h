@@ -6,6 +6,7 @@
 //   weights: [model.safetensors]  # beside program.pt; default: an index of shards, else all there are
 //   max_batch_size: 8           # 0: the first dimension has no special meaning
 //   instances: 0                # runs at the same time; 0: as many as there are compute threads
+//   intra_op_threads: 2         # of one run; 0: the server's compute.intra_op_threads
 //   inputs:                     # in the order of the program's arguments
 //     - {name: x, datatype: FP32, shape: [-1, 16], optional: false}
 //   outputs:

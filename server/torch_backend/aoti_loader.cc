@@ -144,7 +144,7 @@ class AotiLoader final : public Loader {
       source.files.clear();
     }
     auto model = std::make_unique<AotiModel>(std::move(container), std::move(source.files), std::move(use), device,
-                                             std::move(signature));
+                                             std::move(signature), spec.options.intra_op_threads);
     {
       const PhaseTimer timer(report, LoadPhase::kAnalyse);
       HEARTH_RETURN_IF_ERROR(model->Probe());

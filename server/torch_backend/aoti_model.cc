@@ -3,6 +3,7 @@
 #include <string>
 
 #include "server/base/log.h"
+#include "server/torch_backend/runtime.h"
 #include "server/torch_backend/tensor_bridge.h"
 #include "server/torch_backend/torch_status.h"
 
@@ -10,6 +11,7 @@ namespace hearth {
 
 absl::StatusOr<TensorList> AotiModel::Run(const TensorList& inputs, Session*) const {
   HEARTH_ASSIGN_OR_RETURN(const std::vector<const Tensor*> ordered, signature_.CheckInputs(inputs));
+  UseTorchThreads(threads_);
   auto caught = CatchTorch("the model refused the request", absl::StatusCode::kInvalidArgument,
                            [&] { return RunChecked(ordered); });
   if (check_ != nullptr) HEARTH_RETURN_IF_ERROR(check_->status());  // it knows more than Intact()

@@ -20,11 +20,12 @@ namespace hearth {
 class AotiModel final : public Model {
  public:
   AotiModel(std::unique_ptr<AotiContainer> container, std::vector<SourceFile> files, SourceUse use,
-            std::shared_ptr<Device> device, AotiSignature signature)
+            std::shared_ptr<Device> device, AotiSignature signature, int threads)
       : files_(std::move(files)),
         use_(std::move(use)),
         device_(std::move(device)),
         signature_(std::move(signature)),
+        threads_(threads),
         container_(std::move(container)) {}
 
   const Signature& signature() const override { return signature_.signature(); }
@@ -50,6 +51,7 @@ class AotiModel final : public Model {
   const SourceUse use_;
   const DeviceUse device_;
   AotiSignature signature_;
+  const int threads_;  // UseTorchThreads()
   const std::unique_ptr<AotiContainer> container_;
   Footprint footprint_;
   LoadReport report_;

@@ -2,6 +2,9 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
+#include <limits>
+
 #include "server/base/log.h"
 #include "server/torch_backend/torch_headers.h"
 
@@ -10,17 +13,43 @@
 #include <torch/version.h>
 
 namespace hearth {
+namespace {
+
+struct ThreadsOfThread {
+  int usual = 0;  // 0: nobody has asked yet
+  int most = std::numeric_limits<int>::max();
+  int now = 0;
+};
+
+thread_local ThreadsOfThread threads_here;
+
+}  // namespace
 
 std::string TorchVersion() { return TORCH_VERSION; }
 
-void ConfigureTorchThread(int intra_op_threads) { at::set_num_threads(intra_op_threads); }
+void ConfigureTorchThread(int usual, int most) {
+  // A thread that has not asked yet is set to what was set last on any other when it does.
+  (void)at::get_num_threads();
+  at::set_num_threads(usual);
+  threads_here = {.usual = usual, .most = most, .now = usual};
+}
+
+void UseTorchThreads(int wanted) {
+  ThreadsOfThread& here = threads_here;
+  if (here.usual == 0) here.usual = here.now = at::get_num_threads();
+  const int threads = std::min(wanted > 0 ? wanted : here.usual, here.most);
+  if (threads == here.now) return;
+  at::set_num_threads(threads);
+  here.now = threads;
+}
 
 void InitialiseTorch() {
   static const bool once = [] {
     at::set_num_interop_threads(1);
+    (void)at::get_num_threads();  // of this thread, before the next one sets its own
     // The thread that torch.jit.fork runs on comes with its first use and has the priority of who uses it: not that of
     // a thread that loads ahead of need.
-    at::launch([] {});
+    at::launch([] { ConfigureTorchThread(1, 1); });
     torch::jit::populate_upgraders_graph_map();
     // The first program that is run has the JIT compile its library of derivatives, 25 ms for nothing:
     // weights here need no gradients, but the executor asks what could be differentiated.

@@ -127,7 +127,7 @@ class TorchScriptLoader final : public Loader {
     {
       const PhaseTimer timer(report, LoadPhase::kAnalyse);
       made = TorchScriptModel::Create({std::move(source), std::move(use), std::move(bound), device,
-                                       spec.options.method, std::move(program), files_});
+                                       spec.options.method, std::move(program), files_, spec.options.intra_op_threads});
     }
     HEARTH_ASSIGN_OR_RETURN(std::unique_ptr<TorchScriptModel> model, std::move(made));
     HEARTH_RETURN_IF_ERROR(WarmUpOnce(*program_found.program, warm_up, *model, spec, stop, report));

@@ -5,6 +5,7 @@
 
 #include "server/base/check.h"
 #include "server/base/log.h"
+#include "server/torch_backend/runtime.h"
 #include "server/torch_backend/tensor_bridge.h"
 #include "server/torch_backend/torch_status.h"
 
@@ -45,6 +46,7 @@ TorchScriptModel::TorchScriptModel(Parts& parts)
     : files_(std::move(parts.files)),
       device_(std::move(parts.device)),
       method_(std::move(parts.method)),
+      threads_(parts.threads),
       program_(std::move(parts.program)) {}
 
 absl::StatusOr<std::shared_ptr<const TorchScriptModel::Binding>> TorchScriptModel::MakeBinding(
@@ -84,6 +86,7 @@ std::uint64_t TorchScriptModel::session_bytes() const { return CurrentBinding()-
 bool TorchScriptModel::stateful() const { return !CurrentBinding()->plan.stateless(); }
 
 absl::StatusOr<std::unique_ptr<Session>> TorchScriptModel::NewSession() const {
+  UseTorchThreads(threads_);
   for (int round = 0; round < kRounds; ++round) {
     auto binding = CurrentBinding();
     auto session = CatchTorch("copy the state of the model", absl::StatusCode::kInternal,
@@ -99,6 +102,7 @@ absl::StatusOr<std::unique_ptr<Session>> TorchScriptModel::NewSession() const {
 }
 
 absl::StatusOr<TensorList> TorchScriptModel::Run(const TensorList& inputs, Session* session) const {
+  UseTorchThreads(threads_);
   // Each round that is not the last ends with one more attribute known to be written, or on a mapping that
   // nobody has written to.
   for (int round = 0; round < kRounds; ++round) {

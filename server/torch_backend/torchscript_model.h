@@ -38,6 +38,7 @@ class TorchScriptModel final : public Model {
     std::string method;
     ProgramSignature program;
     std::shared_ptr<MappedFiles> files;  // where an untouched mapping comes from
+    int threads = 0;                     // UseTorchThreads()
   };
   // INVALID_ARGUMENT: the module has no such method.
   static absl::StatusOr<std::unique_ptr<TorchScriptModel>> Create(Parts parts);
@@ -99,6 +100,7 @@ class TorchScriptModel final : public Model {
   const std::shared_ptr<MappedFiles> files_;
   const DeviceUse device_;
   const std::string method_;
+  const int threads_;
   ProgramSignature program_;
   Footprint footprint_;
   LoadReport report_;

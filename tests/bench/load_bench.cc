@@ -290,7 +290,7 @@ int main(int argc, char** argv) {
   }
   hearth::InitialiseTorch();
   hearth::RehearseLoad();
-  hearth::ConfigureTorchThread(1);
+  hearth::ConfigureTorchThread(1, 1);
   // LibTorch's own one-time start-up is nobody's load.
   const at::Tensor eight = at::ones({8, 8}, device);
   const at::Tensor ready = eight.matmul(eight).cpu();

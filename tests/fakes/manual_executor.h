@@ -14,6 +14,10 @@ namespace hearth::fakes {
 // call its Shutdown(), then RunAll(), then destroy it. Thread-safe.
 class ManualExecutor final : public Executor {
  public:
+  // `width`: what it says, no more: the test runs as many at once as it likes.
+  explicit ManualExecutor(std::size_t width = 1) : width_(width) {}
+
+  std::size_t width() const override { return width_; }
   bool Replace() override {
     MutexLock lock(mu_);
     if (replaced_ == replacements_) return false;
@@ -78,6 +82,7 @@ class ManualExecutor final : public Executor {
   }
 
  private:
+  const std::size_t width_;
   mutable Mutex mu_;
   std::deque<Task> queue_ ABSL_GUARDED_BY(mu_);
   bool shut_down_ ABSL_GUARDED_BY(mu_) = false;

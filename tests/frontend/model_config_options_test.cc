@@ -201,15 +201,49 @@ TEST_F(ModelConfigTest, SequencesAreOfModelsWithAStateOfTheirOwn) {
   EXPECT_THAT(remarks_, ElementsAre(HasSubstr("side by side")));
 }
 
+TEST_F(ModelConfigTest, TheThreadsOfARunHaveTwoNamesAndOneMeaning) {
+  const auto parameter = [](const std::string& name, const std::string& value) {
+    return "parameters { key: '" + name + "' value { string_value: '" + value + "' } } ";
+  };
+  for (const char* name : {"INTRA_OP_THREAD_COUNT", "NUM_THREADS"}) {
+    Accept(parameter(name, "4"));
+    EXPECT_EQ(options_.intra_op_threads, 4);
+    EXPECT_THAT(remarks_, IsEmpty());
+    Accept(parameter(name, "0"));
+    EXPECT_EQ(options_.intra_op_threads, 0);
+    for (const char* bad : {"", "four", "-1", "1025", "99999999999"}) {
+      EXPECT_THAT(Read(parameter(name, bad)).message(), HasSubstr("not a number from 0 to 1024")) << bad;
+    }
+  }
+  Accept(parameter("INTRA_OP_THREAD_COUNT", "2") + parameter("NUM_THREADS", "2"));
+  EXPECT_EQ(options_.intra_op_threads, 2);
+  EXPECT_THAT(Read(parameter("INTRA_OP_THREAD_COUNT", "2") + parameter("NUM_THREADS", "3")).message(), HasSubstr("leave one out"));
+}
+
+TEST_F(ModelConfigTest, AnswersNameTheThreadsOfARunAsModelYamlHasThem) {
+  Accept("parameters { key: 'NUM_THREADS' value { string_value: '4' } }");
+  ModelMetadata model;
+  model.options = options_;
+  for (const int threads : {4, 2, 0}) {
+    model.options.intra_op_threads = threads;
+    inference::ModelConfig wire;
+    FillConfig(model, wire);
+    EXPECT_FALSE(wire.parameters().contains("NUM_THREADS"));
+    ASSERT_EQ(wire.parameters().contains("INTRA_OP_THREAD_COUNT"), threads > 0);
+    if (threads == 0) continue;
+    EXPECT_EQ(wire.parameters().at("INTRA_OP_THREAD_COUNT").string_value(), std::to_string(threads));
+  }
+}
+
 TEST_F(ModelConfigTest, WhatHasNoEffectIsNamed) {
   Accept("optimization { cuda { graphs: true } } metric_tags { key: 'a' value: 'b' } "
-         "parameters { key: 'INTRA_OP_THREAD_COUNT' value { string_value: '4' } } "
+         "parameters { key: 'INTER_OP_THREAD_COUNT' value { string_value: '4' } } "
          "parameters { key: 'my_own' value { string_value: 'x' } } "
          "parameters { key: 'ENABLE_WEIGHT_SHARING' value { string_value: 'false' } } "
          "model_warmup { name: 'recorded' inputs { key: 'x' value { data_type: TYPE_FP32 dims: 1 input_data_file: 'f' } } } "
          "instance_group { count: 1 kind: KIND_GPU gpus: [1, 2] } instance_group { count: 2 kind: KIND_CPU passive: true }");
   EXPECT_THAT(remarks_, ElementsAre(HasSubstr("on cuda:1"), HasSubstr("passive"), HasSubstr("sample 'recorded' is left out"),
-                                    HasSubstr("ENABLE_WEIGHT_SHARING"), HasSubstr("compute.intra_op_threads"),
+                                    HasSubstr("ENABLE_WEIGHT_SHARING"), HasSubstr("compute.threads"),
                                     HasSubstr("my_own has no effect: nothing here knows it"), HasSubstr("optimization"),
                                     HasSubstr("metric_tags")));
   EXPECT_EQ(options_.device, "cuda:1");

@@ -37,6 +37,7 @@ void CheckTensors(const std::vector<hearth::TensorInfo>& tensors, bool batched) 
 void CheckBounds(const hearth::ModelOptions& options) {
   Require(options.max_batch_size >= 0 && options.max_batch_size <= 1 << 20);
   Require(options.instances >= 0 && options.instances <= 1024);
+  Require(options.intra_op_threads >= 0 && options.intra_op_threads <= 1024);
   Require(options.program.find('/') == std::string::npos);
   for (const auto& [output, classes] : options.class_names) Require(classes.file.find('/') == std::string::npos);
   CheckTensors(options.inputs, options.max_batch_size > 0);

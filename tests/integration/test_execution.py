@@ -1,5 +1,6 @@
 """How requests run: together, by turns, and one after the other where a module keeps its state."""
 
+import pathlib
 import queue
 import shutil
 import threading
@@ -30,6 +31,13 @@ class Runner(nn.Module):
             raise ValueError("negative")
         self.sum = self.sum + x.sum()
         return self.sum
+
+
+class Sums(nn.Module):
+    """Of so many elements that more than one thread has something to do."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.ones(1 << 20).add(x.sum()).mean().reshape(1)
 
 
 class Mean(nn.Module):
@@ -227,6 +235,37 @@ def test_a_sequence_nobody_asks_for_ends_and_its_model_may_leave(server, client)
     with pytest.raises(InferenceServerException, match="must specify the START flag"):
         client.infer("brief", [tensor("x", np.array([1], np.float32))], sequence_id=1)
     server.cli("unload", "brief")
+
+
+def test_a_run_has_as_many_threads_as_its_model_says(start, tmp_path):
+    repository = tmp_path / "models"
+    models.write_model(repository, "usual", Sums())
+    models.write_model(repository, "pair", Sums(), options="intra_op_threads: 2\n")
+    models.write_model(repository, "triton", Sums())
+    (repository / "triton" / "config.pbtxt").write_text(
+        'parameters { key: "INTRA_OP_THREAD_COUNT" value { string_value: "64" } }')
+    server = start(repository, config={"compute": {"threads": 2, "intra_op_threads": 1}})
+
+    def computing():  # what helps a thread is called like it
+        tasks = pathlib.Path(f"/proc/{server.process.pid}/task").iterdir()
+        return sum(task.joinpath("comm").read_text().startswith("compute") for task in tasks)
+
+    def ask(client, model):
+        answer = client.infer(model, [tensor("x", np.ones((1, 4), np.float32))])
+        assert floats_of(answer).ravel()[0] == 5
+
+    with triton.InferenceServerClient(f"127.0.0.1:{server.grpc_port}") as client:
+        ask(client, "usual")
+        assert computing() == 2
+        ask(client, "pair")
+        assert computing() == 3
+        ask(client, "triton")
+        assert computing() in (3, 4)  # on the same thread, or on the other one, which has got one to help it now
+        config = client.get_model_config("triton").config
+        assert config.parameters["INTRA_OP_THREAD_COUNT"].string_value == "64"
+        assert "INTRA_OP_THREAD_COUNT" not in client.get_model_config("usual").config.parameters
+    told = server.wait_for("a model is to have more threads than there are processors for computing, and gets as many as there are")
+    assert (told["model"], told["intra_op_threads"], told["processors"]) == ("triton:1", 64, 2)
 
 
 def windows_of(samples):

@@ -31,6 +31,7 @@ TEST(ModelYaml, AnEmptyFileMeansTheDefaults) {
   EXPECT_EQ(options->device, "cpu");
   EXPECT_EQ(options->max_batch_size, 0);
   EXPECT_EQ(options->instances, 0);
+  EXPECT_EQ(options->intra_op_threads, 0);
   EXPECT_FALSE(options->residency.has_value());
   EXPECT_EQ(options->integrity, Integrity::kOff);
   EXPECT_FALSE(options->idle_unload.has_value());
@@ -48,6 +49,7 @@ method: audio_forward
 device: cuda:1
 max_batch_size: 8
 instances: 3
+intra_op_threads: 4
 residency: sealed
 integrity: on-load
 idle_unload: 10m
@@ -73,6 +75,7 @@ warm_up:
   EXPECT_EQ(options->device, "cuda:1");
   EXPECT_EQ(options->max_batch_size, 8);
   EXPECT_EQ(options->instances, 3);
+  EXPECT_EQ(options->intra_op_threads, 4);
   EXPECT_EQ(options->residency, Residency::kSealed);
   EXPECT_EQ(options->integrity, Integrity::kOnLoad);
   EXPECT_EQ(options->idle_unload, std::chrono::minutes(10));
@@ -141,8 +144,10 @@ TEST(ModelYaml, ReportsEveryMistakeAtOnceWithItsLine) {
       "inputs:\n"
       "  - {name: x, datatype: FLOAT}\n"
       "  - {name: x, shape: [-2]}\n"
-      "  - {datatype: FP32}\n");
+      "  - {datatype: FP32}\n"
+      "intra_op_threads: 5000\n");
   EXPECT_THAT(errors, HasSubstr("model.yaml:1:"));
+  EXPECT_THAT(errors, HasSubstr("model.yaml:8:"));
   EXPECT_THAT(errors, HasSubstr("'metod': unknown key"));
   EXPECT_THAT(errors, HasSubstr("model.yaml:2:"));
   EXPECT_THAT(errors, HasSubstr("model.yaml:3:"));
