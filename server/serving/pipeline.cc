@@ -80,7 +80,8 @@ void TellTooManyThreads(const ModelOptions* options, int processors, const Model
 }
 
 void TellOverdue(const RunScheduler::Overdue& run) {
-  log::Warning("a run takes far longer than others of its model did; it goes on, and keeps its thread",
+  log::Warning(run.ended ? "a run that took far longer than others of its model did has ended"
+                         : "a run takes far longer than others of its model did; it goes on, and keeps its thread",
                {{"model", ToString(run.model)}, {"seconds", ToSeconds(run.so_far)}, {"typical_seconds", ToSeconds(run.typical)}});
 }
 

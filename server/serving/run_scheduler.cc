@@ -382,6 +382,7 @@ void RunSlot::Release() {
 
 void RunScheduler::Finished(std::uint64_t id) {
   Posts posts;
+  std::optional<Overdue> late;
   {
     MutexLock lock(state_->mu);
     const auto run = std::find_if(state_->runs.begin(), state_->runs.end(), [&](const State::Run& r) { return r.id == id; });
@@ -389,6 +390,7 @@ void RunScheduler::Finished(std::uint64_t id) {
     const TimePoint now = state_->deps.clock.Now();
     Lane& lane = *run->lane;
     const double took = ToSeconds(now - run->started);
+    if (run->told) late = State::OverdueOf(*run, now);
     lane.had_ += std::max(took, kLeastCharge) * run->width - run->charged;
     lane.typical_ = lane.typical_ < 0 ? took : lane.typical_ + (took - lane.typical_) / kAveragedOver;
     --lane.running_;
@@ -398,6 +400,9 @@ void RunScheduler::Finished(std::uint64_t id) {
     posts = state_->Update(lane, now);
   }
   state_->Do(posts);
+  if (!late || !state_->deps.overdue) return;
+  late->ended = true;
+  state_->deps.overdue(*late);
 }
 
 RunScheduler::Overdue RunScheduler::State::OverdueOf(const Run& run, TimePoint now) {

@@ -41,6 +41,7 @@ class RunScheduler {
     ModelId model;
     Duration so_far;
     Duration typical;
+    bool ended = false;  // at last
   };
 
   struct Deps {
@@ -48,7 +49,8 @@ class RunScheduler {
     Timer& timer;
     const Clock& clock;
     Executor* reserve = nullptr;                          // one thread; null: no reserve
-    std::function<void(const Overdue&)> overdue = nullptr;  // told once a run, on the timer's thread
+    // Told of a run that is, once on the timer's thread, and once more when it has ended, on the thread that it ran on.
+    std::function<void(const Overdue&)> overdue = nullptr;
     int threads = 1;                                      // of a run whose policy does not say
   };
 

@@ -305,8 +305,29 @@ TEST_F(RunSchedulerTest, TellsOnceOfARunThatTakesFarLongerThanOthersDid) {
   clock_.Advance(seconds(10));
   timer_.RunDue();
   EXPECT_EQ(overdue_.size(), 1u);
-  log_.slots.clear();
+  End(seconds(1));
   EXPECT_EQ(scheduler_.counts().overdue, 0u);
+}
+
+TEST_F(RunSchedulerTest, TellsWhenARunHasEndedThatTookFarLongerThanOthersDid) {
+  Teach(a_, milliseconds(50));
+  Post("a");
+  executor_.RunAll();
+  clock_.Advance(seconds(2));
+  timer_.RunDue();
+  ASSERT_EQ(overdue_.size(), 1u);
+  EXPECT_FALSE(overdue_[0].ended);
+  End(seconds(10));
+  ASSERT_EQ(overdue_.size(), 2u);
+  EXPECT_TRUE(overdue_[1].ended);
+  EXPECT_EQ(overdue_[1].model, (ModelId{"a", 1}));
+  EXPECT_EQ(overdue_[1].so_far, seconds(12));
+  EXPECT_EQ(overdue_[1].typical, milliseconds(50)) << "without this one";
+  EXPECT_EQ(scheduler_.counts().overdue, 0u);
+  Post("a");
+  executor_.RunAll();
+  End(milliseconds(50));
+  EXPECT_EQ(overdue_.size(), 2u) << "of others nothing is told";
 }
 
 TEST_F(RunSchedulerTest, AnIdleSchedulerLeavesTheTimerAlone) {
