@@ -1,8 +1,16 @@
 #include "client/client.h"
 
 #include <grpcpp/grpcpp.h>
+#include <netdb.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstdint>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/cord.h"
@@ -33,6 +41,35 @@ bool IsLoopback(std::string_view address) {
          address.starts_with("[::1]") || address.starts_with("unix:");
 }
 
+// Whether a plain connection to HOST:PORT comes about; false as well for addresses of any other kind.
+bool SomebodyListens(const std::string& address) {
+  const std::size_t colon = address.rfind(':');
+  if (colon == address.npos) return false;
+  std::string host = address.substr(0, colon);
+  if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  if (::getaddrinfo(host.c_str(), address.c_str() + colon + 1, &hints, &found) != 0) return false;
+  bool listens = false;
+  for (const addrinfo* one = found; one != nullptr && !listens; one = one->ai_next) {
+    const int fd = ::socket(one->ai_family, one->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, one->ai_protocol);
+    if (fd < 0) continue;
+    if (::connect(fd, one->ai_addr, one->ai_addrlen) == 0) {
+      listens = true;
+    } else if (errno == EINPROGRESS) {
+      constexpr int kPatienceMs = 1000;
+      pollfd ready{fd, POLLOUT, 0};
+      int error = 0;
+      socklen_t size = sizeof error;
+      listens = ::poll(&ready, 1, kPatienceMs) == 1 && ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0;
+    }
+    ::close(fd);
+  }
+  ::freeaddrinfo(found);
+  return listens;
+}
+
 std::shared_ptr<grpc::Channel> MakeChannel(const ClientOptions& options) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(options.max_message_bytes);
@@ -59,6 +96,23 @@ std::vector<TensorInfo> ToInfos(
   return infos;
 }
 
+template <typename Parameters>
+void AddParameters(const InferRequest& request, Parameters& parameters) {
+  if (!request.sequence.empty()) {
+    std::int64_t number = 0;
+    const char* const end = request.sequence.data() + request.sequence.size();
+    const auto [stopped, error] = std::from_chars(request.sequence.data(), end, number);
+    if (error == std::errc() && stopped == end) {
+      parameters["sequence_id"].set_int64_param(number);
+    } else {
+      parameters["sequence_id"].set_string_param(request.sequence);
+    }
+    parameters["sequence_start"].set_bool_param(request.sequence_start);
+    parameters["sequence_end"].set_bool_param(request.sequence_end);
+  }
+  if (request.priority > 0) parameters["priority"].set_uint64_param(static_cast<std::uint64_t>(request.priority));
+}
+
 absl::StatusOr<inference::ModelInferRequest> ToProto(const InferRequest& request) {
   inference::ModelInferRequest proto;
   proto.set_model_name(request.model);
@@ -76,6 +130,7 @@ absl::StatusOr<inference::ModelInferRequest> ToProto(const InferRequest& request
     proto.add_raw_input_contents(input.tensor.bytes);
   }
   for (const std::string& output : request.outputs) proto.add_outputs()->set_name(output);
+  AddParameters(request, *proto.mutable_parameters());
   return proto;
 }
 
@@ -249,11 +304,23 @@ struct Client::Impl {
       if (state == GRPC_CHANNEL_TRANSIENT_FAILURE) until = std::min(until, patience);
       channel->WaitForStateChange(state, until);
     }
-    absl::Status status = absl::UnavailableError(
-        Cat("no server answers at ", options.address, ": is hearthd running there",
-            options.tls ? ", with TLS, a certificate that --ca trusts, and one of yours, if it wants that?" : "?"));
+    absl::Status status = absl::UnavailableError(WhyNot());
     status.SetPayload(kUnreachablePayload, absl::Cord());
     return status;
+  }
+
+  // The likely reason for which there is no connection.
+  std::string WhyNot() const {
+    if (!SomebodyListens(options.address)) {
+      return Cat("no server answers at ", options.address, ": is hearthd running there?");
+    }
+    if (!options.tls) {
+      return Cat("somebody listens at ", options.address,
+                 ", but speaks no gRPC without TLS: does it want --tls, and --ca with whoever signed its certificate?");
+    }
+    return Cat("somebody listens at ", options.address,
+               ", but TLS does not come about: does it speak TLS at all, does --ca trust its certificate, and does that have "
+               "this name? If it wants a certificate of yours, give --cert and --key");
   }
 
   void Prepare(grpc::ClientContext& context, const std::optional<TimePoint>& deadline) const {

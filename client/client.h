@@ -78,6 +78,11 @@ struct InferRequest {
   std::string id = {};       // echoed, and found in the server's messages
   std::vector<NamedTensor> inputs = {};
   std::vector<std::string> outputs = {};  // empty: all
+  // One of a sequence's; empty: of none. A text of digits is the number.
+  std::string sequence = {};
+  bool sequence_start = false;
+  bool sequence_end = false;
+  int priority = 0;  // 1 goes first; 0: the model's default
 };
 
 struct InferResult {

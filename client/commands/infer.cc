@@ -43,6 +43,10 @@ struct InferArguments {
   std::vector<std::string> outputs;
   std::vector<std::string> saves;
   bool full = false;
+  std::string sequence;
+  bool sequence_start = false;
+  bool sequence_end = false;
+  int priority = 0;
 };
 
 // What the model says about its inputs. A server that cannot say so leaves everything to the literals.
@@ -156,7 +160,14 @@ int Infer(const Context& context, const InferArguments& arguments) {
   const bool ask = std::any_of(specs->begin(), specs->end(),
                                [](const InputSpec& spec) { return !spec.datatype || !spec.shape; });
 
-  InferRequest request{model->name, model->version, arguments.id, {}, arguments.outputs};
+  InferRequest request{.model = model->name,
+                       .version = model->version,
+                       .id = arguments.id,
+                       .outputs = arguments.outputs,
+                       .sequence = arguments.sequence,
+                       .sequence_start = arguments.sequence_start,
+                       .sequence_end = arguments.sequence_end,
+                       .priority = arguments.priority};
   absl::StatusOr<InferResult> result;
   {
     const Spinner spinner(Cat("waiting for ", arguments.model));
@@ -198,6 +209,13 @@ void AddInferCommand(CLI::App& app, Selection& selection) {
   command->add_option("--save", arguments->saves, "Also write an output to a .npy file; repeat for more")
       ->allow_extra_args(false)->type_name("NAME=@FILE.npy");
   command->add_option("--id", arguments->id, "Name of the request in the server's messages");
+  CLI::Option* const sequence =
+      command->add_option("--sequence-id", arguments->sequence, "One request of this sequence, whose state it goes on with")
+          ->type_name("ID");
+  command->add_flag("--sequence-start", arguments->sequence_start, "The sequence begins with it")->needs(sequence);
+  command->add_flag("--sequence-end", arguments->sequence_end, "The sequence ends with it")->needs(sequence);
+  command->add_option("--priority", arguments->priority, "1 goes first; without it, the model's default")
+      ->check(CLI::PositiveNumber)->type_name("LEVEL");
   command->add_flag("--full", arguments->full, "Print every element of long tensors");
   command->callback([arguments, &selection] {
     selection.default_timeout = kWorkTimeout;

@@ -73,7 +73,7 @@ int LoadOrUnload(const Context& context, const std::vector<std::string>& models,
                  const std::string& config_file) {
   if (absl::Status plain = CheckNoVersions(models, load); !plain.ok()) return FailUsage(plain);
   const absl::StatusOr<std::string> config = ReadConfig(config_file);
-  if (!config.ok()) return Fail(config.status());
+  if (!config.ok()) return FailUsage(config.status());
   int exit_code = kExitOk;
   nlohmann::ordered_json done = nlohmann::ordered_json::array();
   for (const std::string& model : models) {

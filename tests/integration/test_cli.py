@@ -1,12 +1,15 @@
 """`hearth` as people use it, against the real hearthd."""
 
 import json
+import socket
 import subprocess
+import threading
 
 import numpy as np
 import pytest
 
 import hearthd
+import models
 
 
 @pytest.fixture
@@ -103,3 +106,46 @@ def test_no_server_is_a_code_of_its_own():
                           capture_output=True, timeout=hearthd.PATIENCE, check=False,
                           env=hearthd.environment())
     assert done.returncode == 69 and done.stderr.startswith("hearth: ")
+
+
+def test_a_configuration_that_cannot_be_read_is_a_mistake_of_the_command_line(server, tmp_path):
+    done = server.cli("load", "typed", "--config", tmp_path / "missing.json", check=False)
+    assert done.returncode == 2 and "missing.json" in done.stderr
+
+
+def test_infer_goes_on_with_a_sequence(start, tmp_path):
+    models.write_model(tmp_path / "repository", "counter", models.Counter(), options="sequences: {}\n")
+    server = start(tmp_path / "repository")
+
+    def ask(*options):
+        answer = json.loads(server.cli("infer", "counter", "--input", "x:FP32=[0,0,0,0]", "--json", *options).stdout)
+        return answer["outputs"][0]["data"][0]
+
+    for sequence in ("7", "a text"):
+        assert ask("--sequence-id", sequence, "--sequence-start") == 1
+        assert ask("--sequence-id", sequence) == 2
+        assert ask("--sequence-id", sequence, "--sequence-end", "--priority", "1") == 3
+        done = server.cli("infer", "counter", "--input", "x:FP32=[0,0,0,0]", "--sequence-id", sequence, check=False)
+        assert done.returncode == 1 and sequence in done.stderr
+    done = server.cli("infer", "counter", "--input", "x:FP32=[0,0,0,0]", "--sequence-start", check=False)
+    assert done.returncode == 2 and "--sequence-id" in done.stderr
+
+
+def test_a_port_that_speaks_something_else_is_told_from_one_where_nobody_is(server):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+
+        def hang_up():
+            while True:
+                try:
+                    listener.accept()[0].close()
+                except OSError:
+                    return
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        plain = subprocess.run([hearthd.HEARTH, "--address", address, "health"], text=True, capture_output=True,
+                               timeout=60, check=False, env=hearthd.environment())
+        tls = subprocess.run([hearthd.HEARTH, "--address", address, "--tls", "health"], text=True, capture_output=True,
+                             timeout=60, check=False, env=hearthd.environment())
+    assert plain.returncode in (1, 69) and "does it want --tls" in plain.stderr, plain.stderr
+    assert tls.returncode in (1, 69) and "does --ca trust its certificate" in tls.stderr, tls.stderr
