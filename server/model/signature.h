@@ -34,6 +34,7 @@ struct TensorInfo {
   bool optional = false;             // may be left out of a request (the program has a default)
   // The shape that the program has it in, where that is not the one above (tensor/reshape.h).
   std::optional<Shape> reshape = std::nullopt;
+  bool is_tensor = false;  // a tensor of the program's: any type but kBytes
 };
 
 // In the order of the program's arguments and results.

@@ -190,14 +190,21 @@ absl::Status CheckData(const RequestView& request, const NamedTensor& input) {
   return absl::OkStatus();
 }
 
+bool Takes(const TensorInfo& info, DType dtype) {
+  if (info.dtype == DType::kUnknown) return dtype != DType::kUnknown && !(info.is_tensor && dtype == DType::kBytes);
+  return info.dtype == dtype;
+}
+
 absl::Status CheckInput(const RequestView& request, const NamedTensor& input,
                         const TensorInfo& info) {
   const Tensor& tensor = input.tensor;
-  if (tensor.dtype == DType::kUnknown ||
-      (info.dtype != DType::kUnknown && info.dtype != tensor.dtype)) {
+  if (!Takes(info, tensor.dtype)) {
     return Refuse(request.id, "inference input '", input.name, "' data-type is '",
                   ToString(tensor.dtype), "', but model '", request.model, "' expects '",
-                  info.dtype == DType::kUnknown ? "any" : ToString(info.dtype), "'");
+                  info.dtype != DType::kUnknown ? ToString(info.dtype)
+                  : info.is_tensor                ? "any but BYTES"
+                                                  : "any",
+                  "'");
   }
   if (info.shape && !Matches(*info.shape, tensor.shape)) {
     return Refuse(request.id, "unexpected shape for input '", input.name, "' for model '",

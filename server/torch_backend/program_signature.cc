@@ -49,6 +49,9 @@ DType DTypeOf(Kind kind) {
     case Kind::kBoolList: return DType::kBool;
     case Kind::kString:
     case Kind::kStringList: return DType::kBytes;
+    case Kind::kTuple:
+    case Kind::kList:
+    case Kind::kDict: break;  // their parts have one
   }
   return DType::kUnknown;
 }
@@ -64,67 +67,189 @@ std::optional<Shape> ShapeOf(Kind kind) {
   }
 }
 
-absl::Status ReadArguments(const c10::FunctionSchema& schema, ProgramSignature& program) {
-  for (std::size_t i = 1; i < schema.arguments().size(); ++i) {
-    const c10::Argument& from = schema.arguments()[i];
-    const bool nullable = from.type()->kind() == c10::TypeKind::OptionalType;
-    const c10::Type& type = nullable ? *from.type()->containedType(0) : *from.type();
-    const bool optional = nullable || from.default_value().has_value();
-    const auto kind = KindOf(type);
-    if (!kind && !optional) {
-      return absl::InvalidArgumentError(
-          StrCat("argument '", from.name(), "' of ", schema.name(), " is a ", from.type()->repr_str(),
-                 ", which the protocol has no form for; wrap the module in one that takes tensors, "
-                 "numbers or strings"));
+constexpr std::string_view kOfPart = "__";
+
+// What follows "NAME__" in those of `declared` that begin so, up to the next "__"; each once, in their order.
+std::vector<std::string> DeclaredParts(const std::vector<TensorInfo>& declared, std::string_view name) {
+  std::vector<std::string> parts;
+  const std::string prefix = StrCat(name, kOfPart);
+  for (const TensorInfo& input : declared) {
+    if (!input.name.starts_with(prefix)) continue;
+    std::string part = input.name.substr(prefix.size());
+    part.resize(std::min(part.size(), part.find(kOfPart)));
+    if (std::ranges::find(parts, part) == parts.end()) parts.push_back(std::move(part));
+  }
+  return parts;
+}
+
+bool IsDeclaredOptional(const std::vector<TensorInfo>& declared, std::string_view name) {
+  return std::ranges::any_of(declared, [&](const TensorInfo& input) { return input.name == name && input.optional; });
+}
+
+// Makes arguments of a schema's, and inputs of what of them a client can give.
+class ArgumentReader {
+ public:
+  ArgumentReader(const c10::FunctionSchema& schema, const std::vector<TensorInfo>& declared, std::vector<TensorInfo>& inputs)
+      : schema_(schema), declared_(declared), inputs_(inputs) {}
+
+  absl::StatusOr<Argument> Read(const c10::Argument& from) {
+    return Read(from.type(), from.name(), from.default_value().has_value(), from.default_value().value_or(at::IValue()));
+  }
+
+ private:
+  // `type`, or what it is if it is not None.
+  absl::StatusOr<Argument> Read(const c10::TypePtr& type, const std::string& name, bool optional, at::IValue default_value) {
+    const bool nullable = type->kind() == c10::TypeKind::OptionalType;
+    const c10::TypePtr inner = nullable ? type->containedType(0) : type;
+    Argument argument{name, Kind::kTensor, optional || nullable, std::move(default_value)};
+    if (const auto kind = KindOf(*inner)) {
+      argument.kind = *kind;
+      inputs_.push_back({name, DTypeOf(*kind), ShapeOf(*kind), argument.optional});
+      inputs_.back().is_tensor = *kind == Kind::kTensor;
+      return argument;
     }
-    Argument argument{from.name(), kind.value_or(Kind::kTensor), optional,
-                      from.default_value().value_or(at::IValue())};
+    argument.type = inner;
+    const std::size_t before = inputs_.size();
+    const absl::Status read = ReadParts(*inner, argument);
+    if (!read.ok()) {
+      if (!argument.optional) return read;
+      inputs_.resize(before);  // it stays at its default; clients cannot name it
+      argument.kind = Kind::kTensor;
+      argument.parts.clear();
+    }
+    if (argument.optional) {
+      for (std::size_t i = before; i < inputs_.size(); ++i) inputs_[i].optional = true;
+    }
+    return argument;
+  }
+
+  absl::Status ReadParts(const c10::Type& type, Argument& argument) {
+    switch (type.kind()) {
+      case c10::TypeKind::TupleType:
+        argument.kind = Kind::kTuple;
+        return ReadTuple(type.expectRef<c10::TupleType>(), argument);
+      case c10::TypeKind::ListType:
+        argument.kind = Kind::kList;
+        return ReadList(type.containedType(0), argument);
+      case c10::TypeKind::DictType:
+        if (type.containedType(0)->kind() != c10::TypeKind::StringType) break;
+        argument.kind = Kind::kDict;
+        return ReadDict(type.containedType(1), argument);
+      default: break;
+    }
+    return absl::InvalidArgumentError(
+        StrCat("argument '", argument.name, "' of ", schema_.name(), " is a ", type.repr_str(),
+               ", which the protocol has no form for; wrap the module in one that takes tensors, numbers or strings, or "
+               "tuples, lists and dictionaries of these"));
+  }
+
+  absl::Status ReadTuple(const c10::TupleType& tuple, Argument& argument) {
+    for (std::size_t i = 0; i < tuple.elements().size(); ++i) {
+      const std::string part = tuple.schema() != nullptr ? tuple.schema()->arguments()[i].name() : std::to_string(i);
+      HEARTH_RETURN_IF_ERROR(AddPart(tuple.elements()[i], part, argument));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadList(const c10::TypePtr& element, Argument& argument) {
+    std::vector<std::string> parts = DeclaredParts(declared_, argument.name);
+    if (parts.empty()) return Undeclared(argument, "how many it has", "0, ...__1 and so on");
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      const std::string number = std::to_string(i);
+      if (std::ranges::find(parts, number) == parts.end()) {
+        return absl::InvalidArgumentError(StrCat("of the list '", argument.name, "' there are ", parts.size(),
+                                                 " parts among the inputs, but none is '", argument.name, kOfPart, number,
+                                                 "': they are counted from 0"));
+      }
+      HEARTH_RETURN_IF_ERROR(AddPart(element, number, argument));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadDict(const c10::TypePtr& value, Argument& argument) {
+    const std::vector<std::string> keys = DeclaredParts(declared_, argument.name);
+    if (keys.empty()) return Undeclared(argument, "which keys it has", "KEY");
+    for (const std::string& key : keys) {
+      HEARTH_RETURN_IF_ERROR(AddPart(value, key, argument));
+      Argument& part = argument.parts.back();
+      part.key = key;
+      if (!part.parts.empty() || !IsDeclaredOptional(declared_, part.name)) continue;
+      part.optional = inputs_.back().optional = true;  // its key is left out with it
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Undeclared(const Argument& argument, std::string_view what, std::string_view part) const {
+    return absl::InvalidArgumentError(StrCat("argument '", argument.name, "' of ", schema_.name(), " is a ",
+                                             argument.type->repr_str(), ", and nothing says ", what,
+                                             ": declare its parts in model.yaml, as inputs '", argument.name, kOfPart, part, "'"));
+  }
+
+  absl::Status AddPart(const c10::TypePtr& type, const std::string& part, Argument& argument) {
+    HEARTH_ASSIGN_OR_RETURN(Argument made, Read(type, StrCat(argument.name, kOfPart, part), false, at::IValue()));
+    argument.parts.push_back(std::move(made));
+    return absl::OkStatus();
+  }
+
+  const c10::FunctionSchema& schema_;
+  const std::vector<TensorInfo>& declared_;
+  std::vector<TensorInfo>& inputs_;
+};
+
+absl::Status ReadArguments(const c10::FunctionSchema& schema, const ModelOptions& options, ProgramSignature& program) {
+  ArgumentReader reader(schema, options.inputs, program.signature.inputs);
+  for (std::size_t i = 1; i < schema.arguments().size(); ++i) {
+    HEARTH_ASSIGN_OR_RETURN(Argument argument, reader.Read(schema.arguments()[i]));
     program.arguments.push_back(std::move(argument));
-    if (!kind) continue;  // stays at its default; clients cannot name it
-    program.signature.inputs.push_back({from.name(), DTypeOf(*kind), ShapeOf(*kind), optional});
+  }
+  const auto& inputs = program.signature.inputs;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    for (std::size_t j = 0; j < i; ++j) {
+      if (inputs[i].name != inputs[j].name) continue;
+      return absl::InvalidArgumentError(StrCat("'", inputs[i].name, "' is both an argument of ", schema.name(),
+                                               " and a part of one: rename the argument"));
+    }
   }
   return absl::OkStatus();
 }
 
-// False: the program decides at run time how many results there are.
-bool ReadResults(const c10::Type& type, const std::string& own_name, std::vector<TensorInfo>& outputs) {
-  const auto next = [&] { return own_name.empty() ? StrCat("OUTPUT__", outputs.size()) : own_name; };
-  switch (type.kind()) {
-    case c10::TypeKind::TensorType:
-      outputs.push_back({next(), DType::kUnknown, std::nullopt, false});
-      return true;
-    case c10::TypeKind::IntType:
-      outputs.push_back({next(), DType::kInt64, Shape{}, false});
-      return true;
-    case c10::TypeKind::FloatType:
-      outputs.push_back({next(), DType::kFp64, Shape{}, false});
-      return true;
-    case c10::TypeKind::BoolType:
-      outputs.push_back({next(), DType::kBool, Shape{}, false});
-      return true;
-    case c10::TypeKind::StringType:
-      outputs.push_back({next(), DType::kBytes, Shape{}, false});
-      return true;
-    case c10::TypeKind::NoneType:
-      return true;
-    case c10::TypeKind::ListType: {
-      const auto kind = KindOf(type);
-      if (!kind) return false;
-      outputs.push_back({next(), DTypeOf(*kind), Shape{-1}, false});
-      return true;
+// Reads what a program returns. False: the program decides at run time how many results there are.
+class ResultReader {
+ public:
+  explicit ResultReader(std::vector<TensorInfo>& outputs) : outputs_(outputs) {}
+
+  // `nullable`: may be None, and is left out then.
+  bool Read(const c10::Type& type, const std::string& own_name, bool nullable = false) {
+    if (type.kind() == c10::TypeKind::OptionalType) {
+      return KindOf(*type.containedType(0)) && Read(*type.containedType(0), own_name, true);
     }
-    case c10::TypeKind::TupleType: {
-      const auto& tuple = type.expectRef<c10::TupleType>();
-      for (std::size_t i = 0; i < tuple.elements().size(); ++i) {
-        const std::string name = tuple.schema() != nullptr ? tuple.schema()->arguments()[i].name() : "";
-        if (!ReadResults(*tuple.elements()[i], name, outputs)) return false;
-      }
-      return true;
-    }
-    default:
-      return false;
+    if (type.kind() == c10::TypeKind::TupleType) return ReadTuple(type.expectRef<c10::TupleType>());
+    if (type.kind() == c10::TypeKind::NoneType) return true;
+    const auto kind = KindOf(type);
+    if (!kind || type.kind() == c10::TypeKind::NumberType) return false;
+    std::optional<Shape> shape = ShapeOf(*kind);
+    if (shape == Shape{1}) shape = Shape{};  // a scalar is given as one element, and comes back as none has a dimension
+    outputs_.push_back({NameOfOutput(own_name, outputs_), DTypeOf(*kind), shape, nullable});
+    return true;
   }
-}
+
+ private:
+  bool ReadTuple(const c10::TupleType& tuple) {
+    for (std::size_t i = 0; i < tuple.elements().size(); ++i) {
+      const std::string name = tuple.schema() != nullptr ? tuple.schema()->arguments()[i].name() : "";
+      if (tuple.elements()[i]->kind() == c10::TypeKind::NoneType) return false;  // it has a number, and is never there
+      if (!Read(*tuple.elements()[i], name)) return false;
+    }
+    return true;
+  }
+
+  static std::string NameOfOutput(const std::string& own_name, const std::vector<TensorInfo>& before) {
+    const bool taken = std::ranges::any_of(before, [&](const TensorInfo& output) { return output.name == own_name; });
+    return own_name.empty() || taken ? StrCat("OUTPUT__", before.size()) : own_name;
+  }
+
+  std::vector<TensorInfo>& outputs_;
+};
 
 // Lays one declared tensor over what the schema says.
 absl::Status Overlay(const TensorInfo& declared, const std::string& source, TensorInfo& info) {
@@ -132,6 +257,10 @@ absl::Status Overlay(const TensorInfo& declared, const std::string& source, Tens
     return absl::InvalidArgumentError(StrCat(source, " says '", declared.name, "' is ",
                                              ToString(declared.dtype), ", but the program takes ",
                                              ToString(info.dtype)));
+  }
+  if (info.is_tensor && declared.dtype == DType::kBytes) {
+    return absl::InvalidArgumentError(StrCat(source, " says '", declared.name,
+                                             "' is BYTES, but the program takes a tensor, which holds no strings"));
   }
   info.name = declared.name;
   if (declared.dtype != DType::kUnknown) info.dtype = declared.dtype;
@@ -144,15 +273,22 @@ absl::Status Overlay(const TensorInfo& declared, const std::string& source, Tens
   return absl::OkStatus();
 }
 
+// That of an input, by the name that the schema gives it.
+Argument* FindLeaf(std::vector<Argument>& arguments, const std::string& name) {
+  for (Argument& argument : arguments) {
+    if (argument.parts.empty() && argument.name == name) return &argument;
+    if (Argument* part = FindLeaf(argument.parts, name)) return part;
+  }
+  return nullptr;
+}
+
 absl::Status OverlayInputs(const ModelOptions& options, ProgramSignature& program) {
   auto& inputs = program.signature.inputs;
   std::vector<std::string> names;
   std::vector<Argument*> arguments;  // of each input; others stay at their defaults
   for (const TensorInfo& input : inputs) {
     names.push_back(input.name);
-    for (Argument& argument : program.arguments) {
-      if (argument.name == input.name) arguments.push_back(&argument);
-    }
+    arguments.push_back(FindLeaf(program.arguments, input.name));
   }
   const std::vector<TensorInfo>& declared = options.inputs;
   const auto places = PlacesOf(declared, names, options.source, "input");
@@ -257,6 +393,9 @@ absl::StatusOr<at::IValue> ToIValue(const Argument& argument, const Tensor& tens
     }
     case Kind::kString:
     case Kind::kStringList: break;
+    case Kind::kTuple:
+    case Kind::kList:
+    case Kind::kDict: HEARTH_CHECK(false);  // their parts are given
   }
   HEARTH_ASSIGN_OR_RETURN(const auto elements, UnpackBytes(tensor));
   if (argument.kind == Kind::kString) {
@@ -278,9 +417,9 @@ absl::StatusOr<ProgramSignature> ReadSignature(const c10::FunctionSchema& schema
   ProgramSignature program;
   program.signature.platform = "pytorch_libtorch";
   program.signature.max_batch_size = options.max_batch_size;
-  HEARTH_RETURN_IF_ERROR(ReadArguments(schema, program));
+  HEARTH_RETURN_IF_ERROR(ReadArguments(schema, options, program));
   program.signature.outputs_known =
-      schema.returns().size() == 1 && ReadResults(*schema.returns()[0].type(), "", program.signature.outputs);
+      schema.returns().size() == 1 && ResultReader(program.signature.outputs).Read(*schema.returns()[0].type(), "");
   if (!program.signature.outputs_known) program.signature.outputs.clear();
   if (!options.inputs.empty()) HEARTH_RETURN_IF_ERROR(OverlayInputs(options, program));
   if (!options.outputs.empty()) HEARTH_RETURN_IF_ERROR(OverlayOutputs(options, program));
@@ -295,7 +434,7 @@ absl::Status ReshapeOutputs(const Signature& signature, TensorList& outputs) {
       std::optional<Shape> shape = Reshape(*info.reshape, *info.shape, output.tensor.shape);
       if (!shape) {
         return absl::InternalError(StrCat("the program returned output '", info.name, "' as ",
-                                          ToString(output.tensor.shape), ", but its config.pbtxt reshapes it from ",
+                                          ToString(output.tensor.shape), ", but its configuration reshapes it from ",
                                           ToString(*info.reshape)));
       }
       output.tensor.shape = *std::move(shape);
@@ -304,20 +443,76 @@ absl::Status ReshapeOutputs(const Signature& signature, TensorList& outputs) {
   return absl::OkStatus();
 }
 
+namespace {
+
+class StackBuilder {
+ public:
+  StackBuilder(const TensorList& inputs, const at::Device& device) : inputs_(inputs), device_(device) {}
+
+  // Nothing: the request has none of it.
+  absl::StatusOr<std::optional<at::IValue>> Build(const Argument& argument) const {
+    if (!argument.parts.empty()) return BuildOfParts(argument);
+    const Tensor* input = Find(inputs_, argument.name);
+    if (input == nullptr) return std::nullopt;
+    HEARTH_ASSIGN_OR_RETURN(at::IValue value, ToIValue(argument, *input, device_));
+    return value;
+  }
+
+ private:
+  absl::StatusOr<std::optional<at::IValue>> BuildOfParts(const Argument& argument) const {
+    std::vector<std::optional<at::IValue>> parts;
+    const Argument* missing = nullptr;
+    bool any = false;
+    for (const Argument& part : argument.parts) {
+      HEARTH_ASSIGN_OR_RETURN(std::optional<at::IValue> value, Build(part));
+      any = any || value;
+      if (!value && !part.optional) missing = &part;
+      if (!value && argument.kind != Kind::kDict) value = part.default_value;
+      parts.push_back(std::move(value));
+    }
+    if (!any && (missing != nullptr || argument.optional)) return std::nullopt;
+    if (missing != nullptr) {
+      return absl::InvalidArgumentError(StrCat("inference input '", missing->name, "' is missing: the parts of '",
+                                               argument.name, "' are given together or not at all"));
+    }
+    return Assemble(argument, parts);
+  }
+
+  static at::IValue Assemble(const Argument& argument, std::vector<std::optional<at::IValue>>& parts) {
+    if (argument.kind == Kind::kTuple) {
+      std::vector<at::IValue> elements;
+      for (auto& part : parts) elements.push_back(*std::move(part));
+      return c10::ivalue::Tuple::createNamed(std::move(elements), argument.type->expect<c10::TupleType>());
+    }
+    if (argument.kind == Kind::kList) {
+      c10::impl::GenericList list(argument.type->containedType(0));
+      for (auto& part : parts) list.push_back(*std::move(part));
+      return list;
+    }
+    c10::impl::GenericDict dict(argument.type->containedType(0), argument.type->containedType(1));
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      if (parts[i]) dict.insert(argument.parts[i].key, *std::move(parts[i]));
+    }
+    return dict;
+  }
+
+  const TensorList& inputs_;
+  const at::Device& device_;
+};
+
+}  // namespace
+
 absl::StatusOr<std::vector<at::IValue>> BuildStack(const ProgramSignature& program, at::IValue self,
                                                    const TensorList& inputs, const at::Device& device) {
   std::vector<at::IValue> stack;
   stack.reserve(program.arguments.size() + 1);
   stack.push_back(std::move(self));
+  const StackBuilder builder(inputs, device);
   for (const Argument& argument : program.arguments) {
-    const Tensor* input = Find(inputs, argument.name);
-    if (input == nullptr) {
-      HEARTH_CHECK(argument.optional);  // validation has refused requests that lack a required input
-      stack.push_back(argument.default_value);
-      continue;
-    }
-    HEARTH_ASSIGN_OR_RETURN(at::IValue value, ToIValue(argument, *input, device));
-    stack.push_back(std::move(value));
+    HEARTH_ASSIGN_OR_RETURN(std::optional<at::IValue> value, builder.Build(argument));
+    // Validation has refused requests that lack a required input; what has optional parts only may be made of none of them.
+    HEARTH_CHECK(value || argument.optional);
+    stack.push_back(value ? *std::move(value) : argument.default_value);
   }
   return stack;
 }

@@ -12,17 +12,21 @@
 
 namespace hearth {
 
-// One argument after `self`. A Tensor takes any protocol tensor; int, float, bool and str take one
-// element; List[int|float|bool|str] take a vector.
+// One argument after `self`, or a part of one. A Tensor takes any protocol tensor but BYTES; int, float, bool and str take
+// one element; List[int|float|bool|str] take a vector. A tuple, any other list and a dictionary are made of parts, each of
+// which is an input of its own.
 struct Argument {
   enum class Kind : std::uint8_t {
-    kTensor, kInt, kFloat, kBool, kString, kIntList, kFloatList, kBoolList, kStringList,
+    kTensor, kInt, kFloat, kBool, kString, kIntList, kFloatList, kBoolList, kStringList, kTuple, kList, kDict,
   };
-  std::string name;  // as clients call it: model.yaml's, or the program's
+  std::string name;  // as clients call it: model.yaml's, or the program's; of a part, "ARGUMENT__PART"
   Kind kind = Kind::kTensor;
   bool optional = false;       // has a default, or is Optional[...]
   at::IValue default_value;    // used when the request leaves it out
   std::optional<Shape> shape = {}, reshape = {};  // as TensorInfo's; a tensor's, where it has both
+  std::vector<Argument> parts = {};               // in the order of the tuple or the list, or of model.yaml
+  std::string key = {};                           // of a part of a dictionary
+  c10::TypePtr type = {};                         // of what is made of parts
 };
 
 // What the schema of a method says, with model.yaml's names, types and shapes laid over it.
@@ -33,7 +37,8 @@ struct ProgramSignature {
 };
 
 // INVALID_ARGUMENT: an argument has a type the protocol has no form for and no default, or model.yaml
-// contradicts the schema. declared_order.h says which argument and which result each of model.yaml's is; outputs go by
+// contradicts the schema. How many parts a list has, and which a dictionary, is what model.yaml's inputs "ARGUMENT__0" or
+// "ARGUMENT__KEY" say. declared_order.h says which argument and which result each of model.yaml's is; outputs go by
 // number or in order, and those that it leaves out stay.
 absl::StatusOr<ProgramSignature> ReadSignature(const c10::FunctionSchema& schema,
                                                const ModelOptions& options);
@@ -42,7 +47,7 @@ absl::StatusOr<ProgramSignature> ReadSignature(const c10::FunctionSchema& schema
 absl::Status ReshapeOutputs(const Signature& signature, TensorList& outputs);
 
 // The stack for a run, `self` first. INVALID_ARGUMENT when a scalar argument got more than one
-// element, or a tensor an element type its argument cannot take.
+// element, a tensor an element type its argument cannot take, or an argument some of its parts but not all.
 absl::StatusOr<std::vector<at::IValue>> BuildStack(const ProgramSignature& program, at::IValue self,
                                                    const TensorList& inputs, const at::Device& device);
 

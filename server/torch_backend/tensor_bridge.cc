@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstring>
+#include <set>
 #include <utility>
 
 #include "server/base/check.h"
@@ -30,7 +31,7 @@ Tensor ScalarTensor(DType dtype, T value) {
 // Collects leaves; what a leaf is becomes clear from the value, since a program may return Any.
 struct Leaf {
   std::string own_name;  // a NamedTuple's field or a dictionary's key; may be empty
-  at::IValue value;
+  at::IValue value;      // None: it is left out, and has its number all the same
 };
 
 bool IsListOfStrings(const at::IValue& value) {
@@ -38,7 +39,6 @@ bool IsListOfStrings(const at::IValue& value) {
 }
 
 void Flatten(at::IValue value, std::string own_name, std::vector<Leaf>& leaves) {
-  if (value.isNone()) return;
   if (value.isTuple()) {
     const auto& tuple = value.toTupleRef();
     const auto schema = tuple.type<c10::TupleType>()->schema();
@@ -137,10 +137,11 @@ absl::StatusOr<TensorList> UnwrapResult(at::IValue result, const std::vector<std
   Flatten(std::move(result), "", leaves);
   TensorList outputs;
   outputs.reserve(leaves.size());
+  std::set<std::string_view> taken;  // by a leaf before, also by one that is left out
   for (std::size_t i = 0; i < leaves.size(); ++i) {
-    std::string name = i < names.size()             ? names[i]
-                       : !leaves[i].own_name.empty() ? std::move(leaves[i].own_name)
-                                                     : StrCat("OUTPUT__", i);
+    const bool own = !leaves[i].own_name.empty() && taken.insert(leaves[i].own_name).second;
+    std::string name = i < names.size() ? names[i] : own ? leaves[i].own_name : StrCat("OUTPUT__", i);
+    if (leaves[i].value.isNone()) continue;
     HEARTH_ASSIGN_OR_RETURN(Tensor tensor, UnwrapLeaf(std::move(leaves[i].value), name));
     outputs.push_back({std::move(name), std::move(tensor)});
   }

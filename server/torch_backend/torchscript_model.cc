@@ -213,10 +213,11 @@ void TorchScriptModel::LearnOutputs(const TensorList& outputs) {
     // How many there are may depend on the request: names and types are left open.
     return;
   }
-  for (std::size_t i = 0; i < outputs.size() && i < signature.outputs.size(); ++i) {
-    TensorInfo& info = signature.outputs[i];
-    if (info.dtype == DType::kUnknown) info.dtype = outputs[i].tensor.dtype;
-    if (!info.shape) info.shape = Shape(outputs[i].tensor.shape.size(), -1);
+  for (TensorInfo& info : signature.outputs) {
+    const Tensor* given = Find(outputs, info.name);
+    if (given == nullptr) continue;  // it may be None
+    if (info.dtype == DType::kUnknown) info.dtype = given->dtype;
+    if (!info.shape) info.shape = Shape(given->shape.size(), -1);
   }
 }
 

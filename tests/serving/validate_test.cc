@@ -275,5 +275,15 @@ TEST(Validate, CountsBatchElements) {
   EXPECT_EQ(BatchSize({}, TwoInputs()), 1);
 }
 
+TEST(Validate, RefusesStringsForATensorOfTheProgram) {
+  Signature signature = AnyInput();
+  const TensorList words = {Strings("x", {1}, std::string_view("\1\0\0\0a", 5))};
+  EXPECT_TRUE(Validate(words, signature).ok());
+  signature.inputs[0].is_tensor = true;
+  EXPECT_EQ(Refusal(Validate(words, signature)),
+            "inference input 'x' data-type is 'BYTES', but model 'm' expects 'any but BYTES'");
+  EXPECT_TRUE(Validate({Input("x", DType::kFp16, {2}, 4)}, signature).ok());
+}
+
 }  // namespace
 }  // namespace hearth
