@@ -34,6 +34,7 @@
 #include "server/storage/catalog.h"
 #include "server/storage/mapped_files.h"
 #include "server/tensor/buffer_pool.h"
+#include "server/tensor/byte_allowance.h"
 #include "server/torch_backend/aoti_loader.h"
 #include "server/torch_backend/devices.h"
 #include "server/torch_backend/rehearsal.h"
@@ -112,6 +113,13 @@ std::vector<Metrics::Sample> ResponseSamples(const ResponseCache::Counts& counts
            static_cast<double>(counts.evictions), true}};
 }
 
+std::vector<Metrics::Sample> RequestMemorySamples(const ByteAllowance& memory) {
+  return {{"hearth_request_memory_bytes", "Tensors of requests under way, and answers that have not been sent.", {},
+           static_cast<double>(memory.held())},
+          {"hearth_request_memory_limit_bytes", "What they may be (limits.request_memory).", {},
+           static_cast<double>(memory.most())}};
+}
+
 std::vector<Metrics::Sample> HeartbeatSamples(const Heartbeats& heartbeats) {
   std::vector<Metrics::Sample> samples;
   for (const Heartbeats::Silence& part : heartbeats.all()) {
@@ -123,7 +131,29 @@ std::vector<Metrics::Sample> HeartbeatSamples(const Heartbeats& heartbeats) {
   return samples;
 }
 
-constexpr std::string_view kSecretsNotRead = "tokens or certificates not read again; the old ones stay in use";
+constexpr std::uint64_t kForSmallRequests = 16;  // of limits.request_memory
+
+// What became of the files that the configuration names.
+struct SecretsRead {
+  absl::Status tokens, certificates;
+
+  absl::Status together() const {
+    if (tokens.ok()) return certificates;
+    if (certificates.ok()) return tokens;
+    return absl::Status(tokens.code(), StrCat(FromAbsl(tokens.message()), "\n", FromAbsl(certificates.message())));
+  }
+};
+
+// After the first time. Each stays as it was for itself.
+void TellSecrets(const SecretsRead& read) {
+  if (read.together().ok()) return log::Info("tokens and certificates read again", {});
+  const auto tell = [](std::string_view what, const absl::Status& status) {
+    if (status.ok()) return log::Info(StrCat(what, " read again"), {});
+    log::Error(StrCat(what, " not read again; the old ones stay in use"), {{"reason", FromAbsl(status.message())}});
+  };
+  tell("tokens", read.tokens);
+  tell("certificates", read.certificates);
+}
 
 std::vector<Metrics::Sample> TrustSamples(const Access& access, const TlsSource* tls) {
   std::vector<Metrics::Sample> samples = access.Samples();
@@ -166,6 +196,8 @@ struct App::Parts {
   std::unique_ptr<Metrics> metrics;
   Heartbeats heartbeats{clock};
   std::unique_ptr<BufferPool> buffers;
+  std::shared_ptr<ByteAllowance> request_memory;
+  std::unique_ptr<BufferPool> request_buffers;  // of the same, counted against it
   std::unique_ptr<SharedMemory> shared_memory;
   std::unique_ptr<Catalog> catalog;
   std::shared_ptr<Devices> devices;
@@ -204,7 +236,8 @@ struct App::Parts {
   absl::StatusOr<ConfigReload> Reload(bool dry_run);
   std::vector<std::string> Apply(const ServerConfig& c);
   void Watch(bool wanted);
-  absl::Status ReadSecrets(const ServerConfig& c);
+  SecretsRead ReadSecrets(const ServerConfig& c);
+  absl::Status TakeCertificates(const ServerConfig& c);
   void WatchSecrets(const ServerConfig& c);
   void StopReloads();
   void ReadinessMayHaveChanged();
@@ -267,6 +300,9 @@ absl::Status App::Parts::BuildCore(const ServerConfig& c) {
                                                        .triton_names = c.metrics.triton_names});
   metrics->ConfigReloaded(true, clock.WallNow());  // it was good, or we would not be here
   buffers = std::make_unique<BufferPool>(c.grpc.buffer_pool);
+  request_memory = std::make_shared<ByteAllowance>(c.limits.request_memory.Of(limit.bytes), kForSmallRequests);
+  request_buffers = std::make_unique<BufferPool>(*buffers, request_memory);
+  metrics->AddCollector([memory = request_memory] { return RequestMemorySamples(*memory); });
   shared_memory = std::make_unique<SharedMemory>(c.grpc.client_shared_memory);
   catalog = std::make_unique<Catalog>(Paths(c.repository.roots), ReadModelConfig);
   if (const absl::Status scanned = catalog->Scan(); !scanned.ok()) {
@@ -377,7 +413,7 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
 
 absl::Status App::Parts::Listen(const ServerConfig& c) {
   access = std::make_unique<Access>(clock);
-  HEARTH_RETURN_IF_ERROR(ReadSecrets(c));
+  HEARTH_RETURN_IF_ERROR(ReadSecrets(c).together());
   WatchSecrets(c);
   metrics->AddCollector([this] { return TrustSamples(*access, tls.get()); });
   HEARTH_ASSIGN_OR_RETURN(
@@ -390,7 +426,7 @@ absl::Status App::Parts::Listen(const ServerConfig& c) {
                               return RefusalOf(*access, Listener::kHttp, group, request);
                             })));
   HEARTH_ASSIGN_OR_RETURN(
-      grpc, GrpcServer::Start({*infer, *repository, *cache, *buffers, *shared_memory, *metrics, clock, *access,
+      grpc, GrpcServer::Start({*infer, *repository, *cache, *request_buffers, *shared_memory, *metrics, clock, *access,
                                [this](bool dry_run, ReloadCallback done) {
                                  config_pool->Post([this, dry_run, done = std::move(done)]() mutable {
                                    std::move(done)(Reload(dry_run));
@@ -399,7 +435,7 @@ absl::Status App::Parts::Listen(const ServerConfig& c) {
                               GrpcOptions(c, tls.get())));
   if (c.rest.enabled) {
     HEARTH_ASSIGN_OR_RETURN(rest, HttpServer::Start(RestOptions(c, *buffers, tls.get()),
-                                                    MakeRestHandler({*infer, *repository, *metrics, *buffers, *shared_memory, clock, *access,
+                                                    MakeRestHandler({*infer, *repository, *metrics, *request_buffers, *shared_memory, clock, *access,
                                                                      c.server.name, Version(), c.rest.max_body_bytes})));
   }
   log::Info("listening", {{"grpc_host", c.grpc.host},
@@ -490,6 +526,7 @@ std::vector<std::string> App::Parts::Apply(const ServerConfig& c) {
   if (capacity != manager->usage().configured) LogBudgets(capacity, devices->list(), limit);
   const Bytes excess = manager->Reconfigure(ManagerOptions(c.cache, capacity), &PolicyOf(c.cache));
   infer->SetOptions(InferOptions(c));
+  request_memory->SetMost(c.limits.request_memory.Of(limit.bytes));
   preloader->SetOptions(PreloaderOptions(c.cache));
   prewarmer->SetEnabled(c.cache.prewarm);
   if (const absl::Status scanned = catalog->Scan(); !scanned.ok()) {
@@ -499,9 +536,7 @@ std::vector<std::string> App::Parts::Apply(const ServerConfig& c) {
   preloader->Apply(PreloadItems(c.models));
   repository_watcher->Set({c.repository.watch, c.repository.poll});
   Watch(c.config.watch);
-  if (const absl::Status read = ReadSecrets(c); !read.ok()) {  // they were good a moment ago
-    log::Error(kSecretsNotRead, {{"reason", FromAbsl(read.message())}});
-  }
+  if (const SecretsRead read = ReadSecrets(c); !read.together().ok()) TellSecrets(read);  // they were good a moment ago
   WatchSecrets(c);
   return StillHeld(excess, manager->devices());
 }
@@ -520,20 +555,20 @@ void App::Parts::Watch(bool wanted) {
 }
 
 // What the configuration leaves to files of their own: tokens and certificates. Of each, what is no good changes nothing.
-absl::Status App::Parts::ReadSecrets(const ServerConfig& c) {
+SecretsRead App::Parts::ReadSecrets(const ServerConfig& c) {
   absl::StatusOr<AccessPolicy> policy = AccessPolicyOf(c);
   if (policy.ok()) access->Set(*std::move(policy));
-  absl::StatusOr<std::optional<TlsMaterial>> material = TlsMaterialOf(c);
-  if (material.ok() && *material) {
-    log::Info("certificate", {{"subject", (*material)->subject},
-                              {"expires_in_days", ToSeconds((*material)->expires - clock.WallNow()) / (24 * 3600)}});
-    if (tls == nullptr) {
-      HEARTH_ASSIGN_OR_RETURN(tls, TlsSource::Make(**std::move(material)));
-    } else {
-      HEARTH_RETURN_IF_ERROR(tls->Set(**std::move(material)));
-    }
-  }
-  return policy.ok() ? material.status() : policy.status();
+  return {policy.status(), TakeCertificates(c)};
+}
+
+absl::Status App::Parts::TakeCertificates(const ServerConfig& c) {
+  HEARTH_ASSIGN_OR_RETURN(std::optional<TlsMaterial> material, TlsMaterialOf(c));
+  if (!material) return absl::OkStatus();
+  log::Info("certificate", {{"subject", material->subject},
+                            {"expires_in_days", ToSeconds(material->expires - clock.WallNow()) / (24 * 3600)}});
+  if (tls != nullptr) return tls->Set(*std::move(material));
+  HEARTH_ASSIGN_OR_RETURN(tls, TlsSource::Make(*std::move(material)));
+  return absl::OkStatus();
 }
 
 // They change without the configuration.
@@ -553,9 +588,7 @@ void App::Parts::WatchSecrets(const ServerConfig& c) {
         MutexLock lock(mu);
         now = config;
       }
-      const absl::Status read = ReadSecrets(now);
-      if (read.ok()) return log::Info("tokens and certificates read again", {});
-      log::Error(kSecretsNotRead, {{"reason", FromAbsl(read.message())}});
+      TellSecrets(ReadSecrets(now));
     });
   });
   if (!started.ok()) {

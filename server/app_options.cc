@@ -189,6 +189,9 @@ GrpcServer::Options GrpcOptions(const ServerConfig& config, const TlsSource* tls
   options.threads = grpc.completion_queues;
   options.max_receive_bytes = static_cast<int>(grpc.max_message_bytes);
   options.max_send_bytes = static_cast<int>(grpc.max_message_bytes);
+  options.max_messages_bytes = grpc.max_messages_bytes;
+  options.max_calls_per_connection = grpc.max_calls_per_connection;
+  options.stall_timeout = grpc.stall_timeout;
   options.reflection = grpc.reflection;
   options.model_headers = grpc.model_headers;
   options.keepalive.time_ms = ms(grpc.keepalive.time);

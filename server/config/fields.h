@@ -59,11 +59,14 @@ void VisitGrpcFields(Visitor& v, Config& grpc) {
   v.Word("tls", grpc.tls, kEncryptions);
   v.Groups("groups", grpc.groups);
   v.Bytes("max_message_bytes", grpc.max_message_bytes, 1, 2147483647);
+  v.Bytes("max_messages_bytes", grpc.max_messages_bytes, std::uint64_t{1} << 20, std::uint64_t{1} << 40);
   v.Flag("reflection", grpc.reflection);
   v.Flag("client_shared_memory", grpc.client_shared_memory);
   v.Texts("model_headers", grpc.model_headers);
   v.Int("completion_queues", grpc.completion_queues, 1, 64);
   v.Int("max_in_flight", grpc.max_in_flight, 0, 1 << 20);
+  v.Int("max_calls_per_connection", grpc.max_calls_per_connection, 1, 1 << 20);
+  v.Time("stall_timeout", grpc.stall_timeout, Duration{});
   v.Bytes("buffer_pool", grpc.buffer_pool, 0, std::uint64_t{1} << 40);
   v.Section("keepalive", [&] {
     auto& keepalive = grpc.keepalive;
@@ -176,6 +179,7 @@ void VisitFields(Visitor& v, Config& config) {
   v.Section("limits", [&] {
     v.Int("max_tensors", config.limits.max_tensors, 1, 1 << 20);
     v.Int("max_dimensions", config.limits.max_dimensions, 1, 1024);
+    v.Size("request_memory", config.limits.request_memory);
   });
   v.Section("shutdown", [&] {
     v.Time("delay", config.shutdown.delay, Duration{});

@@ -118,11 +118,14 @@ struct ServerConfig {
     Encryption tls = Encryption::kAuto;
     AccessGroups groups = AccessGroups::All();  // what is served here, of what access allows
     std::uint64_t max_message_bytes = 2147483647;
+    std::uint64_t max_messages_bytes = std::uint64_t{4} << 30;  // of all that are being received
     bool reflection = true;
     bool client_shared_memory = false;
     std::vector<std::string> model_headers = {"mm-model-id"};
     int completion_queues = 1;
     int max_in_flight = 1024;
+    int max_calls_per_connection = 1024;
+    Duration stall_timeout = std::chrono::minutes(5);  // of an answer; 0: none
     std::uint64_t buffer_pool = std::uint64_t{256} << 20;  // BufferPool's max_kept_bytes
     Keepalive keepalive;
   };
@@ -160,6 +163,7 @@ struct ServerConfig {
   struct Limits {
     int max_tensors = 1024;   // inputs of one request, and outputs asked for
     int max_dimensions = 32;  // of one tensor
+    BytesOrPercent request_memory = BytesOrPercent::Percent(25);  // of FindMemoryLimit()
   };
   struct Shutdown {
     Duration delay{};  // between "not ready" and refusing new requests

@@ -10,6 +10,7 @@
 #include "absl/strings/ascii.h"
 #include "server/base/check.h"
 #include "server/frontend/growing_buffer.h"
+#include "server/frontend/request_memory.h"
 
 namespace hearth {
 namespace {
@@ -126,8 +127,8 @@ absl::StatusOr<BufferPool::Buffer> Decompress(std::string_view body, Encoding en
   HEARTH_CHECK(encoding != Encoding::kIdentity);
   try {
     return Inflate(body, encoding, max_bytes, pool);
-  } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError("no memory to decompress the body");
+  } catch (const std::bad_alloc& why) {
+    return NoMemoryFor("the decompressed body", why);
   }
 }
 

@@ -10,6 +10,7 @@
 
 #include "server/base/bytes.h"
 #include "server/frontend/infer_parameters.h"
+#include "server/frontend/request_memory.h"
 
 namespace hearth {
 namespace {
@@ -284,6 +285,7 @@ ModelInferResponse Head(const InferResponse& response, const std::string& id, co
   if (response.cache != CacheResult::kHit) {
     (*wire.mutable_parameters())["hearth_load_ms"].set_double_param(ToMilliseconds(response.waited_for_load));
   }
+  if (response.kept) (*wire.mutable_parameters())["hearth_response_cache"].set_string_param("hit");
   wire.mutable_outputs()->Reserve(static_cast<int>(response.outputs.size()));
   for (const NamedTensor& output : response.outputs) {
     auto* tensor = wire.add_outputs();
@@ -304,8 +306,8 @@ absl::StatusOr<InferRequest> ToInferRequest(const InferMessage& wire, BufferPool
   absl::StatusOr<InferRequest> request;
   try {
     request = Convert(wire, pool, memory, deadline, now, targets);
-  } catch (const std::bad_alloc&) {
-    request = absl::ResourceExhaustedError("no memory for the inputs of this request");
+  } catch (const std::bad_alloc& why) {
+    request = NoMemoryFor("the inputs of this request", why);
   }
   if (request.ok()) return request;
   const std::string id = wire.head.id().empty() ? "<id_unknown>" : wire.head.id();
@@ -334,8 +336,8 @@ absl::StatusOr<grpc::ByteBuffer> ToWire(const InferResponse& response, const std
     if (rpc == InferRpc::kUnary) return MakeInferResponse(head, response.outputs);
     (*head.mutable_parameters())["triton_final_response"].set_bool_param(true);
     return WrapForStream(MakeInferResponse(head, response.outputs));
-  } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError("no memory for the outputs of this request");
+  } catch (const std::bad_alloc& why) {
+    return NoMemoryFor("the outputs of this request", why);
   }
 }
 

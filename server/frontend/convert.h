@@ -35,7 +35,8 @@ absl::StatusOr<InferRequest> ToInferRequest(const InferMessage& wire, BufferPool
 enum class InferRpc : std::uint8_t { kUnary, kStream };
 
 // Echoes `id`. The parameter `hearth_cache` says how the request found its model ("hit", "wait", "load"), and
-// `hearth_load_ms` how long it waited for that, unless it was a hit. Answers in raw contents only, exactly one entry per
+// `hearth_load_ms` how long it waited for that, unless it was a hit; `hearth_response_cache` is "hit" where the response cache
+// had the answer. Answers in raw contents only, exactly one entry per
 // output: clients index by position, and do not look at typed contents. On a stream it says that it is the last answer
 // of its request, which every one is. Outputs in shared memory have been delivered to `targets`. RESOURCE_EXHAUSTED: more
 // than a message can hold.

@@ -65,15 +65,14 @@ std::int64_t CallCount::unanswered() const {
 }
 
 EventLoop::EventLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue, CallCount& calls, const RpcGuard& guard,
-                     Heartbeats::Pulse* pulse)
-    : queue_(std::move(queue)), calls_(calls), guard_(guard), pulse_(pulse) {}
+                     const Clock& clock, Duration stall_timeout, Heartbeats::Pulse* pulse)
+    : queue_(std::move(queue)), calls_(calls), guard_(guard), sending_(clock, stall_timeout), pulse_(pulse) {}
 
 EventLoop::~EventLoop() { Shutdown(); }
 
 void EventLoop::Start(int index) {
   thread_ = std::thread([this] { Run(); });
   pthread_setname_np(thread_.native_handle(), ("grpc-" + std::to_string(index)).c_str());
-  if (pulse_ == nullptr) return;
   MutexLock lock(mu_);
   beats_ = true;
   SetBeat();
@@ -85,7 +84,8 @@ void EventLoop::SetBeat() {
 }
 
 void EventLoop::Beat(bool) {
-  pulse_->Beat();
+  if (pulse_ != nullptr) pulse_->Beat();
+  sending_.Look();
   MutexLock lock(mu_);
   if (beats_) SetBeat();
 }

@@ -15,6 +15,7 @@
 #include "server/base/heartbeats.h"
 #include "server/base/mutex.h"
 #include "server/frontend/rpc_guard.h"
+#include "server/frontend/send_watch.h"
 
 namespace hearth {
 
@@ -76,10 +77,10 @@ class CallCount {
 // on, so what only they touch needs no lock.
 class EventLoop {
  public:
-  // `calls` and `guard` outlive the loop, and so does `pulse`, which beats for as long as events are fired; null: none
-  // does.
-  EventLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue, CallCount& calls, const RpcGuard& guard,
-            Heartbeats::Pulse* pulse = nullptr);
+  // What it refers to outlives the loop, and so does `pulse`, which beats for as long as events are fired; null: none does.
+  // `stall_timeout`: an answer that does not move for so long is given up; 0: none is.
+  EventLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue, CallCount& calls, const RpcGuard& guard, const Clock& clock,
+            Duration stall_timeout, Heartbeats::Pulse* pulse = nullptr);
   ~EventLoop();  // Shutdown()
 
   // REQUIRES: the server has been started.
@@ -90,6 +91,7 @@ class EventLoop {
   grpc::ServerCompletionQueue* queue() { return queue_.get(); }
   CallCount& calls() { return calls_; }
   const RpcGuard& guard() const { return guard_; }
+  SendWatch& sending() { return sending_; }
 
  private:
   void Run();
@@ -99,6 +101,7 @@ class EventLoop {
   const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   CallCount& calls_;
   const RpcGuard& guard_;
+  SendWatch sending_;
   Heartbeats::Pulse* const pulse_;
   MemberEvent<EventLoop> on_beat_{this, &EventLoop::Beat};
   Mutex mu_;

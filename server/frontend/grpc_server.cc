@@ -4,6 +4,7 @@
 #include <grpc/support/log.h>
 #include <grpc/grpc.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/resource_quota.h>
 #include <netdb.h>
 #include <sys/socket.h>
 
@@ -125,7 +126,8 @@ GrpcServer::GrpcServer(const Deps& deps, const Options& options)
       options_(options),
       started_(deps.clock.Now()),
       guard_(deps.access),
-      streams_(inference_, {deps.infer, deps.buffers, deps.shared_memory, deps.clock, options_.model_headers}),
+      shares_(deps.buffers.allowance()),
+      streams_(inference_, {deps.infer, deps.buffers, deps.shared_memory, deps.clock, options_.model_headers, shares_}),
       watch_(std::make_shared<WatchRpc>(cache_, deps.cache.events(), deps.cache.devices(), deps.clock)),
       health_({"", inference::GRPCInferenceService::service_full_name(),
                hearth::v1::Cache::service_full_name(), hearth::v1::Config::service_full_name(), "readiness"}) {}
@@ -152,6 +154,10 @@ absl::Status GrpcServer::Listen() {
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.SetMaxReceiveMessageSize(options_.max_receive_bytes);
   builder.SetMaxSendMessageSize(options_.max_send_bytes);
+  grpc::ResourceQuota quota("hearth");
+  quota.Resize(static_cast<std::size_t>(options_.max_messages_bytes));
+  builder.SetResourceQuota(quota);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options_.max_calls_per_connection);
   SetKeepalive(options_.keepalive, builder);
   const bool may_list = deps_.access.IsOpen(Listener::kGrpc, AccessGroup::kMetadata);
   builder.SetOption(std::make_unique<ReflectionOption>(options_.reflection && may_list));
@@ -169,7 +175,7 @@ absl::Status GrpcServer::Listen() {
                            &port_);
   for (int i = 0; i < std::max(options_.threads, 1); ++i) {
     Heartbeats::Pulse* pulse = deps_.heartbeats == nullptr ? nullptr : &deps_.heartbeats->Add(StrCat("grpc-", i));
-    loops_.push_back(std::make_unique<EventLoop>(builder.AddCompletionQueue(), calls_, guard_, pulse));
+    loops_.push_back(std::make_unique<EventLoop>(builder.AddCompletionQueue(), calls_, guard_, deps_.clock, options_.stall_timeout, pulse));
   }
   server_ = builder.BuildAndStart();
   if (server_ && port_ > 0) return absl::OkStatus();
@@ -177,7 +183,7 @@ absl::Status GrpcServer::Listen() {
 }
 
 void GrpcServer::Serve() {
-  const InferenceRpcDeps inference{deps_.infer, deps_.buffers, deps_.shared_memory, deps_.clock, options_.model_headers};
+  const InferenceRpcDeps inference{deps_.infer, deps_.buffers, deps_.shared_memory, deps_.clock, options_.model_headers, shares_};
   const AdminRpcDeps admin{deps_.repository, deps_.clock, options_.server_name,
                            options_.server_version, deps_.shared_memory.allowed()};
   const CacheRpcDeps cache{deps_.infer, deps_.repository,     deps_.metrics,          deps_.clock,

@@ -3,6 +3,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <chrono>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -18,6 +19,7 @@
 #include "server/frontend/event_loop.h"
 #include "server/frontend/health_rpc.h"
 #include "server/frontend/inference_rpc.h"
+#include "server/frontend/request_memory.h"
 #include "server/frontend/stream_rpc.h"
 #include "server/frontend/watch_rpc.h"
 #include "server/metrics/metrics.h"
@@ -50,6 +52,9 @@ class GrpcServer {
     int threads = 2;                  // completion queues, each with its thread
     int max_receive_bytes = std::numeric_limits<int>::max();
     int max_send_bytes = std::numeric_limits<int>::max();
+    std::uint64_t max_messages_bytes = std::uint64_t{4} << 30;  // of all messages that are being received
+    int max_calls_per_connection = 1024;
+    Duration stall_timeout = std::chrono::minutes(5);  // SendWatch's patience
     bool reflection = true;  // where access has metadata open when the server starts: it asks nobody who they are
     std::vector<std::string> model_headers;  // metadata keys, in lower case, that may name an inference's model
     const TlsSource* tls = nullptr;  // outlives the server. Null: it speaks plainly
@@ -111,6 +116,7 @@ class GrpcServer {
   CallCount calls_;
   const RpcGuard guard_;
   InferenceAsyncService inference_;
+  AnswerShares shares_;
   StreamRpc streams_;
   hearth::v1::Cache::AsyncService cache_;
   std::shared_ptr<WatchRpc> watch_;  // shared with the journal while it tells of an event

@@ -45,6 +45,7 @@ struct HttpResponse {
   std::string body;
   std::vector<HttpPart> parts = {};  // follow `body`, and are part of it to the client
   std::vector<std::pair<std::string, std::string>> headers = {};  // beside those every answer has
+  std::shared_ptr<const void> until_sent = {};  // there until the client has all of it
 };
 
 // {"error":"<message>"}, the protocol's error body.

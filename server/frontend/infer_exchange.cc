@@ -12,7 +12,12 @@ namespace hearth {
 namespace {
 
 // The model may be named by the metadata, by the message, or by both alike.
-absl::Status NameModel(std::string_view header, inference::ModelInferRequest& wire) {
+absl::Status NameModel(const InferCaller& caller, inference::ModelInferRequest& wire) {
+  const std::string_view header = caller.model;
+  if (!caller.other_model.empty()) {
+    return absl::InvalidArgumentError(StrCat("the request's metadata (grpc.model_headers) is for model '", header,
+                                             "', and for '", caller.other_model, "': leave one out"));
+  }
   if (header.empty() || wire.model_name() == header) return absl::OkStatus();
   if (wire.model_name().empty()) {
     wire.set_model_name(std::string(header));
@@ -25,9 +30,14 @@ absl::Status NameModel(std::string_view header, inference::ModelInferRequest& wi
 }  // namespace
 
 InferCaller CallerOf(const grpc::ServerContext& context, const InferenceRpcDeps& deps) {
-  InferCaller caller{.deadline = DeadlineOf(context, deps.clock), .trace = TraceOf(MetadataOf(context, "traceparent")), .model = {}};
+  InferCaller caller{.deadline = DeadlineOf(context, deps.clock), .trace = TraceOf(MetadataOf(context, "traceparent")), .model = {}, .other_model = {}, .context = context};
   for (const std::string& header : deps.model_headers) {
-    if (caller.model.empty()) caller.model = MetadataOf(context, header.c_str());
+    const auto [begin, end] = context.client_metadata().equal_range(header);
+    for (auto at = begin; at != end; ++at) {
+      const std::string_view model(at->second.data(), at->second.size());
+      if (caller.model.empty()) caller.model = model;
+      if (!model.empty() && model != caller.model) caller.other_model = model;
+    }
   }
   return caller;
 }
@@ -36,21 +46,31 @@ void Exchange(grpc::ByteBuffer& bytes, InferRpc rpc, InferCaller caller, std::st
               const InferenceRpcDeps& deps, InferAnswerCallback done) {
   const TimePoint now = deps.clock.Now();
   absl::StatusOr<InferMessage> wire = TakeInferRequest(bytes, deps.buffers);
-  if (!wire.ok()) return std::move(done)({"", wire.status()});
+  const auto refuse = [&](std::string id, const inference::ModelInferRequest& head, const absl::Status& why) {
+    deps.infer.TellRefused({.model = head.model_name(), .version = head.model_version(), .id = id, .trace = caller.trace,
+                            .received = now}, why);
+    std::move(done)({std::move(id), why});
+  };
+  if (!wire.ok()) return refuse("", {}, wire.status());
   std::string id = wire->head.id();
-  if (absl::Status named = NameModel(caller.model, wire->head); !named.ok()) {
-    return std::move(done)({std::move(id), std::move(named)});
+  if (absl::Status named = NameModel(caller, wire->head); !named.ok()) {
+    return refuse(std::move(id), wire->head, named);
   }
   OutputTargets targets;
   auto request = ToInferRequest(*wire, deps.buffers, deps.memory, caller.deadline, now, targets);
-  if (!request.ok()) return std::move(done)({std::move(id), request.status()});
+  if (!request.ok()) return refuse(std::move(id), wire->head, request.status());
   request->trace = caller.trace;
   deps.infer.Infer(*std::move(request), std::move(cancelled),
-                   [rpc, id = std::move(id), targets = std::move(targets),
-                    done = std::move(done)](absl::StatusOr<InferResponse> response) mutable {
+                   [rpc, id = std::move(id), targets = std::move(targets), memory = deps.buffers.allowance(),
+                    &shares = deps.shares, &context = caller.context, done = std::move(done)](absl::StatusOr<InferResponse> response) mutable {
                      const absl::Status status = response.ok() ? Deliver(targets, *response) : response.status();
                      if (!status.ok()) return std::move(done)({std::move(id), status});
+                     if (!AreSmall(response->outputs)) {
+                       const absl::Status held = ChargeOutputs(memory, shares.Of(context.peer()), response->outputs);
+                       if (!held.ok()) return std::move(done)({std::move(id), held});
+                     }
                      absl::StatusOr<grpc::ByteBuffer> answer = ToWire(*response, id, rpc, targets);
+                     response->outputs.clear();
                      std::move(done)({std::move(id), std::move(answer)});
                    });
 }

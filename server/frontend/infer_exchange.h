@@ -14,6 +14,7 @@
 #include "server/base/clock.h"
 #include "server/base/status.h"
 #include "server/frontend/convert.h"
+#include "server/frontend/request_memory.h"
 #include "server/serving/infer_service.h"
 #include "server/serving/shared_memory.h"
 #include "server/tensor/buffer_pool.h"
@@ -26,13 +27,16 @@ struct InferenceRpcDeps {
   const SharedMemory& memory;
   const Clock& clock;
   const std::vector<std::string>& model_headers;  // metadata that may name the model
+  AnswerShares& shares;
 };
 
 // What came with the call, apart from the request.
 struct InferCaller {
   Deadline deadline;
   std::optional<RequestTrace> trace;
-  std::string_view model;  // what one of `model_headers` names; empty: none does
+  std::string_view model;  // what `model_headers` name; empty: none does
+  std::string_view other_model;  // one of them names another one
+  const grpc::ServerContext& context;
 };
 InferCaller CallerOf(const grpc::ServerContext& context, const InferenceRpcDeps& deps);
 

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "server/base/check.h"
+#include "server/frontend/request_memory.h"
 
 namespace hearth {
 namespace {
@@ -139,8 +140,8 @@ absl::StatusOr<InferMessage> TakeInferRequest(grpc::ByteBuffer& bytes, BufferPoo
   absl::StatusOr<InferMessage> message;
   try {
     message = Take(bytes, pool);
-  } catch (const std::bad_alloc&) {
-    message = absl::ResourceExhaustedError("no memory for the inputs of this request");
+  } catch (const std::bad_alloc& why) {
+    message = NoMemoryFor("the inputs of this request", why);
   }
   bytes.Clear();
   return message;

@@ -82,6 +82,7 @@ void AppendRequest(const RequestSpan& request, std::string& out) {
     if (request.version) attributes.Int("hearth.version", *request.version);
     if (!request.request_id.empty()) attributes.Text("hearth.request_id", request.request_id);
     if (request.cache) attributes.Text("hearth.cache", ToString(*request.cache));
+    if (request.kept) attributes.Text("hearth.response_cache", "hit");
     attributes.Int("rpc.grpc.status_code", static_cast<std::int64_t>(request.code));
   }
   if (request.code != absl::StatusCode::kOk) {

@@ -10,6 +10,7 @@
 
 #include "server/frontend/json_reader.h"
 #include "server/frontend/json_writer.h"
+#include "server/frontend/request_memory.h"
 #include "server/frontend/rest_json.h"
 #include "server/frontend/rest_tensor.h"
 
@@ -266,6 +267,7 @@ absl::StatusOr<HttpResponse> Write(const InferResponse& response, const std::str
     out += ",\"hearth_load_ms\":";
     AppendJsonNumber(ToMilliseconds(response.waited_for_load), out);
   }
+  if (response.kept) out += ",\"hearth_response_cache\":\"hit\"";
   out += "},\"outputs\":[";
   for (std::size_t i = 0; i < response.outputs.size(); ++i) {
     const auto& [name, tensor] = response.outputs[i];
@@ -303,16 +305,16 @@ absl::StatusOr<RestInferRequest> ReadInferRequest(std::string_view body, std::op
   }
   try {
     return Request(body.substr(0, size), std::as_bytes(std::span(body.substr(size))), pool).Read();
-  } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError("no memory for the inputs of this request");
+  } catch (const std::bad_alloc& why) {
+    return NoMemoryFor("the inputs of this request", why);
   }
 }
 
 absl::StatusOr<RestInferRequest> ReadRawRequest(std::string_view body, const Signature& signature, BufferPool& pool) {
   try {
     return ReadRaw(body, signature, pool);
-  } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError("no memory for the inputs of this request");
+  } catch (const std::bad_alloc& why) {
+    return NoMemoryFor("the inputs of this request", why);
   }
 }
 
@@ -320,8 +322,8 @@ absl::StatusOr<HttpResponse> WriteInferResponse(const InferResponse& response, c
                                                 const BinaryOutputs& binary, const OutputTargets& targets) {
   try {
     return Write(response, id, binary, targets);
-  } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError("no memory for the outputs of this request");
+  } catch (const std::bad_alloc& why) {
+    return NoMemoryFor("the outputs of this request", why);
   }
 }
 

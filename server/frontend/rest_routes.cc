@@ -15,6 +15,7 @@
 #include "server/frontend/model_config_wire.h"
 #include "server/frontend/model_statistics_wire.h"
 #include "server/frontend/output_targets.h"
+#include "server/frontend/request_memory.h"
 #include "server/frontend/rest_extensions.h"
 #include "server/frontend/rest_infer.h"
 #include "server/frontend/rest_json.h"
@@ -124,9 +125,33 @@ void CompressFor(Encoding encoding, HttpResponse& response) {
   response.headers.emplace_back("Content-Encoding", ToString(encoding));
 }
 
+// Of what the answer takes, binary data lies in the outputs, and JSON in its body.
+absl::StatusOr<HttpResponse> WriteCounted(InferResponse& answer, const std::string& id, const BinaryOutputs& binary,
+                                          const OutputTargets& targets, Encoding encoding,
+                                          const std::shared_ptr<ByteAllowance>& memory) {
+  if (!AreSmall(answer.outputs)) HEARTH_RETURN_IF_ERROR(ChargeOutputs(memory, nullptr, answer.outputs));
+  HEARTH_ASSIGN_OR_RETURN(HttpResponse response, WriteInferResponse(answer, id, binary, targets));
+  answer.outputs.clear();
+  CompressFor(encoding, response);
+  HEARTH_ASSIGN_OR_RETURN(response.until_sent, ChargeAnswer(memory, response.body.size()));
+  return response;
+}
+
 void FinishTraced(HttpCall call, HttpResponse response, const std::string& traceparent) {
   if (!traceparent.empty()) response.headers.emplace_back("traceparent", traceparent);
   std::move(call).Finish(std::move(response));
+}
+
+void TellRefused(const RestDeps& deps, const Target& target, const std::string& id, const std::optional<RequestTrace>& trace,
+                 TimePoint received, const absl::Status& why) {
+  deps.infer.TellRefused({.model = target.model, .version = target.version, .id = id, .trace = trace, .received = received},
+                         why);
+}
+
+// Of a body that cannot be read.
+void Refuse(HttpCall call, const RestDeps& deps, const Target& target, TimePoint received, const absl::Status& why) {
+  TellRefused(deps, target, "", std::nullopt, received, why);
+  Finish(std::move(call), why);
 }
 
 // What goes on once the body has been read.
@@ -137,7 +162,10 @@ void Run(HttpCall call, const RestInferRequest& rest, const Target& target, cons
   const std::string* const header = call.request().Header("traceparent");
   const std::optional<RequestTrace> trace = header == nullptr ? std::nullopt : TraceOf(*header);
   const std::string traceparent = trace ? ToTraceParent(trace->span) : "";
-  if (!request.ok()) return FinishTraced(std::move(call), ErrorResponse(request.status()), traceparent);
+  if (!request.ok()) {
+    TellRefused(deps, target, rest.message.head.id(), trace, now, request.status());
+    return FinishTraced(std::move(call), ErrorResponse(request.status()), traceparent);
+  }
   request->trace = trace;
   const std::string* accept = call.request().Header("Accept-Encoding");
   const Encoding encoding = accept == nullptr ? Encoding::kIdentity : ChooseEncoding(*accept);
@@ -146,13 +174,12 @@ void Run(HttpCall call, const RestInferRequest& rest, const Target& target, cons
   request->version = target.version;
   const std::stop_token cancelled = call.cancelled();
   deps.infer.Infer(*std::move(request), cancelled,
-                   [call = std::move(call), id = rest.message.head.id(), binary = rest.binary, encoding,
+                   [call = std::move(call), memory = deps.buffers.allowance(), id = rest.message.head.id(), binary = rest.binary, encoding,
                     targets = std::move(targets), traceparent](absl::StatusOr<InferResponse> answer) mutable {
                      const absl::Status status = answer.ok() ? Deliver(targets, *answer) : answer.status();
                      if (!status.ok()) return FinishTraced(std::move(call), ErrorResponse(status), traceparent);
-                     absl::StatusOr<HttpResponse> response = WriteInferResponse(*answer, id, binary, targets);
+                     absl::StatusOr<HttpResponse> response = WriteCounted(*answer, id, binary, targets, encoding, memory);
                      if (!response.ok()) return FinishTraced(std::move(call), ErrorResponse(response.status()), traceparent);
-                     CompressFor(encoding, *response);
                      FinishTraced(std::move(call), *std::move(response), traceparent);
                    });
 }
@@ -161,10 +188,10 @@ void Run(HttpCall call, const RestInferRequest& rest, const Target& target, cons
 void InferRaw(HttpCall call, const Target& target, const RestDeps& deps, TimePoint now) {
   deps.repository.Metadata(target.model, target.version, kNoDeadline,
                            [call = std::move(call), target, deps, now](absl::StatusOr<ModelMetadata> model) mutable {
-                             if (!model.ok()) return Finish(std::move(call), model.status());
+                             if (!model.ok()) return Refuse(std::move(call), deps, target, now, model.status());
                              const absl::StatusOr<RestInferRequest> rest =
                                  ReadRawRequest(call.request().body, model->signature, deps.buffers);
-                             if (!rest.ok()) return Finish(std::move(call), rest.status());
+                             if (!rest.ok()) return Refuse(std::move(call), deps, target, now, rest.status());
                              Run(std::move(call), *rest, target, deps, now);
                            });
 }
@@ -172,10 +199,10 @@ void InferRaw(HttpCall call, const Target& target, const RestDeps& deps, TimePoi
 void Infer(HttpCall call, const Target& target, const RestDeps& deps) {
   const TimePoint now = deps.clock.Now();
   const absl::StatusOr<std::optional<std::size_t>> json_bytes = JsonBytes(call.request());
-  if (!json_bytes.ok()) return Finish(std::move(call), json_bytes.status());
+  if (!json_bytes.ok()) return Refuse(std::move(call), deps, target, now, json_bytes.status());
   if (*json_bytes == 0) return InferRaw(std::move(call), target, deps, now);
   absl::StatusOr<RestInferRequest> rest = ReadInferRequest(call.request().body, *json_bytes, deps.buffers);
-  if (!rest.ok()) return Finish(std::move(call), rest.status());
+  if (!rest.ok()) return Refuse(std::move(call), deps, target, now, rest.status());
   rest->message.head.set_model_name(target.model);  // for messages
   Run(std::move(call), *rest, target, deps, now);
 }

@@ -92,6 +92,7 @@ class StreamRpc::Stream : public std::enable_shared_from_this<Stream> {
     if (!next.answered) return;
     if (!next.status.ok()) return Finish(ToGrpcStatus(next.status, context_));
     writing_ = true;
+    loop_.sending().Begin(sending_, next.bytes.Length());
     io_.Write(next.bytes, &written_event_);
     next.bytes.Clear();  // gRPC has it
   }
@@ -160,6 +161,7 @@ class StreamRpc::Stream : public std::enable_shared_from_this<Stream> {
   }
 
   void OnWritten(bool ok) {
+    loop_.sending().End(sending_);
     {
       MutexLock lock(mu_);
       writing_ = false;
@@ -216,6 +218,7 @@ class StreamRpc::Stream : public std::enable_shared_from_this<Stream> {
   MemberEvent<Stream> finished_event_{this, &Stream::OnFinished};
   grpc::ByteBuffer request_;     // gRPC's while a read is under way, else the loop's thread's
   std::stop_source stop_;        // for all of its requests
+  SendWatch::Answer sending_{context_};
   bool ends_on_error_ = false;   // constant once the first request has been read
   Mutex mu_;
   std::deque<Slot> slots_ ABSL_GUARDED_BY(mu_);   // in the order of the requests

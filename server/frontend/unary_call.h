@@ -10,6 +10,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <cstddef>
 #include <functional>
 #include <memory>
 #include <stop_token>
@@ -103,6 +104,9 @@ class CallState {
 
   // Any thread.
   void Finish(const absl::Status& status) {
+    std::size_t size = 0;
+    if constexpr (std::is_same_v<Response, grpc::ByteBuffer>) size = status.ok() ? response.Length() : 0;
+    method_->loop.sending().Begin(sending_, size);
     // The last statement touches nothing after the operation has started: the loop's thread may
     // already be deleting this.
     if (status.ok()) {
@@ -143,7 +147,10 @@ class CallState {
     if (context.IsCancelled()) stop.request_stop();
     Release();
   }
-  void OnFinished(bool) { Release(); }
+  void OnFinished(bool) {
+    method_->loop.sending().End(sending_);
+    Release();
+  }
   void Release() {
     if (--events_left_ > 0) return;
     method_->loop.calls().End();
@@ -155,6 +162,7 @@ class CallState {
   MemberEvent<CallState> arrived_{this, &CallState::OnArrived};
   MemberEvent<CallState> over_{this, &CallState::OnOver};
   MemberEvent<CallState> finished_{this, &CallState::OnFinished};
+  SendWatch::Answer sending_{context};
   int events_left_ = 2;  // confined to the loop's thread
 };
 

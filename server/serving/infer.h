@@ -25,10 +25,10 @@ struct SequenceControl {
 
 struct InferRequest {
   std::string model;
-  std::string version;  // as sent: a number or a label; empty: the highest
-  std::string id;       // for messages; may be empty
-  TensorList inputs;
-  std::vector<std::string> outputs;  // empty: all
+  std::string version = {};  // as sent: a number or a label; empty: the highest
+  std::string id = {};       // for messages; may be empty
+  TensorList inputs = {};
+  std::vector<std::string> outputs = {};  // empty: all
   std::vector<std::size_t> top_classes = {};  // of each of `outputs`: classify.h's; 0: it as it is; empty: all as they are
   Deadline deadline = kNoDeadline;
   std::optional<Duration> keep_alive = {};  // ModelManager::KeepAlive, from this request on
@@ -43,6 +43,7 @@ struct InferResponse {
   TensorList outputs;  // in the order asked for, or the program's
   CacheResult cache = CacheResult::kHit;
   Duration waited_for_load{};
+  bool kept = false;  // the response cache had it: nothing was run for it
 };
 
 using InferCallback = absl::AnyInvocable<void(absl::StatusOr<InferResponse>) &&>;

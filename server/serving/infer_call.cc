@@ -78,6 +78,7 @@ void InferCall::Succeed(InferResponse response, const RequestTimes& times, std::
 
 void InferCall::SucceedCached(InferResponse response, Duration looked) {
   handle.Reset();
+  response.kept = kept = true;
   const Duration total = pipeline_.deps_.clock.Now() - request.received;
   model->metrics.RequestCached(total, looked, rows, pipeline_.deps_.clock.WallNow());
   Tell(absl::OkStatus(), total);
@@ -86,7 +87,10 @@ void InferCall::SucceedCached(InferResponse response, Duration looked) {
 
 // Whoever wants to know that it is answered.
 void InferCall::Tell(const absl::Status& status, Duration total) const {
-  LogAccess(status, total);
+  if (pipeline_.access_log_.load(std::memory_order_relaxed)) {
+    LogAccess(request, model != nullptr ? std::to_string(model->id.version) : request.version,
+              cache ? ToString(*cache) : "none", kept ? "hit" : key ? "miss" : "none", status, total);
+  }
   SpanSink* const spans = pipeline_.deps_.spans;
   if (spans != nullptr && request.trace && request.trace->span.sampled) spans->Add(Span(status, total));
 }
@@ -101,6 +105,7 @@ RequestSpan InferCall::Span(const absl::Status& status, Duration total) const {
   span.code = status.code();
   span.message = std::string(FromAbsl(status.message()));
   span.cache = cache;
+  span.kept = kept;
   span.begin = clock.WallNow() - std::chrono::duration_cast<WallTime::duration>(clock.Now() - request.received);
   span.total = total;
   const Duration accepted_after = accepted - request.received;
@@ -111,19 +116,23 @@ RequestSpan InferCall::Span(const absl::Status& status, Duration total) const {
     span.queue = {queued_from, std::max(started_after - queued_from, Duration::zero())};
     span.compute = {started_after, ran->ended - ran->started};
     span.run_rows = ran->rows;
+  } else if (queued) {  // it gave up, or was told to, before a thread had time for it
+    const Duration queued_from = *queued - request.received;
+    span.queue = {queued_from, std::max(total - queued_from, Duration::zero())};
   }
   return span;
 }
 
-void InferCall::LogAccess(const absl::Status& status, Duration total) const {
-  if (!pipeline_.access_log_.load(std::memory_order_relaxed)) return;
+void LogAccess(const InferRequest& request, std::string_view version, std::string_view cache,
+               std::string_view response_cache, const absl::Status& status, Duration total) {
   log::Info("request",
             {{"model", request.model.substr(0, kLoggedBytes)},
-             {"version", model != nullptr ? std::to_string(model->id.version) : request.version},
+             {"version", version.substr(0, kLoggedBytes)},
              {"id", request.id.substr(0, kLoggedBytes)},
              {"trace", request.trace ? ToHex(request.trace->span.trace) : ""},
              {"code", absl::StatusCodeToString(status.code())},
-             {"cache", cache ? ToString(*cache) : "none"},
+             {"cache", cache},
+             {"response_cache", response_cache},
              {"ms", ToMilliseconds(total)},
              {"reason", FromAbsl(status.message())}});
 }

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <stop_token>
+#include <string_view>
 #include <vector>
 
 #include "server/base/clock.h"
@@ -56,6 +57,8 @@ class InferCall final : public RunJob {
   std::optional<CacheResult> cache;  // once acquired
   Duration waited_for_load{};
   std::optional<ResponseCache::Key> key;  // its answer is to be kept
+  bool kept = false;                      // it is answered with one that was
+  std::optional<TimePoint> queued;        // of one that is traced
   // The run, once there was one.
   struct Ran {
     TimePoint started{};
@@ -68,11 +71,14 @@ class InferCall final : public RunJob {
 
  private:
   void Tell(const absl::Status& status, Duration total) const;
-  void LogAccess(const absl::Status& status, Duration total) const;
   RequestSpan Span(const absl::Status& status, Duration total) const;
 
   Pipeline& pipeline_;
   InferCallback done_;
 };
+
+// The line of the access log.
+void LogAccess(const InferRequest& request, std::string_view version, std::string_view cache,
+               std::string_view response_cache, const absl::Status& status, Duration total);
 
 }  // namespace hearth

@@ -16,6 +16,10 @@ void InferService::Infer(InferRequest request, std::stop_token cancelled, InferC
   pipeline_->Start(std::move(request), std::move(cancelled), std::move(done));
 }
 
+void InferService::TellRefused(const InferRequest& request, const absl::Status& why) const {
+  pipeline_->TellRefused(request, why);
+}
+
 void InferService::SetOptions(const Options& options) { pipeline_->SetOptions(options); }
 
 std::int64_t InferService::in_flight() const { return pipeline_->in_flight(); }

@@ -65,6 +65,10 @@ class InferService {
   // The model is let go of before `done` is called.
   void Infer(InferRequest request, std::stop_token cancelled, InferCallback done);
 
+  // Tells of one that a front end refused, because it could not be read: what there is of it, and why. It counts, and has
+  // its line in the access log, as one that Infer refuses.
+  void TellRefused(const InferRequest& request, const absl::Status& why) const;
+
   // For requests that come from now on.
   void SetOptions(const Options& options);
 

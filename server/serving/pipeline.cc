@@ -120,6 +120,13 @@ void Pipeline::Start(InferRequest request, std::stop_token cancelled, InferCallb
   Acquire(std::move(call));
 }
 
+void Pipeline::TellRefused(const InferRequest& request, const absl::Status& why) const {
+  deps_.metrics.RequestRefused(why.code());
+  if (access_log_.load(std::memory_order_relaxed)) {
+    LogAccess(request, request.version, "none", "none", why, deps_.clock.Now() - request.received);
+  }
+}
+
 void Pipeline::EnterSequence(CallPtr call) {
   switch (sequences_.Enter(call)) {
     case Sequences::Entered::kLater:
@@ -260,6 +267,7 @@ void Pipeline::Admit(CallPtr call) {
   call->batched = model.signature().max_batch_size > 0;
   call->priority = request.priority;
   if (served.caches_responses.load(std::memory_order_relaxed) && AnswerCached(*call)) return;
+  if (request.trace) call->queued = deps_.clock.Now();
   scheduler_.Post(served.lane, std::move(call));
 }
 

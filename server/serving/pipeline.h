@@ -38,6 +38,7 @@ class Pipeline {
   Pipeline(InferService::Deps deps, InferService::Options options);
 
   void Start(InferRequest request, std::stop_token cancelled, InferCallback done);
+  void TellRefused(const InferRequest& request, const absl::Status& why) const;
   void SetOptions(const InferService::Options& options);
   std::int64_t in_flight() const { return in_flight_.load(); }
   RunScheduler::Counts runs() const { return scheduler_.counts(); }

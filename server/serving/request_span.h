@@ -22,6 +22,7 @@ struct RequestSpan {
   absl::StatusCode code = absl::StatusCode::kOk;
   std::string message;                                   // of a failure
   std::optional<CacheResult> cache;                      // once acquired
+  bool kept = false;                                     // the response cache had the answer
   WallTime begin{};
   Duration total{};
 

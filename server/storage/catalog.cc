@@ -125,14 +125,20 @@ absl::Status NotFound(std::string_view model, std::int64_t version, const std::v
                                            : ""));
 }
 
+// Where two keys are that do not go together.
+std::string Places(const ModelOptions& options) {
+  if (options.source == "model.yaml or config.pbtxt") return "; one of them is in model.yaml, the other in config.pbtxt";
+  if (options.source == "model.yaml" || options.source == "config.pbtxt") return StrCat("; both are in ", options.source);
+  return StrCat("; they are in the ", options.source, ", or one of them in model.yaml");
+}
+
 // What only the whole of it can be judged by.
 absl::Status CheckOptions(const ModelOptions& options) {
   const BatchingOptions& batching = options.batching;
   const std::int64_t least = batching.preferred.empty() ? 2 : std::max<std::int64_t>(2, batching.preferred.back());
   if (batching.enabled && options.max_batch_size < least) {
     return absl::InvalidArgumentError(StrCat("batching needs a max_batch_size of at least ", least, ", not ",
-                                             options.max_batch_size, "; one of them is in model.yaml, the other in "
-                                             "config.pbtxt"));
+                                             options.max_batch_size, Places(options)));
   }
   if (options.max_batch_size <= 0) return absl::OkStatus();
   for (const std::vector<TensorInfo>* tensors : {&options.inputs, &options.outputs}) {
@@ -140,8 +146,7 @@ absl::Status CheckOptions(const ModelOptions& options) {
       if (!info.shape || (!info.shape->empty() && info.shape->front() == -1)) continue;
       return absl::InvalidArgumentError(StrCat("the shape ", ToString(*info.shape), " of '", info.name,
                                                "' must begin with -1, the batch dimension, because max_batch_size is ",
-                                               options.max_batch_size, "; one of them is in model.yaml, the other in "
-                                               "config.pbtxt"));
+                                               options.max_batch_size, Places(options)));
     }
   }
   return absl::OkStatus();

@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <new>
+#include <utility>
 
 namespace hearth {
 namespace {
@@ -61,7 +62,11 @@ BufferPool::BufferPool(std::size_t max_kept_bytes) : state_(std::make_shared<Sta
   state_->max_kept = max_kept_bytes;
 }
 
+BufferPool::BufferPool(const BufferPool& shared, std::shared_ptr<ByteAllowance> allowance)
+    : state_(shared.state_), allowance_(std::move(allowance)), owns_(false) {}
+
 BufferPool::~BufferPool() {
+  if (!owns_) return;
   MutexLock lock(state_->mu);
   state_->max_kept = 0;
 }
@@ -69,9 +74,12 @@ BufferPool::~BufferPool() {
 BufferPool::Buffer BufferPool::Allocate(std::size_t size) {
   const std::size_t size_class = ClassOf(size);
   if (size_class >= kClasses) throw std::bad_alloc();
+  ByteCharge charge(allowance_);
+  if (!charge.GrowTo(ClassBytes(size_class))) throw Full(ClassBytes(size_class), allowance_->most());
   std::byte* memory = state_->Take(size_class);
-  std::shared_ptr<const void> owner(memory, [state = state_, size_class](const void* p) {
+  std::shared_ptr<const void> owner(memory, [state = state_, size_class, charge = std::move(charge)](const void* p) mutable {
     state->Return(static_cast<std::byte*>(const_cast<void*>(p)), size_class);
+    charge = ByteCharge();
   });
   return {{memory, size}, std::move(owner)};
 }

@@ -5,10 +5,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <span>
 #include <vector>
 
 #include "server/base/mutex.h"
+#include "server/tensor/byte_allowance.h"
 
 namespace hearth {
 
@@ -20,20 +22,38 @@ namespace hearth {
 class BufferPool {
  public:
   explicit BufferPool(std::size_t max_kept_bytes);
+  // The same memory, for those whose buffers together are to be no more than `allowance` has: the memory behind each counts
+  // until it is returned, whatever part of it was asked for.
+  BufferPool(const BufferPool& shared, std::shared_ptr<ByteAllowance> allowance);
   ~BufferPool();
+
+  // The allowance has not so many bytes left.
+  class Full : public std::bad_alloc {
+   public:
+    Full(std::uint64_t wanted, std::uint64_t most) : wanted_(wanted), most_(most) {}
+    const char* what() const noexcept override { return "a BufferPool's allowance is used up"; }
+    std::uint64_t wanted() const { return wanted_; }
+    std::uint64_t most() const { return most_; }
+
+   private:
+    std::uint64_t wanted_, most_;
+  };
 
   struct Buffer {
     std::span<std::byte> bytes;         // exactly the size asked for
     std::shared_ptr<const void> owner;  // the last copy returns the memory to the pool
   };
-  // Uninitialised memory. `size` 0 is fine. Throws std::bad_alloc like operator new.
+  // Uninitialised memory. `size` 0 is fine. Throws std::bad_alloc like operator new, or Full.
   Buffer Allocate(std::size_t size);
 
   std::size_t kept_bytes() const;
+  const std::shared_ptr<ByteAllowance>& allowance() const { return allowance_; }  // null: nobody counts
 
  private:
   struct State;
-  std::shared_ptr<State> state_;
+  const std::shared_ptr<State> state_;
+  const std::shared_ptr<ByteAllowance> allowance_;
+  const bool owns_ = true;  // what is kept goes with it
 };
 
 }  // namespace hearth

@@ -11,13 +11,23 @@ namespace hearth {
 // Thread-safe.
 class ByteAllowance {
  public:
-  explicit ByteAllowance(std::uint64_t most) : most_(most) {}
+  // `for_small`: one of so many parts of it is only for those who take kSmall at most at a time: they find room where large
+  // ones have taken all they may. 0: it is for all alike.
+  explicit ByteAllowance(std::uint64_t most, std::uint64_t for_small = 0) : most_(most), for_small_(for_small) {}
+
+  static constexpr std::uint64_t kSmall = 4096;
+
+  // From now on. What is held stays held, if it is more, too.
+  void SetMost(std::uint64_t most) { most_.store(most, std::memory_order_relaxed); }
+  std::uint64_t most() const { return most_.load(std::memory_order_relaxed); }
 
   // False: that would be too many, and none is taken.
   [[nodiscard]] bool Take(std::uint64_t bytes) {
+    std::uint64_t most = this->most();
+    if (for_small_ > 0 && bytes > kSmall) most -= most / for_small_;
     std::uint64_t held = held_.load(std::memory_order_relaxed);
     do {
-      if (bytes > most_ - held) return false;
+      if (held > most || bytes > most - held) return false;
     } while (!held_.compare_exchange_weak(held, held + bytes, std::memory_order_relaxed));
     return true;
   }
@@ -26,8 +36,9 @@ class ByteAllowance {
   std::uint64_t held() const { return held_.load(std::memory_order_relaxed); }
 
  private:
-  const std::uint64_t most_;
-  std::atomic<std::uint64_t> held_{0};  // never above most_
+  std::atomic<std::uint64_t> most_;
+  const std::uint64_t for_small_;
+  std::atomic<std::uint64_t> held_{0};  // never above what most_ was when it grew
 };
 
 // What one holder has taken; given back with it. Null: nobody counts. Move-only. Thread-compatible.

@@ -78,11 +78,14 @@ grpc:
   tls: request
   groups: [inference]
   max_message_bytes: 64MiB
+  max_messages_bytes: 65MiB
   reflection: false
   client_shared_memory: true
   model_headers: [x-model]
   completion_queues: 3
   max_in_flight: 7
+  max_calls_per_connection: 8
+  stall_timeout: 9s
   buffer_pool: 0
   keepalive:
     time: 10s
@@ -96,7 +99,7 @@ rest: {enabled: false, host: "::1", port: 9000, tls: 'off', groups: [], threads:
 metrics: {triton_names: true}
 tracing: {endpoint: "http://collector:4318", one_in: 100}
 logging: {level: error, format: json, access: true}
-limits: {max_tensors: 8, max_dimensions: 4}
+limits: {max_tensors: 8, max_dimensions: 4, request_memory: 70MiB}
 shutdown: {delay: 5s, drain_timeout: 0s}
 )";
 
@@ -210,6 +213,10 @@ TEST(ServerConfig, ReadsEveryKey) {
   EXPECT_TRUE(config->logging.access);
   EXPECT_EQ(config->limits.max_tensors, 8);
   EXPECT_EQ(config->limits.max_dimensions, 4);
+  EXPECT_EQ(config->limits.request_memory, BytesOrPercent::Bytes(70 << 20));
+  EXPECT_EQ(config->grpc.max_messages_bytes, std::uint64_t{65} << 20);
+  EXPECT_EQ(config->grpc.max_calls_per_connection, 8);
+  EXPECT_EQ(config->grpc.stall_timeout, 9s);
   EXPECT_EQ(config->shutdown.delay, 5s);
   EXPECT_EQ(config->shutdown.drain_timeout, 0s);
 }

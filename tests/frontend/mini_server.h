@@ -12,11 +12,11 @@ namespace hearth {
 
 class MiniServer {
  public:
-  explicit MiniServer(grpc::Service& service) {
+  explicit MiniServer(grpc::Service& service, Duration stall_timeout = {}) {
     grpc::ServerBuilder builder;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
     builder.RegisterService(&service);
-    loop_ = std::make_unique<EventLoop>(builder.AddCompletionQueue(), calls_, guard_);
+    loop_ = std::make_unique<EventLoop>(builder.AddCompletionQueue(), calls_, guard_, clock_, stall_timeout);
     server_ = builder.BuildAndStart();
   }
   ~MiniServer() { Stop(); }

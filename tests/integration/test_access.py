@@ -264,7 +264,7 @@ def test_a_token_file_that_becomes_unreadable_leaves_the_old_tokens_good(reposit
                                                                          token_file):
     server = start(repository, config=roles)
     replace(token_file, "short\n")
-    line = server.wait_for("tokens or certificates not read again; the old ones stay in use")
+    line = server.wait_for("tokens not read again; the old ones stay in use")
     assert str(token_file) in line["reason"] and "short" not in line["reason"].replace("too short", "")
     assert load_codes(server, stranger, TOKEN) == GOOD
     replace(token_file, NEXT_TOKEN)

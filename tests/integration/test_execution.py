@@ -113,6 +113,8 @@ def test_the_same_inputs_need_one_run_where_model_and_server_allow_it(start, rep
         inputs = [tensor("x", np.ones((1, 4), np.float32))]
         for model, runs in (("kept", 1), ("quick", 3)):
             answers = [client.infer(model, inputs) for _ in range(3)]
+            told = ["hearth_response_cache" in answer.get_response().parameters for answer in answers]
+            assert told == [False, model == "kept", model == "kept"]
             assert all(np.array_equal(floats_of(answer), np.ones((1, 4), np.float32)) for answer in answers)
             assert server.metric("hearth_runs_total", model=model) == runs
         sums = client.get_inference_statistics("kept").model_stats[0].inference_stats

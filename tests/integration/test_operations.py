@@ -25,6 +25,7 @@ from tritonclient.utils import InferenceServerException
 import hearthd
 import models
 from test_protocol import FLOATS, floats, infer_floats, refusal, request
+from test_rest import ask
 
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 
@@ -300,6 +301,20 @@ def test_a_slip_in_model_yaml_takes_no_model_down(start, folder):
 
 
 # --- the access log ---
+
+
+def test_a_request_that_cannot_be_read_has_its_line_in_the_access_log(start, repository):
+    server = start(repository, config={"logging": {"access": True}})
+    before = server.metric("hearth_requests_refused_total", code="INVALID_ARGUMENT")
+    status, _, _ = ask(server, "POST", "/v2/models/identity/versions/1/infer", b"{nonsense")
+    assert status == 400
+    line = server.wait_for("request")
+    assert (line["model"], line["version"], line["code"]) == ("identity", "1", "INVALID_ARGUMENT") and line["reason"]
+    message = request("identity", ("x", "NONE", [1], b"1234"), request_id="seven")
+    assert refusal(server, message)[0] == "INVALID_ARGUMENT"
+    line = server.wait_for("request")
+    assert (line["model"], line["id"], line["code"]) == ("identity", "seven", "INVALID_ARGUMENT")
+    assert server.metric("hearth_requests_refused_total", code="INVALID_ARGUMENT") == before + 2
 
 
 def test_the_access_log_tells_how_a_request_came_by_its_model(start, folder):

@@ -8,6 +8,7 @@ import queue
 import threading
 
 import grpc
+import numpy as np
 import pytest
 from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
@@ -92,6 +93,30 @@ def test_a_sampled_request_is_told_with_its_load_its_queue_and_its_run(start, re
     assert passed_on == f"00-{TRACE}-{whole.span_id.hex()}-01"
     line = server.wait_for("request")
     assert (line["id"], line["trace"]) == ("one", TRACE)
+
+
+def slow_request(rounds):
+    return request("slow", floats(values=np.zeros((256, 256), np.float32)),
+                   ("rounds", "INT64", [1], np.array([rounds], np.int64).tobytes()))
+
+
+def test_a_request_that_gives_up_in_the_queue_says_how_long_it_was_there(start, repository, collector):
+    url, spans, _ = collector
+    server = start(repository, config={"tracing": {"endpoint": url}, "compute": {"threads": 1}})
+    stub = server.stub()
+    stub.ModelInfer(slow_request(1), timeout=60)  # it is there
+    running = stub.ModelInfer.future(slow_request(2000), timeout=60)
+    while server.metric("hearth_runs") < 1:
+        assert not running.done()
+    waiting = stub.ModelInfer.future(slow_request(1), metadata=[("traceparent", f"00-{TRACE}-{SPAN}-01")])
+    while server.metric("hearth_queued_requests", model="slow") < 1:
+        assert not running.done()
+    waiting.cancel()
+    whole, queued = take(spans, 2)
+    assert attributes(whole)["rpc.grpc.status_code"] == grpc.StatusCode.CANCELLED.value[0]
+    assert queued.name == "queue" and queued.parent_span_id == whole.span_id
+    assert queued.start_time_unix_nano < queued.end_time_unix_nano <= whole.end_time_unix_nano
+    assert running.result().outputs
 
 
 def test_http_takes_the_header_too_and_a_refusal_says_why(start, repository, collector):

@@ -300,7 +300,7 @@ def test_a_replacement_that_is_no_good_leaves_the_old_one_and_is_told(repository
     server = start(repository, config=trust.config())
     before = served_certificate(server.rest_port)
     trust.publish(change=spoil)
-    line = server.wait_for("tokens or certificates not read again; the old ones stay in use")
+    line = server.wait_for("certificates not read again; the old ones stay in use")
     assert "hearth.yaml:" in line["reason"] and "tls." in line["reason"]
     good = Tls(trust.authority)
     for listener, port in ports(server).items():
@@ -308,6 +308,24 @@ def test_a_replacement_that_is_no_good_leaves_the_old_one_and_is_told(repository
     trust.publish()
     for port in ports(server).values():
         eventually(lambda p=port: served_certificate(p) != before)
+
+
+def test_a_bad_token_file_hides_no_bad_key_and_each_is_told_for_itself(repository, start, trust, tmp_path):
+    tokens = tmp_path / "tokens"
+    tokens.write_text("a-token-that-is-long-enough-to-be-good\n")
+    role = {"name": "ops", "token_file": str(tokens), "groups": ["control"]}
+    server = start(repository, config={**trust.config(), "access": {"roles": [role]}})
+    tokens.write_text("short\n")
+    assert str(tokens) in server.wait_for("tokens not read again; the old ones stay in use")["reason"]
+    assert server.wait_for("certificates read again")
+    trust.publish(change=lambda folder: (folder / "tls.key").unlink())
+    reason = server.wait_for("certificates not read again; the old ones stay in use")["reason"]
+    assert "tls." in reason and "tokens" not in reason
+    config = json.loads(server.config_file.read_text())
+    checked = subprocess.run([hearthd.HEARTHD, "--check-config", "--config", str(server.config_file)], text=True,
+                             capture_output=True, timeout=60, check=False, env=hearthd.environment())
+    assert config["access"] and checked.returncode != 0
+    assert str(tokens) in checked.stderr and "tls.key" in checked.stderr, checked.stderr
 
 
 def test_certificates_are_replaced_under_load_and_no_request_fails(repository, start, trust):

@@ -55,6 +55,11 @@ def test_metadata_may_name_the_model(server):
     call.model_name = ""
     with pytest.raises(grpc.RpcError):
         stub.ModelInfer(call)
+    assert stub.ModelInfer(call, metadata=named * 2).model_name == "named"
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.ModelInfer(call, metadata=[*named, ("mm-model-id", "plain")])
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "'named'" in refused.value.details() and "'plain'" in refused.value.details()
 
 
 def check_messages(ours):

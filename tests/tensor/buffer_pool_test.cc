@@ -89,5 +89,31 @@ TEST(BufferPool, ServesSeveralThreads) {
   EXPECT_LE(pool.kept_bytes(), std::size_t{1} << 16);
 }
 
+TEST(BufferPool, CountsWhatIsOutAgainstAnAllowanceAndSharesTheMemory) {
+  BufferPool pool(1 << 20);
+  const auto allowance = std::make_shared<ByteAllowance>(4096);
+  const std::byte* memory = nullptr;
+  {
+    BufferPool counted(pool, allowance);
+    const BufferPool::Buffer buffer = counted.Allocate(1025);
+    memory = buffer.bytes.data();
+    EXPECT_EQ(allowance->held(), 2048u);  // all that is behind it
+    EXPECT_THROW(counted.Allocate(4096), BufferPool::Full);
+    const BufferPool::Buffer more = counted.Allocate(2048);
+    try {
+      counted.Allocate(1);
+      ADD_FAILURE() << "there was no room";
+    } catch (const std::bad_alloc& e) {
+      const auto* full = dynamic_cast<const BufferPool::Full*>(&e);
+      ASSERT_NE(full, nullptr);
+      EXPECT_EQ(full->wanted(), 256u);
+      EXPECT_EQ(full->most(), 4096u);
+    }
+    EXPECT_EQ(pool.Allocate(8192).bytes.size(), 8192u) << "the pool itself counts nothing";
+  }
+  EXPECT_EQ(allowance->held(), 0u);
+  EXPECT_EQ(pool.Allocate(2000).bytes.data(), memory) << "what the counted one gave back is there for all";
+}
+
 }  // namespace
 }  // namespace hearth

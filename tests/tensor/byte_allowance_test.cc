@@ -19,6 +19,28 @@ TEST(ByteAllowance, GivesNoMoreThanItHas) {
   EXPECT_EQ(allowance.held(), 10u);
 }
 
+TEST(ByteAllowance, LargeOnesLeaveRoomForSmallOnes) {
+  constexpr std::uint64_t kSmall = ByteAllowance::kSmall;
+  ByteAllowance allowance(16 * kSmall, /*for_small=*/16);
+  EXPECT_FALSE(allowance.Take(15 * kSmall + 1));
+  EXPECT_TRUE(allowance.Take(15 * kSmall));
+  EXPECT_FALSE(allowance.Take(kSmall + 1));
+  EXPECT_TRUE(allowance.Take(kSmall));
+  EXPECT_FALSE(allowance.Take(1));
+}
+
+TEST(ByteAllowance, WhatIsHeldStaysHeldWhenThereIsToBeLess) {
+  ByteAllowance allowance(10);
+  EXPECT_TRUE(allowance.Take(8));
+  allowance.SetMost(4);
+  EXPECT_FALSE(allowance.Take(1));
+  allowance.Give(5);
+  EXPECT_TRUE(allowance.Take(1));
+  EXPECT_FALSE(allowance.Take(1));
+  allowance.SetMost(5);
+  EXPECT_TRUE(allowance.Take(1));
+}
+
 TEST(ByteAllowance, AChargeGrowsAndIsGivenBackOnce) {
   const auto allowance = std::make_shared<ByteAllowance>(10);
   {
