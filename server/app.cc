@@ -93,15 +93,20 @@ std::vector<Metrics::Sample> BackendSamples(const BackgroundVerifier& verifier, 
            static_cast<double>(kept.bytes.load())}};
 }
 
-std::vector<Metrics::Sample> RunSamples(const RunScheduler::Counts& counts) {
+std::vector<Metrics::Sample> RunSamples(const RunScheduler::Counts& counts, bool triton_names) {
   std::map<std::string, double> waiting;  // versions of a model together
-  for (const auto& [model, requests] : counts.waiting) waiting[model] += static_cast<double>(requests);
+  for (const auto& [model, requests] : counts.waiting) waiting[model.name] += static_cast<double>(requests);
   std::vector<Metrics::Sample> samples = {
           {"hearth_runs", "Runs under way.", {}, static_cast<double>(counts.running)},
           {"hearth_overdue_runs", "Of those, the ones that take far longer than others of their model did.", {},
            static_cast<double>(counts.overdue)}};
   for (const auto& [model, requests] : waiting) {
     samples.push_back({"hearth_queued_requests", "Requests that wait for a compute thread.", {{"model", model}}, requests});
+  }
+  for (const auto& [model, requests] : counts.waiting) {
+    if (!triton_names) break;
+    samples.push_back({"nv_inference_pending_request_count", "Requests that wait for a run.",
+                       {{"model", model.name}, {"version", std::to_string(model.version)}}, static_cast<double>(requests)});
   }
   return samples;
 }
@@ -132,6 +137,7 @@ std::vector<Metrics::Sample> HeartbeatSamples(const Heartbeats& heartbeats) {
 }
 
 constexpr std::uint64_t kForSmallRequests = 16;  // of limits.request_memory
+constexpr std::size_t kSlowOnReserve = 3;        // runs there that turn out to be slow, beside one more
 
 // What became of the files that the configuration names.
 struct SecretsRead {
@@ -355,7 +361,7 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
       .threads = static_cast<std::size_t>(ComputeThreads(c.compute)),
       .on_thread_start = for_runs,
       .busy_wait = ComputeBusyWait(c.compute)});
-  reserve_pool = std::make_unique<ThreadPool>(ThreadPool::Options{"reserve", 1, for_runs});
+  reserve_pool = std::make_unique<ThreadPool>(ThreadPool::Options{"reserve", 1, for_runs, /*replacements=*/kSlowOnReserve});
   answers_pool = std::make_unique<ThreadPool>(ThreadPool::Options{"answers", 1, {}});
   config_pool = std::make_unique<ThreadPool>(ThreadPool::Options{"config", 1, {}});
   manager = std::make_unique<ModelManager>(
@@ -389,7 +395,7 @@ absl::Status App::Parts::BuildServices(const ServerConfig& c) {
       InferService::Deps{*catalog, *manager, *compute_pool, *timer, clock, *metrics, *versions, *buffers, reserve_pool.get(),
                          answers_pool.get(), traces.get(), intra_op},
       InferOptions(c));
-  metrics->AddCollector([this] { return RunSamples(infer->runs()); });
+  metrics->AddCollector([this, triton = c.metrics.triton_names] { return RunSamples(infer->runs(), triton); });
   metrics->AddCollector([this] { return infer->SequenceSamples(); });
   metrics->AddCollector([this] { return ResponseSamples(infer->responses()); });
   repository = std::make_unique<RepositoryService>(RepositoryService::Deps{

@@ -110,6 +110,9 @@ int main(int argc, char** argv) {
   if (!config.ok()) Complain(config.status(), kExitConfig);
   if (!command->mistakes.ok()) return Complain(command->mistakes, kExitUsage);
   if (!config.ok()) return kExitConfig;
+  if (const absl::Status tracing = hearth::TracingOptions(*config).status(); !tracing.ok() && !config->tracing.endpoint.empty()) {
+    return Complain(tracing, kExitConfig);
+  }
   switch (command->action) {
     case CommandLine::Action::kCheckConfig:
       if (const absl::Status secrets = hearth::CheckSecrets(*config); !secrets.ok()) return Complain(secrets, kExitConfig);

@@ -1,5 +1,6 @@
 #include "server/frontend/http_call.h"
 
+#include <algorithm>
 #include <boost/beast/core/string.hpp>
 
 #include "server/frontend/json_writer.h"
@@ -11,6 +12,14 @@ const std::string* HttpRequest::Header(std::string_view name) const {
     if (boost::beast::iequals({key.data(), key.size()}, {name.data(), name.size()})) return &value;
   }
   return nullptr;
+}
+
+bool HttpRequest::AgreesOn(std::string_view name) const {
+  const std::string* const first = Header(name);
+  return std::ranges::all_of(headers, [&](const auto& header) {
+    const auto& [key, value] = header;
+    return !boost::beast::iequals({key.data(), key.size()}, {name.data(), name.size()}) || value == *first;
+  });
 }
 
 HttpResponse HttpError(int status, std::string_view message) {

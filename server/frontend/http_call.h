@@ -31,6 +31,8 @@ struct HttpRequest {
 
   // The first header of that name, in any case of letters; null: there is none.
   const std::string* Header(std::string_view name) const;
+  // Whether all headers of that name say the same; true: there is none.
+  bool AgreesOn(std::string_view name) const;
 };
 
 // A piece of an answer's body that is sent from where it lies.

@@ -404,10 +404,9 @@ absl::Status SetSequences(const inference::ModelSequenceBatching& wire, ModelOpt
   if (wire.max_sequence_idle_microseconds() > 0) {
     options.sequences.idle_timeout = Microseconds(wire.max_sequence_idle_microseconds());
   }
-  if (wire.oldest().max_candidate_sequences() > 0) {
-    options.sequences.max = static_cast<std::size_t>(wire.oldest().max_candidate_sequences());
-  }
-  remarks.emplace_back("sequence_batching: requests of different sequences run side by side, not as one batch");
+  options.sequences.required = true;
+  remarks.emplace_back("sequence_batching: requests of different sequences run side by side, not as one batch; all of them at "
+                       "once, whatever oldest.max_candidate_sequences says");
   return absl::OkStatus();
 }
 

@@ -6,6 +6,7 @@
 #include <google/protobuf/text_format.h>
 #include <google/protobuf/util/json_util.h>
 
+#include <algorithm>
 #include <memory>
 #include <string_view>
 #include <utility>
@@ -48,6 +49,7 @@ absl::Status ParseJson(const TritonConfig& config, inference::ModelConfig& parse
   const auto told = status.message();
   std::string_view why(told.data(), told.size());
   why = why.substr(0, why.find('\n'));  // after it comes what it stopped at, and an arrow
+  why.remove_prefix(std::min(why.find_first_not_of(": "), why.size()));
   return absl::InvalidArgumentError(StrCat(config.source, " is no model configuration in JSON: ", why));
 }
 

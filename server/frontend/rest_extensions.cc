@@ -186,7 +186,8 @@ HttpResponse SetTrace(const HttpRequest& request, const std::string& name, Share
 // GET and HEAD tell, everything else changes something.
 ExtensionRoute Setting(std::string_view method, decltype(ExtensionRoute::answer) tell, decltype(ExtensionRoute::answer) set) {
   const bool tells = method == "GET" || method == "HEAD";
-  return {tells ? AccessGroup::kMetadata : AccessGroup::kControl, tells ? "GET" : "POST", tells ? tell : set, ""};
+  return {tells ? AccessGroup::kMetadata : AccessGroup::kControl, tells ? "GET" : "POST", tells ? tell : set, "",
+          tells ? "POST" : "GET"};
 }
 
 }  // namespace

@@ -18,6 +18,7 @@ struct ExtensionRoute {
   std::string_view method;
   HttpResponse (*answer)(const HttpRequest& request, const std::string& name, SharedMemory& memory);
   std::string name;  // of a region; empty: all
+  std::string_view others = {};  // methods that the path takes beside it
 };
 
 // `parts`: of a path below /v2, decoded. Nothing: it is none of these.

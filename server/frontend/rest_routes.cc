@@ -104,8 +104,12 @@ void Statistics(HttpCall call, const Target& target, const RestDeps& deps) {
 
 // How much of the body is JSON; none: all of it.
 absl::StatusOr<std::optional<std::size_t>> JsonBytes(const HttpRequest& request) {
-  const std::string* text = request.Header("Inference-Header-Content-Length");
+  constexpr std::string_view kName = "Inference-Header-Content-Length";
+  const std::string* text = request.Header(kName);
   if (text == nullptr) return std::nullopt;
+  if (!request.AgreesOn(kName)) {
+    return absl::InvalidArgumentError(StrCat(kName, " is there twice, and not the same: where the JSON ends would be anybody's guess"));
+  }
   std::size_t bytes = 0;
   const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), bytes);
   if (error != std::errc() || end != text->data() + text->size()) {
@@ -412,8 +416,11 @@ void Handle(HttpCall call, const RestDeps& deps) {
   }
   const std::string_view method = request.method == "HEAD" ? "GET" : std::string_view(request.method);
   if (method != found->method) {
-    HttpResponse refusal = HttpError(405, StrCat("this path takes ", found->method, ", not ", request.method));
-    refusal.headers.emplace_back("Allow", found->method == "GET" ? "GET, HEAD" : "POST");
+    std::string allowed(found->method);
+    if (found->extension && !found->extension->others.empty()) allowed += StrCat(", ", found->extension->others);
+    HttpResponse refusal = HttpError(405, StrCat("this path takes ", allowed, ", not ", request.method));
+    if (allowed.find("GET") != allowed.npos) allowed += ", HEAD";
+    refusal.headers.emplace_back("Allow", std::move(allowed));
     return std::move(call).Finish(std::move(refusal));
   }
   if (const std::optional<HttpResponse> refusal = DecompressBody(call.request(), deps)) {

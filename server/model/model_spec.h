@@ -72,6 +72,7 @@ struct QueueOptions {
 struct SequenceOptions {
   Duration idle_timeout = std::chrono::minutes(1);  // one that nobody asked for so long ends
   std::size_t max = 1024;                           // at the same time; more are refused
+  bool required = false;                            // a request that belongs to none is refused
   // When room is needed that their model holds: it waits for them, or those that nobody waits for an answer of end.
   enum class OnPressure : std::uint8_t { kKeep, kEnd } on_pressure = OnPressure::kKeep;
 };

@@ -35,8 +35,8 @@ InferCall::~InferCall() {
 }
 
 absl::Status InferCall::StillWanted(TimePoint now) const {
+  if (request.deadline <= now) return absl::DeadlineExceededError("Request timeout expired");  // gRPC cancels it, too
   if (cancelled.stop_requested()) return absl::CancelledError("the request was cancelled");
-  if (request.deadline <= now) return absl::DeadlineExceededError("Request timeout expired");
   return absl::OkStatus();
 }
 

@@ -60,8 +60,8 @@ class InferService {
 
   // Calls `done` exactly once: inline for a refusal or an answer of the response cache, else on a compute, load or timer
   // thread, or the one for answers. Never blocks. A request whose `cancelled` is requested while it waits or queues is answered CANCELLED
-  // and never run; once running it is finished and its answer dropped by the caller. The same holds
-  // for one whose deadline passes: DEADLINE_EXCEEDED.
+  // and never run; once running it is finished, and answered so as well. The same holds for one whose deadline passes,
+  // DEADLINE_EXCEEDED, but that once running it is answered if nobody has cancelled it for that.
   // The model is let go of before `done` is called.
   void Infer(InferRequest request, std::stop_token cancelled, InferCallback done);
 

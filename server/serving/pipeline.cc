@@ -65,6 +65,20 @@ absl::Status ClassifyOutputs(const Catalog& catalog, const InferRequest& request
   return absl::OkStatus();
 }
 
+absl::StatusOr<TensorList> AsAsked(const Catalog& catalog, const InferCall& call, TensorList outputs) {
+  HEARTH_ASSIGN_OR_RETURN(TensorList selected, SelectOutputs(call.request, std::move(outputs)));
+  HEARTH_RETURN_IF_ERROR(ClassifyOutputs(catalog, call.request, call.batched, selected));
+  return selected;
+}
+
+// Of a call that still has its model.
+absl::StatusOr<TensorList> Checked(const InferCall& call, TensorList outputs) {
+  const InferRequest& request = call.request;
+  HEARTH_RETURN_IF_ERROR(CheckDeclaredOutputs({request.model, request.id, request.inputs, request.outputs},
+                                              call.loaded().signature(), outputs));
+  return outputs;
+}
+
 void TellUnknownPads(const ModelOptions* options, const Signature& signature, const ModelId& id) {
   if (options == nullptr) return;
   for (const std::string& name : options->batching.pad) {
@@ -187,7 +201,8 @@ absl::Status Pipeline::CheckAccepting(std::int64_t in_flight) const {
   if (stopping_.load()) return ServerExiting();
   const std::int64_t most = max_in_flight_.load(std::memory_order_relaxed);
   if (most > 0 && in_flight > most) {
-    return WithRetryAfter(absl::UnavailableError("Exceeds maximum queue size"), kSoon);
+    return WithRetryAfter(absl::UnavailableError(StrCat("Exceeds maximum queue size: ", most, " requests of all models are in "
+                                                        "progress (grpc.max_in_flight)")), kSoon);
   }
   return absl::OkStatus();
 }
@@ -261,7 +276,12 @@ void Pipeline::Admit(CallPtr call) {
     // What was filled up to the length of others is nobody else's answer.
     served.caches_responses = options != nullptr && options->response_cache && options->batching.pad.empty();
     served.remembers = model.stateful();
+    served.wants_sequence = options != nullptr && options->sequences.required;
     served.SetSeen(model);
+  }
+  if (served.wants_sequence.load(std::memory_order_relaxed) && !request.sequence) {
+    return call->Fail(absl::InvalidArgumentError(StrCat("inference request to model '", request.model,
+                                                        "' must specify a non-zero or non-empty correlation ID (sequence_id)")));
   }
   call->rows = BatchSize(request.inputs, model.signature());
   call->batched = model.signature().max_batch_size > 0;
@@ -372,33 +392,23 @@ bool Pipeline::AnswerCached(InferCall& call) {
     call.model->metrics.ResponseNotCached(looked);
     return false;
   }
-  absl::StatusOr<TensorList> selected = SelectOutputs(call.request, *std::move(outputs));
-  if (selected.ok()) {
-    absl::Status classified = ClassifyOutputs(deps_.catalog, call.request, call.batched, *selected);
-    if (!classified.ok()) selected = std::move(classified);
-  }
-  if (!selected.ok()) {
-    call.Fail(std::move(selected).status());
+  absl::StatusOr<TensorList> asked = AsAsked(deps_.catalog, call, *std::move(outputs));
+  if (!asked.ok()) {
+    call.Fail(std::move(asked).status());
   } else {
-    call.SucceedCached({call.model->id, *std::move(selected), *call.cache, call.waited_for_load}, looked);
+    call.SucceedCached({call.model->id, *std::move(asked), *call.cache, call.waited_for_load}, looked);
   }
   return true;
 }
 
-absl::StatusOr<TensorList> Pipeline::Checked(const InferCall& call, TensorList outputs) {
-  const InferRequest& request = call.request;
-  HEARTH_RETURN_IF_ERROR(CheckDeclaredOutputs({request.model, request.id, request.inputs, request.outputs},
-                                              call.loaded().signature(), outputs));
-  if (call.key) responses_.Add(*call.key, request.inputs, outputs);
-  return SelectOutputs(request, std::move(outputs));
-}
-
 // True: with success. `counts_run`: then the run is counted with this one, of those that it answers.
-bool Pipeline::Answer(InferCall& call, absl::StatusOr<TensorList> outputs, const InferCall::Ran& ran, bool counts_run) const {
+bool Pipeline::Answer(InferCall& call, absl::StatusOr<TensorList> outputs, const InferCall::Ran& ran, bool counts_run) {
   call.ran = ran;
-  if (outputs.ok()) {
-    absl::Status classified = ClassifyOutputs(deps_.catalog, call.request, call.batched, *outputs);
-    if (!classified.ok()) outputs = std::move(classified);
+  if (outputs.ok() && call.key) responses_.Add(*call.key, call.request.inputs, *outputs);
+  if (outputs.ok() && call.cancelled.stop_requested()) {
+    outputs = call.StillWanted(ran.ended);  // what its client has heard; nobody is there for the answer
+  } else if (outputs.ok()) {
+    outputs = AsAsked(deps_.catalog, call, *std::move(outputs));
   }
   if (!outputs.ok()) {
     call.Fail(std::move(outputs).status());

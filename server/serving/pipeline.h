@@ -69,10 +69,9 @@ class Pipeline {
   void Run(std::vector<CallPtr> calls, RunSlot slot);
   bool RunTogether(std::vector<CallPtr>& calls, RunSlot& slot, TimePoint started);
   void RunAlone(CallPtr call, RunSlot slot);
-  absl::StatusOr<TensorList> Checked(const InferCall& call, TensorList outputs);
   // True: it was answered with what somebody else was given for the same inputs.
   bool AnswerCached(InferCall& call);
-  bool Answer(InferCall& call, absl::StatusOr<TensorList> outputs, const InferCall::Ran& ran, bool counts_run) const;
+  bool Answer(InferCall& call, absl::StatusOr<TensorList> outputs, const InferCall::Ran& ran, bool counts_run);
 
   const InferService::Deps deps_;
   // InferService::Options, of which each request may see some old and some new: they have nothing to do with each other.

@@ -44,6 +44,7 @@ struct RunScheduler::State : std::enable_shared_from_this<State> {
     double charged;
     int width;  // processors; those on the reserve count as none
     bool on_reserve;
+    bool replaced = false;  // on the reserve: another thread has taken its place
     bool blocks = false;  // was not known to be quick when it began
     bool told = false;
   };
@@ -60,7 +61,8 @@ struct RunScheduler::State : std::enable_shared_from_this<State> {
   bool IsStuck(TimePoint now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   template <typename May>
   Lane* Least(May may) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  Lane* Next(bool only_quick) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  Lane* Next() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  Lane* NextOnReserve() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   Lane* NextThatFits(TimePoint now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   TimePoint FitsAt(const Lane& lane, TimePoint now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   int WidthOf(const Lane& lane) const { return lane.threads_ > 0 ? std::min(lane.threads_, processors) : deps.threads; }
@@ -70,6 +72,7 @@ struct RunScheduler::State : std::enable_shared_from_this<State> {
   void Begin(Run& run) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void End(const Run& run) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void NoteBlocks(Run& run) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  void NoteSlow(Run& run) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   static Overdue OverdueOf(const Run& run, TimePoint now);
   void Do(const Posts& posts) ABSL_LOCKS_EXCLUDED(mu);
   void RunNext(bool on_reserve) ABSL_LOCKS_EXCLUDED(mu);
@@ -86,7 +89,7 @@ struct RunScheduler::State : std::enable_shared_from_this<State> {
   std::uint64_t next_run ABSL_GUARDED_BY(mu) = 1;
   std::size_t ready ABSL_GUARDED_BY(mu) = 0;    // sum of Lane::ready_
   std::size_t tickets ABSL_GUARDED_BY(mu) = 0;  // in the executor's queue
-  bool reserve_out ABSL_GUARDED_BY(mu) = false;
+  bool reserve_out ABSL_GUARDED_BY(mu) = false;  // a ticket or a run of it, but for those that were replaced
   bool hurried ABSL_GUARDED_BY(mu) = false;
   std::size_t blocking ABSL_GUARDED_BY(mu) = 0;  // of runs, those that block an ordinary thread
   int blocked ABSL_GUARDED_BY(mu) = 0;           // processors that these take
@@ -187,7 +190,7 @@ int RunScheduler::processors() const { return state_->processors; }
 RunScheduler::Counts RunScheduler::counts() const {
   MutexLock lock(state_->mu);
   Counts counts;
-  for (const Lane* lane : state_->waiting) counts.waiting.emplace_back(lane->model_.name, lane->queue_.size());
+  for (const Lane* lane : state_->waiting) counts.waiting.emplace_back(lane->model_, lane->queue_.size());
   counts.running = state_->runs.size();
   for (const State::Run& run : state_->runs) counts.overdue += run.told ? 1 : 0;
   return counts;
@@ -256,13 +259,13 @@ std::size_t RunScheduler::State::Turns(TimePoint now) {
 bool RunScheduler::State::IsStuck(TimePoint now) const {
   if (blocking >= deps.compute.width()) return true;
   if (wide == 0) return false;
-  const Lane* next = Next(false);
+  const Lane* next = Next();
   if (next == nullptr || WidthOf(*next) <= processors - blocked) return false;
   return blocked == processors || FitsAt(*next, now) <= now;
 }
 
 bool RunScheduler::State::WantsReserve(TimePoint now) const {
-  return deps.reserve != nullptr && !reserve_out && IsStuck(now) && Next(true) != nullptr;
+  return deps.reserve != nullptr && !reserve_out && IsStuck(now) && NextOnReserve() != nullptr;
 }
 
 // What runs is in the sums from now on.
@@ -278,7 +281,11 @@ void RunScheduler::State::Begin(Run& run) {
 
 void RunScheduler::State::End(const Run& run) {
   if (run.on_reserve) {
-    reserve_out = false;
+    if (run.replaced) {
+      deps.reserve->EndReplacement();
+    } else {
+      reserve_out = false;
+    }
     return;
   }
   used -= run.width;
@@ -286,6 +293,15 @@ void RunScheduler::State::End(const Run& run) {
   if (!run.blocks) return;
   --blocking;
   blocked -= run.width;
+}
+
+void RunScheduler::State::NoteSlow(Run& run) {
+  if (!run.on_reserve) {
+    if (!run.blocks) NoteBlocks(run);
+  } else if (!run.replaced && deps.reserve->Replace()) {
+    run.replaced = true;
+    reserve_out = false;
+  }
 }
 
 void RunScheduler::State::NoteBlocks(Run& run) {
@@ -308,12 +324,17 @@ RunScheduler::Lane* RunScheduler::State::Least(May may) const {
   return best;
 }
 
-RunScheduler::Lane* RunScheduler::State::Next(bool only_quick) const {
-  return Least([&](const Lane& lane) { return !only_quick || lane.IsQuick(); });
+RunScheduler::Lane* RunScheduler::State::Next() const {
+  return Least([](const Lane&) { return true; });
+}
+
+RunScheduler::Lane* RunScheduler::State::NextOnReserve() const {
+  if (Lane* quick = Least([](const Lane& lane) { return lane.IsQuick(); })) return quick;
+  return Least([&](const Lane& lane) { return lane.IsUnknown() && lane.running_ == 0 && !IsWide(WidthOf(lane)); });
 }
 
 RunScheduler::Lane* RunScheduler::State::NextThatFits(TimePoint now) {
-  Lane* next = Next(false);
+  Lane* next = Next();
   if (wide == 0 || next == nullptr || Fits(*next)) return next;
   if (used == processors) return nullptr;
   now_at = std::max(now_at, next->had_);  // it has its turn: who comes now comes after it
@@ -358,7 +379,7 @@ void RunScheduler::State::RunNext(bool on_reserve) {
       --tickets;
     }
     const TimePoint now = deps.clock.Now();
-    Lane* lane = !on_reserve ? NextThatFits(now) : IsStuck(now) ? Next(true) : nullptr;
+    Lane* lane = !on_reserve ? NextThatFits(now) : IsStuck(now) ? NextOnReserve() : nullptr;
     if (lane == nullptr) return;
     now_at = std::max(now_at, lane->had_);
     batch = lane->queue_.Take(now);
@@ -426,7 +447,7 @@ void RunScheduler::State::Sweep() {
     }
     for (Run& run : runs) {
       const double so_far = ToSeconds(now - run.started);
-      if (!run.blocks && !run.on_reserve && so_far >= kQuickSeconds) NoteBlocks(run);
+      if (so_far >= kQuickSeconds) NoteSlow(run);
       if (run.told || run.lane->typical_ < 0) continue;
       if (so_far < kOverdueSeconds || so_far < kOverdueTimes * run.lane->typical_) continue;
       run.told = true;

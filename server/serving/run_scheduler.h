@@ -29,7 +29,8 @@ namespace hearth {
 //
 // Runs cannot be interrupted. While nobody can begin before one of a model has ended that takes long (over 20 ms, or
 // nobody knows yet), requests of a model that is known to be quick are given a thread more, the reserve: the machine is
-// shared by one run too many for as long, and nobody waits for a model that takes a second.
+// shared by one run too many for as long, and nobody waits for a model that takes a second. So is the first run of a model
+// of which nobody knows, after those. One that turns out to be slow there is replaced, as far as the executor allows.
 //
 // Requests that come too late or are cancelled are refused while they wait, within 20 ms.
 //
@@ -48,7 +49,7 @@ class RunScheduler {
     Executor& compute;
     Timer& timer;
     const Clock& clock;
-    Executor* reserve = nullptr;                          // one thread; null: no reserve
+    Executor* reserve = nullptr;                          // one thread, and its replacements; null: no reserve
     // Told of a run that is, once on the timer's thread, and once more when it has ended, on the thread that it ran on.
     std::function<void(const Overdue&)> overdue = nullptr;
     int threads = 1;                                      // of a run whose policy does not say
@@ -66,6 +67,7 @@ class RunScheduler {
     friend class RunScheduler;
     bool HasRoom() const { return queue_.policy().limit == 0 || running_ < queue_.policy().limit; }
     bool IsQuick() const;  // known to be
+    bool IsUnknown() const { return typical_ < 0; }
 
     const ModelId model_;
     RunQueue queue_;
@@ -96,7 +98,7 @@ class RunScheduler {
   int processors() const;
 
   struct Counts {
-    std::vector<std::pair<std::string, std::size_t>> waiting;  // by model, of those that have any
+    std::vector<std::pair<ModelId, std::size_t>> waiting;  // of those that have any
     std::size_t running = 0;
     std::size_t overdue = 0;  // of those that run
   };

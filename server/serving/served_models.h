@@ -30,6 +30,7 @@ struct ServedModel {
   // Of the load that was seen last:
   std::atomic<bool> caches_responses{false};
   std::atomic<bool> remembers{false};  // Model::stateful()
+  std::atomic<bool> wants_sequence{false};  // SequenceOptions::required
 
  private:
   friend class ServedModels;

@@ -245,6 +245,7 @@ void ReadSequences(const YamlNode& node, SequenceOptions& sequences) {
   node.Map([&](YamlMap& map) {
     map["idle_timeout"].Read(sequences.idle_timeout);
     map["max"].Read(sequences.max, 1, 1 << 20);
+    map["required"].Read(sequences.required);
     map["on_pressure"].ReadEnum(sequences.on_pressure, {{"keep", SequenceOptions::OnPressure::kKeep},
                                                         {"end", SequenceOptions::OnPressure::kEnd}});
   });

@@ -544,7 +544,7 @@ TEST(CliCompletion, OffersEveryCommandAndOption) {
   EXPECT_EQ(offers(commands.substr(0, commands.find("\n\n")), "\n  ([a-z]+) "), 21);
   EXPECT_GE(offers(help, "[ ,](--[a-z-]+)"), 10);
   for (const char* command : {"infer", "models", "health", "top", "events"}) {
-    EXPECT_GE(offers(RunHearth({command, "--help"}).out, "\n  [-a-z]*,?(--[a-z]+)"), 2) << command;
+    EXPECT_GE(offers(RunHearth({command, "--help"}).out, "\n  [-a-z]*,?(--[a-z-]+)"), 2) << command;
   }
 }
 

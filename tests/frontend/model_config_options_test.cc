@@ -197,7 +197,8 @@ TEST_F(ModelConfigTest, AResponseCacheIsThatOfModelYaml) {
 TEST_F(ModelConfigTest, SequencesAreOfModelsWithAStateOfTheirOwn) {
   Accept("sequence_batching { max_sequence_idle_microseconds: 5000000 oldest { max_candidate_sequences: 16 } }");
   EXPECT_EQ(options_.sequences.idle_timeout, std::chrono::seconds(5));
-  EXPECT_EQ(options_.sequences.max, 16u);
+  EXPECT_EQ(options_.sequences.max, 1024u) << "those beyond the candidates have to wait, not to be refused";
+  EXPECT_TRUE(options_.sequences.required);
   EXPECT_THAT(remarks_, ElementsAre(HasSubstr("side by side")));
 }
 

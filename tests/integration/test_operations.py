@@ -194,6 +194,13 @@ def test_a_bad_configuration_names_file_line_and_key_for_every_mistake(tmp_path)
     assert run_hearthd("--config", file).returncode == 78
 
 
+def test_an_endpoint_that_is_none_is_found_before_the_start(tmp_path):
+    for endpoint in ("ftp://x", "localhost:4318"):
+        for check in ([], ["--check-config"]):
+            done = run_hearthd("--set", f"tracing.endpoint={endpoint}", *check)
+            assert done.returncode == 78 and "tracing.endpoint" in done.stderr, done.stderr
+
+
 def test_every_line_of_a_complaint_says_who_complains_and_none_hides_another(tmp_path):
     done = run_hearthd("--check-config", "--set", "grpc.prot=3", "--set", "grpc.port=x", "--set",
                        "grpc=3", "--set", "nonsense")

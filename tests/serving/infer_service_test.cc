@@ -141,6 +141,32 @@ TEST_F(InferServiceTest, ARequestCancelledInTheQueueIsNotRun) {
   EXPECT_EQ(Row("m")->pins, 0u);
 }
 
+TEST_F(InferServiceTest, ARequestThatIsCancelledWhileItRunsIsNoSuccess) {
+  std::stop_source cancel;
+  Duration takes{};
+  fakes::FakeModel::Options model = EchoModel();
+  model.run = [&](const TensorList& inputs, Session*) -> absl::StatusOr<TensorList> {
+    clock_.Advance(takes);
+    cancel.request_stop();
+    return inputs;
+  };
+  AddModel("m", std::move(model));
+  MakeResident("m");
+  const Answer cancelled = Infer(Request("m"), cancel.get_token());
+  compute_.RunAll();
+  EXPECT_EQ(CodeOf(**cancelled), absl::StatusCode::kCancelled);
+
+  cancel = {};
+  takes = std::chrono::seconds(2);
+  InferRequest request = Request("m");
+  request.deadline = clock_.Now() + std::chrono::seconds(1);
+  const Answer late = Infer(std::move(request), cancel.get_token());
+  compute_.RunAll();
+  EXPECT_EQ(CodeOf(**late), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_TRUE(Exposes(R"(hearth_requests_total{code="DEADLINE_EXCEEDED",model="m",version="1"} 1)")) << metrics_.Text();
+  EXPECT_EQ(metrics_.Model("m", 1).statistics().success.count, 0u);
+}
+
 TEST_F(InferServiceTest, ARequestCancelledWhileItWaitsForALoadIsAnsweredAtOnce) {
   AddModel("m");
   std::stop_source cancel;
@@ -379,8 +405,9 @@ TEST_F(InferServiceTest, RefusesMoreThanMayBeInFlight) {
   const Answer second = Infer(Request("m"));
   const Answer third = Infer(Request("m"));
   ASSERT_TRUE(third->has_value());
-  EXPECT_EQ((*third)->status(), WithRetryAfter(absl::UnavailableError("Exceeds maximum queue size"),
-                                                 std::chrono::milliseconds(100)));
+  const absl::Status full = absl::UnavailableError("Exceeds maximum queue size: 2 requests of all models are in progress "
+                                                   "(grpc.max_in_flight)");
+  EXPECT_EQ((*third)->status(), WithRetryAfter(full, std::chrono::milliseconds(100)));
   RunAll();
   EXPECT_TRUE((*first)->ok() && (*second)->ok());
   const Answer again = Infer(Request("m"));

@@ -89,7 +89,7 @@ class RunSchedulerTest : public testing::Test {
   fakes::ManualExecutor reserve_;
   Log log_;
   std::vector<RunScheduler::Overdue> overdue_;
-  RunScheduler::Lane a_{ModelId{"a", 1}}, b_{ModelId{"b", 1}};
+  RunScheduler::Lane a_{ModelId{"a", 1}}, b_{ModelId{"b", 1}}, c_{ModelId{"c", 1}};
   RunScheduler scheduler_{{executor_, timer_, clock_, &reserve_, [this](const auto& run) { overdue_.push_back(run); }}};
 };
 
@@ -219,6 +219,56 @@ TEST_F(RunSchedulerTest, AQuickModelHasAThreadMoreWhileSlowOnesHoldAllOthers) {
   EXPECT_THAT(log_.ran, ElementsAre("a", "b", "c"));
 }
 
+TEST_F(RunSchedulerTest, TheFirstRunOfAModelDoesNotWaitForSlowOnesEither) {
+  Teach(a_, seconds(1));
+  Teach(b_, milliseconds(1));
+  Post(a_, "a");
+  executor_.RunAll();
+  Post(c_, "c");
+  Post(c_, "d");
+  Post(b_, "b");
+  EXPECT_EQ(reserve_.RunAll(), 1u);
+  EXPECT_THAT(log_.ran, ElementsAre("a", "b")) << "who is known to be quick goes first";
+  log_.slots.pop_back();
+  EXPECT_EQ(reserve_.RunAll(), 1u);
+  EXPECT_THAT(log_.ran, ElementsAre("a", "b", "c"));
+  log_.ran.clear();
+
+  Post(b_, "b");
+  EXPECT_EQ(reserve_.RunAll(), 0u);
+  clock_.Advance(milliseconds(30));  // c is not quick
+  timer_.RunDue();
+  EXPECT_EQ(reserve_.replaced(), 1);
+  EXPECT_EQ(reserve_.RunAll(), 1u);
+  EXPECT_THAT(log_.ran, ElementsAre("b")) << "and c's second one waits";
+  log_.slots.pop_back();
+  log_.slots.pop_back();
+  EXPECT_EQ(reserve_.replaced(), 0);
+  EXPECT_EQ(reserve_.RunAll(), 0u) << "c is known by now";
+  log_.slots.clear();
+  executor_.RunAll();
+  EXPECT_THAT(log_.ran, ElementsAre("b", "d"));
+  log_.slots.clear();
+}
+
+TEST_F(RunSchedulerTest, AFirstRunThatCannotBeReplacedKeepsTheReserve) {
+  reserve_.SetReplacements(0);
+  Teach(a_, seconds(1));
+  Teach(b_, milliseconds(1));
+  Post(a_, "a");
+  executor_.RunAll();
+  Post(c_, "c");
+  reserve_.RunAll();
+  Post(b_, "b");
+  clock_.Advance(milliseconds(30));
+  timer_.RunDue();
+  EXPECT_EQ(reserve_.RunAll(), 0u);
+  log_.slots.pop_back();
+  EXPECT_EQ(reserve_.RunAll(), 1u);
+  EXPECT_THAT(log_.ran, ElementsAre("a", "c", "b"));
+  log_.slots.clear();
+}
+
 TEST_F(RunSchedulerTest, TheReserveIsNotUsedWhileAThreadMayBeFreeSoon) {
   Teach(a_, milliseconds(2));
   Teach(b_, milliseconds(1));
@@ -286,7 +336,7 @@ TEST_F(RunSchedulerTest, RefusesWhatIsMoreThanMayWait) {
   Post("0");
   Post("1");
   EXPECT_THAT(log_.refused, ElementsAre("1: Exceeds maximum queue size"));
-  EXPECT_THAT(scheduler_.counts().waiting, ElementsAre(testing::Pair("a", 1u)));
+  EXPECT_THAT(scheduler_.counts().waiting, ElementsAre(testing::Pair(ModelId{"a", 1}, 1u)));
 }
 
 TEST_F(RunSchedulerTest, TellsOnceOfARunThatTakesFarLongerThanOthersDid) {

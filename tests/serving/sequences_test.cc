@@ -82,6 +82,15 @@ TEST_F(SequencesTest, RequestsWithoutASequenceBeginAnew) {
   EXPECT_EQ(Sum("a", 1), 2);
 }
 
+TEST_F(SequencesTest, RequestsWithoutASequenceAreRefusedWhereOneIsRequired) {
+  AddModel("m", Summer(), "sequences: {required: true}\n");
+  const Answer refused = Infer(Request("m", {5}));
+  RunAll();
+  EXPECT_EQ(refused->value().status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(Text(refused->value().status()), HasSubstr("must specify a non-zero or non-empty correlation ID"));
+  EXPECT_EQ(Sum("a", 1, Flag::kStart), 1);
+}
+
 TEST_F(SequencesTest, HasToBeginWithAStart) {
   AddModel("m", Summer());
   MakeResident("m");

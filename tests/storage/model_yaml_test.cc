@@ -178,7 +178,7 @@ TEST(ModelYaml, ReadsHowRequestsAreBatchedAndQueued) {
 max_batch_size: 8
 batching: {preferred: [8, 4], max_delay: 2ms, pad: [ids]}
 queue: {max_size: 100, timeout: 50ms, on_timeout: delay, priorities: 3}
-sequences: {idle_timeout: 10s, max: 7, on_pressure: end}
+sequences: {idle_timeout: 10s, max: 7, required: true, on_pressure: end}
 response_cache: true
 )",
                                       "model.yaml");
@@ -194,6 +194,7 @@ response_cache: true
   EXPECT_EQ(options->queue.default_priority, 3);
   EXPECT_EQ(options->sequences.idle_timeout, std::chrono::seconds(10));
   EXPECT_EQ(options->sequences.max, 7u);
+  EXPECT_TRUE(options->sequences.required);
   EXPECT_TRUE(options->response_cache);
   EXPECT_EQ(options->sequences.on_pressure, SequenceOptions::OnPressure::kEnd);
   EXPECT_THAT(Errors("batching: true\n"), HasSubstr("needs max_batch_size"));
