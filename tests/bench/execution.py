@@ -205,8 +205,8 @@ def main():
                                          "p99_over_p50": heard["p99_us"] / heard["p50_us"]})
                 for name, size in (("shared_memory_1MiB", 1 << 20), ("shared_memory_16MiB", 16 << 20)):
                     sent = load(server, "identity", "--clients", 4, "--bytes", size)
-                    shared = load(server, "identity", "--clients", 4, "--bytes", size, "--shared_memory", 1)
-                    rounds[name].append({"over_network": shared["requests_per_second"] / sent["requests_per_second"]})
+                    put = load(server, "identity", "--clients", 4, "--bytes", size, "--shared_memory", 1)
+                    rounds[name].append({"over_network": put["requests_per_second"] / sent["requests_per_second"]})
                 served = load(shared, "pair", "--clients", 2, "--bytes", 4 * FEATURES * ROWS, "--answers", "any")
                 alone = bare("pair", arguments.seconds, ROWS)
                 rounds["two_threads"].append({"share": served["requests_per_second"] * ROWS / alone,
