@@ -110,8 +110,8 @@ int main(int argc, char** argv) {
   if (!config.ok()) Complain(config.status(), kExitConfig);
   if (!command->mistakes.ok()) return Complain(command->mistakes, kExitUsage);
   if (!config.ok()) return kExitConfig;
-  if (const absl::Status tracing = hearth::TracingOptions(*config).status(); !tracing.ok() && !config->tracing.endpoint.empty()) {
-    return Complain(tracing, kExitConfig);
+  if (!config->tracing.endpoint.empty()) {
+    if (const absl::Status tracing = hearth::TracingOptions(*config).status(); !tracing.ok()) return Complain(tracing, kExitConfig);
   }
   switch (command->action) {
     case CommandLine::Action::kCheckConfig:

@@ -22,7 +22,7 @@ import urllib.request
 import torch
 
 import common
-from serving import Identity, Server
+from serving import Identity, serve
 
 FEATURES = 512
 WINDOW = 512  # samples
@@ -69,17 +69,7 @@ def start_threads(build, folder, threads_of_all):
     write_model(repository, "pair", rows, "intra_op_threads: 2\n" + sample % (ROWS * FEATURES))
     for name in NARROW:
         write_model(repository, name, rows, sample % (ROWS // 4 * FEATURES))
-    config = pathlib.Path(folder, f"threads{threads_of_all}.yaml")
-    config.write_text(json.dumps({
-        "repository": {"roots": [str(repository)]},
-        "models": [{"name": name, "pin": True} for name in ("pair", *NARROW)],
-        "compute": {"threads": 2, "intra_op_threads": threads_of_all},
-        "grpc": {"host": "127.0.0.1", "port": 0},
-        "http": {"host": "127.0.0.1", "port": 0},
-        "rest": {"enabled": False},
-        "logging": {"format": "json"},
-    }), encoding="utf-8")
-    return Server([build / "server" / "hearthd", "--config", config], "stderr", "grpc_port")
+    return serve(build, repository, ["pair", *NARROW], compute={"threads": 2, "intra_op_threads": threads_of_all})
 
 
 def beside_each_other(load, server):
@@ -120,17 +110,7 @@ def start_hearthd(build, folder):
         "warm_up: [{count: 3, inputs: {x: {datatype: FP32, shape: [32, %d]}}}]\n" % FEATURES))
     write_model(repository, "speech", torch.jit.load(str(silero_file())), options="sequences: {idle_timeout: 1m}\n")
     write_model(repository, "identity", torch.jit.script(Identity()))
-    config = pathlib.Path(folder, "hearth.yaml")
-    config.write_text(json.dumps({
-        "repository": {"roots": [str(repository)]},
-        "models": [{"name": name, "pin": True} for name in ("wide", "speech", "identity")],
-        "compute": {"threads": 1},
-        "grpc": {"host": "127.0.0.1", "port": 0, "client_shared_memory": True},
-        "http": {"host": "127.0.0.1", "port": 0},
-        "rest": {"enabled": False},
-        "logging": {"format": "json"},
-    }), encoding="utf-8")
-    return Server([build / "server" / "hearthd", "--config", config], "stderr", "grpc_port")
+    return serve(build, repository, ["wide", "speech", "identity"], grpc={"client_shared_memory": True}, compute={"threads": 1})
 
 
 def loop(what, seconds, size):

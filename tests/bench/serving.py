@@ -46,20 +46,26 @@ class Server:
         self.process.wait()
 
 
+def serve(build, repository, models, grpc=None, **config):
+    """A hearthd with all of `models` loaded. The configuration lies beside the repository."""
+    file = repository.with_suffix(".yaml")
+    file.write_text(json.dumps({
+        "repository": {"roots": [str(repository)]},
+        "models": [{"name": name, "pin": True} for name in models],
+        "grpc": {"host": "127.0.0.1", "port": 0, **(grpc or {})},
+        "http": {"host": "127.0.0.1", "port": 0},
+        "rest": {"enabled": False},
+        "logging": {"format": "json"},
+        **config,
+    }), encoding="utf-8")
+    return Server([build / "server" / "hearthd", "--config", file], "stderr", "grpc_port")
+
+
 def start_hearthd(build, folder):
     repository = pathlib.Path(folder, "models")
     (repository / "identity" / "1").mkdir(parents=True)
     torch.jit.script(Identity()).save(str(repository / "identity" / "1" / "model.pt"))
-    config = pathlib.Path(folder, "hearth.yaml")
-    config.write_text(json.dumps({
-        "repository": {"roots": [str(repository)]},
-        "models": [{"name": "identity", "pin": True}],
-        "grpc": {"host": "127.0.0.1", "port": 0},
-        "http": {"host": "127.0.0.1", "port": 0},
-        "rest": {"enabled": False},
-        "logging": {"format": "json"},
-    }), encoding="utf-8")
-    return Server([build / "server" / "hearthd", "--config", config], "stderr", "grpc_port")
+    return serve(build, repository, ["identity"])
 
 
 def main():
