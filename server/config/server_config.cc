@@ -81,7 +81,8 @@ class FieldReader {
         return size.Error(StrCat("'", device, "' is no device that memory can be counted of; write cuda:0, or fake:0 for "
                                  "one of devices.fake"));
       }
-      ReadSize(size, sizes.named.emplace_back(device, BytesOrPercent{}, size.where()).size);
+      sizes.named.push_back({device, BytesOrPercent{}, size.where()});
+      ReadSize(size, sizes.named.back().size);
     });
   }
   template <typename Enum, typename Names>

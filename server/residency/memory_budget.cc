@@ -160,11 +160,11 @@ bool MemoryBudget::Reservation::Settle(const Footprint& measured) {
 }
 
 bool MemoryBudget::SettleLocked(Reservation& r, std::shared_ptr<const Footprint> truth) {
-  const auto try_on = [&](Ledger& ledger) {
+  const auto try_on = [&, &capacity = capacity_](Ledger& ledger) {
     const Bytes before = ledger.used();
     ledger.Remove(*r.footprint_, HoldPhase::kLoading);
     ledger.Add(*truth, HoldPhase::kResident);
-    return Allowed(before, ledger.used(), capacity_);
+    return Allowed(before, ledger.used(), capacity);
   };
   bool fits = true;
   if (!claims_.empty()) {

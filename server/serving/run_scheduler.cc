@@ -339,7 +339,10 @@ RunScheduler::Lane* RunScheduler::State::NextThatFits(TimePoint now) {
   if (used == processors) return nullptr;
   now_at = std::max(now_at, next->had_);  // it has its turn: who comes now comes after it
   const TimePoint until = FitsAt(*next, now);
-  return Least([&](const Lane& lane) { return lane.typical_ >= 0 && Fits(lane) && now + ToDuration(lane.typical_) <= until; });
+  const int left = processors - used;
+  return Least([&](const Lane& lane) {
+    return lane.typical_ >= 0 && WidthOf(lane) <= left && now + ToDuration(lane.typical_) <= until;
+  });
 }
 
 // Going by what runs of the models that run have taken. Now, which is never too late, where nobody knows.
