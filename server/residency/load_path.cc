@@ -75,6 +75,7 @@ void ModelManager::LoadOne(LoadPtr load) {
   const Tier from = load->from_rest ? std::max(Tier::kMapped, cache_.TierOf(load->entry.slot.id)) : Tier::kCold;
   absl::StatusOr<std::unique_ptr<Model>> model =
       load->loader->Load(*load->spec, load->estimate.opened.get(), load->stop);
+  load->estimate.opened.reset();  // once somebody can use the model, only the model keeps its files open
   if (!model.ok()) return Fail(*load, model.status(), !absl::IsCancelled(model.status()));
   LoadReport report = (*model)->load_report();
   report.from = from;
