@@ -226,6 +226,7 @@ HttpServer::Options RestOptions(const ServerConfig& config, BufferPool& buffers,
   options.read_timeout = rest.stall_timeout;
   options.write_timeout = rest.stall_timeout;
   options.max_body_bytes = rest.max_body_bytes;
+  options.max_body_setting = "rest.max_body_bytes";
   options.max_bodies_bytes = rest.max_bodies_bytes;
   options.max_connections = static_cast<std::size_t>(rest.max_connections);
   return options;

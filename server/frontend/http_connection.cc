@@ -256,7 +256,8 @@ class Connection final : public HttpConnection {
       return Write(HttpError(431, StrCat("the request's header is larger than ", options.max_header_bytes, " bytes")));
     }
     if (error == http::error::body_limit) {
-      return Write(HttpError(413, StrCat("the request's body is larger than ", options.max_body_bytes, " bytes")));
+      const std::string setting = options.max_body_setting.empty() ? "" : StrCat(" (", options.max_body_setting, ")");
+      return Write(HttpError(413, StrCat("the request's body is larger than ", options.max_body_bytes, " bytes", setting)));
     }
     if (error == boost::system::errc::not_enough_memory) {
       return Write(HttpError(503, StrCat("no memory for the body of this request: all bodies together may have ",

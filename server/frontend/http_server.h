@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "server/base/clock.h"
@@ -43,6 +44,7 @@ class HttpServer {
     Duration stop_grace = std::chrono::seconds(1);      // Stop(): for answers under way
     std::size_t max_header_bytes = 16 * 1024;           // else 431
     std::uint64_t max_body_bytes = 64 * 1024;           // else 413
+    std::string_view max_body_setting = {};             // what the refusal says to change; empty: nothing does
     std::uint64_t max_bodies_bytes = std::uint64_t{1} << 30;  // of all bodies at a time, else 503
     std::size_t max_connections = 1024;                 // more wait in the kernel's queue
   };

@@ -400,7 +400,9 @@ std::optional<HttpResponse> DecompressBody(HttpRequest& request, const RestDeps&
   }
   if (*encoding == Encoding::kIdentity) return std::nullopt;
   const absl::StatusOr<BufferPool::Buffer> plain = Decompress(request.body, *encoding, deps.max_body_bytes, deps.buffers);
-  if (absl::IsOutOfRange(plain.status())) return HttpError(413, FromAbsl(plain.status().message()));
+  if (absl::IsOutOfRange(plain.status())) {
+    return HttpError(413, StrCat(FromAbsl(plain.status().message()), " (rest.max_body_bytes)"));
+  }
   if (!plain.ok()) return ErrorResponse(plain.status());
   request.body = {reinterpret_cast<const char*>(plain->bytes.data()), plain->bytes.size()};
   request.owner = plain->owner;

@@ -21,11 +21,10 @@ namespace {
 struct Sink {
   JsonReader& json;
   DType dtype;
-  std::string_view input;
   GrowingBuffer& bytes;
 
   absl::Status DoesNotFit(std::string_view value) const {
-    return json.Error(StrCat("value ", value.substr(0, 40), " of input '", input, "' does not fit ", ToString(dtype)));
+    return json.Error(StrCat("value ", value.substr(0, 40), " does not fit ", ToString(dtype)));
   }
 };
 
@@ -165,7 +164,8 @@ absl::StatusOr<BufferPool::Buffer> ReadElements(JsonReader& json, DType dtype, s
                                              "binary data format for input '", input, "'"));
   }
   GrowingBuffer bytes(pool);
-  HEARTH_RETURN_IF_ERROR(ReadNested(Sink{json, dtype, input, bytes}, element));
+  const absl::Status read = ReadNested(Sink{json, dtype, bytes}, element);
+  if (!read.ok()) return Annotate(read, StrCat("input '", input, "'"));
   return bytes.Take();
 }
 

@@ -61,9 +61,13 @@ absl::Status RefuseStranger(const AccessPolicy& policy, AccessGroup group, std::
                "'Authorization: Bearer TOKEN' is none of them"));
   }
   if (token_would_help) {
+    const bool certificate_would_help =
+        std::any_of(policy.roles.begin(), policy.roles.end(), [group](const AccessPolicy::Role& role) {
+          return role.groups.Has(group) && !role.certificate_names.empty();
+        });
     return absl::UnauthenticatedError(
-        StrCat("'", call, "' needs the token, or the client certificate, of a role that has the group '", ToString(group),
-               "' (access.roles in the server's configuration): send 'Authorization: Bearer TOKEN'; hearth takes "
+        StrCat("'", call, "' needs the token", certificate_would_help ? ", or the client certificate," : "",
+               " of a role that has the group '", ToString(group), "' (access.roles in the server's configuration): send 'Authorization: Bearer TOKEN'; hearth takes "
                "--token-file"));
   }
   if (!policy.local.Has(group)) {

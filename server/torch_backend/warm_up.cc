@@ -1,9 +1,11 @@
 #include "server/torch_backend/warm_up.h"
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <random>
 #include <utility>
+#include <vector>
 
 #include "server/base/log.h"
 #include "server/torch_backend/tensor_bridge.h"
@@ -57,11 +59,15 @@ std::vector<WarmUpSample> MadeUpSamples(const Signature& signature) {
 absl::Status RunSample(const Model& model, const WarmUpSample& sample, const std::stop_token& stop,
                        const std::function<void(const TensorList&)>& learn) {
   TensorList inputs;
+  const std::vector<TensorInfo>& known = model.signature().inputs;
   for (const WarmUpSample::Input& input : sample.inputs) {
+    if (std::ranges::find(known, input.name, &TensorInfo::name) == known.end()) {
+      return absl::InvalidArgumentError(StrCat("the sample has an input '", input.name, "', and the model has none of that name"));
+    }
     HEARTH_ASSIGN_OR_RETURN(Tensor tensor, MakeInput(input));
     inputs.push_back({input.name, std::move(tensor)});
   }
-  for (const TensorInfo& wanted : model.signature().inputs) {
+  for (const TensorInfo& wanted : known) {
     if (!wanted.optional && Find(inputs, wanted.name) == nullptr) {
       return absl::InvalidArgumentError(StrCat("the sample lacks the input '", wanted.name, "'"));
     }

@@ -432,7 +432,7 @@ def test_what_is_not_there_is_an_error_in_json(server, method, path, status):
 def test_a_body_over_the_limit_is_refused_before_it_is_sent(start, repository):
     server = start(repository, config={"rest": {"max_body_bytes": 1000}})
     status, _, body = ask(server, "POST", "/v2/models/identity/infer", bytes(1001))
-    assert status == 413 and "1000 bytes" in json.loads(body)["error"]
+    assert status == 413 and "1000 bytes (rest.max_body_bytes)" in json.loads(body)["error"]
     assert infer(server, "identity", {"inputs": [tensor("x", "FP32", [1], [1])]})[0] == 200
 
 

@@ -394,6 +394,9 @@ TEST_F(TorchScriptLoaderTest, ADeclaredWarmUpThatFailsFailsTheLoad) {
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(refused.status().message()), HasSubstr("warm-up"));
   options.warm_up[0].inputs[0].shape = {1, 4};
+  options.warm_up[0].inputs[0].name = "y";
+  EXPECT_THAT(std::string(TryLoad(options).status().message()), HasSubstr("the sample has an input 'y', and the model has none"));
+  options.warm_up[0].inputs[0].name = "x";
   const auto loaded = TryLoad(options);
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   EXPECT_GT((*loaded)->load_report()[LoadPhase::kWarmUp].wall.count(), 0);
