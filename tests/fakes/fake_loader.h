@@ -58,7 +58,8 @@ class FakeLoader final : public Loader {
     if (script.on_estimate) script.on_estimate();
     HEARTH_RETURN_IF_ERROR(fault);
     HEARTH_RETURN_IF_ERROR(script.estimate_error);
-    return LoadEstimate{script.peak.value_or(script.model.footprint), script.model.footprint};
+    return LoadEstimate{script.peak.value_or(script.model.footprint), script.model.footprint,
+                        std::make_shared<Opened>(opened_)};
   }
 
   std::optional<LoadEstimate> EstimateRest(const ModelSpec& spec, const Rest&) const override {
@@ -101,10 +102,17 @@ class FakeLoader final : public Loader {
     return Count(estimates_by_model_, model);
   }
   int alive() const { return *alive_; }  // models that exist
+  int opened() const { return *opened_; }  // estimates that keep files open
   int rests() const { return *rests_; }  // also those of models that exist
   int pages() const { return *pages_; }  // of rests, held
 
  private:
+  struct Opened final : OpenedFiles {
+    explicit Opened(std::shared_ptr<std::atomic<int>> n) : count(std::move(n)) { ++*count; }
+    ~Opened() override { --*count; }
+    const std::shared_ptr<std::atomic<int>> count;
+  };
+
   using Counts = std::map<std::string, int>;
   using Faults = std::map<int, absl::Status>;
 
@@ -121,7 +129,8 @@ class FakeLoader final : public Loader {
     return found == counts.end() ? 0 : found->second;
   }
 
-  std::shared_ptr<std::atomic<int>> alive_ = std::make_shared<std::atomic<int>>(0);
+  const std::shared_ptr<std::atomic<int>> alive_ = std::make_shared<std::atomic<int>>(0);
+  const std::shared_ptr<std::atomic<int>> opened_ = std::make_shared<std::atomic<int>>(0);
   const FakeRest::Count rests_ = std::make_shared<std::atomic<int>>(0), pages_ = std::make_shared<std::atomic<int>>(0);
   mutable Mutex mu_;
   std::map<std::string, Script> scripts_ ABSL_GUARDED_BY(mu_);

@@ -74,6 +74,14 @@ TEST_F(ModelManagerTest, EveryWaiterHearsTheSameStatus) {
   EXPECT_EQ(used(), 0u);
 }
 
+TEST_F(ModelManagerTest, NothingOfALoadKeepsItsFilesOpenOnceItIsAnswered) {
+  Exists("m", 10);
+  int opened = -1;
+  manager().Acquire(Id("m"), kNoDeadline, [&](auto) { opened = loader_.opened(); });
+  executor_.RunAll();
+  EXPECT_EQ(opened, 0);
+}
+
 TEST_F(ModelManagerTest, AFailureIsRememberedAndItsBackOffDoubles) {
   options_.failure_backoff = seconds(5);
   options_.max_failure_backoff = seconds(12);
