@@ -23,7 +23,28 @@ constexpr int kQuietRounds = 10;              // of the watch, before it ends
 constexpr Duration kLongest = milliseconds(1);  // counted: one long task changes the average at once
 constexpr int kAveragedOver = 8;
 
+thread_local ThreadPool::Burst* burst_of_this_thread = nullptr;
+
 }  // namespace
+
+ThreadPool::Burst::Burst() {
+  HEARTH_CHECK(burst_of_this_thread == nullptr);
+  burst_of_this_thread = this;
+}
+
+ThreadPool::Burst::~Burst() {
+  Flush();
+  burst_of_this_thread = nullptr;
+}
+
+void ThreadPool::Burst::Add(ThreadPool& pool) {
+  if (std::find(pools_.begin(), pools_.end(), &pool) == pools_.end()) pools_.push_back(&pool);
+}
+
+void ThreadPool::Burst::Flush() {
+  for (ThreadPool* pool : pools_) pool->WakeForBurst();
+  pools_.clear();
+}
 
 ThreadPool::ThreadPool(Options options) : options_(std::move(options)), busy_wait_(options_.busy_wait) {
   HEARTH_CHECK(options_.threads >= 1);
@@ -75,6 +96,8 @@ void ThreadPool::EndReplacement() {
 ThreadPool::~ThreadPool() { Shutdown(); }
 
 void ThreadPool::Post(Task task) {
+  Burst* const burst = burst_of_this_thread;
+  if (burst != nullptr) burst->Add(*this);
   Task refused;  // destroyed after the lock is gone: its destructor may answer somebody
   bool wake = false;
   {
@@ -84,8 +107,17 @@ void ThreadPool::Post(Task task) {
     } else {
       queue_.push_back(std::move(task));
       CountQueued();
-      wake = WakeAnother();
+      wake = burst == nullptr && WakeAnother();
     }
+  }
+  if (wake) wake_.NotifyOne();
+}
+
+void ThreadPool::WakeForBurst() {
+  bool wake = false;
+  {
+    MutexLock lock(mu_);
+    wake = WakeAnother();
   }
   if (wake) wake_.NotifyOne();
 }

@@ -27,6 +27,28 @@ namespace hearth {
 // as there are tasks, at once. With `busy_wait`, one thread whose tasks are short looks for the next one before it sleeps.
 class ThreadPool final : public Executor {
  public:
+  // For a thread that posts many small tasks in a row: while it has one of these, no thread is woken for what it posts
+  // before Flush(), and then one is for all of it. A thread that is awake takes it all the same. Where threads are more than
+  // processors, one that is woken takes the processor from who woke it, and every task would cost two switches.
+  //
+  // Confined to its thread, which has one at most and waits for nothing that it posted before Flush(). REQUIRES: the pools
+  // are there at Flush().
+  class Burst {
+   public:
+    Burst();
+    ~Burst();  // Flush()
+    Burst(const Burst&) = delete;
+    Burst& operator=(const Burst&) = delete;
+
+    void Flush();
+
+   private:
+    friend class ThreadPool;
+    void Add(ThreadPool& pool);
+
+    std::vector<ThreadPool*> pools_;  // with something in the queue that nobody was woken for
+  };
+
   struct Options {
     std::string name;         // threads are called "<name>-<i>" (15 characters at most are kept)
     std::size_t threads = 1;  // at least 1
@@ -62,6 +84,7 @@ class ThreadPool final : public Executor {
   // Whether the caller is to call wake_.NotifyOne(), after it has let go of the lock: a thread woken
   // under it would only go back to sleep.
   bool WakeAnother() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void WakeForBurst() ABSL_LOCKS_EXCLUDED(mu_);
   // Waits awake where that is worth it; without the lock. Whether there is a task then is for the caller to see.
   void LookForTask() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void CountQueued() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { queued_.store(queue_.size(), std::memory_order_relaxed); }

@@ -7,8 +7,14 @@
 #include <utility>
 
 #include "server/base/check.h"
+#include "server/base/thread_pool.h"
 
 namespace hearth {
+namespace {
+
+constexpr int kMostAtOnce = 64;  // events, before anybody hears of them
+
+}  // namespace
 
 void CallCount::Add() {
   MutexLock lock(mu_);
@@ -91,9 +97,69 @@ void EventLoop::Beat(bool) {
 }
 
 void EventLoop::Run() {
+  self_ = std::this_thread::get_id();
+  ThreadPool::Burst burst;
+  int fired = 0;
   void* tag = nullptr;
   bool ok = false;
-  while (queue_->Next(&tag, &ok)) static_cast<Event*>(tag)->Fire(ok);
+  while (true) {
+    switch (queue_->AsyncNext(&tag, &ok, gpr_inf_past(GPR_CLOCK_MONOTONIC))) {
+      case grpc::CompletionQueue::SHUTDOWN:
+        return;
+      case grpc::CompletionQueue::TIMEOUT:
+        fired = 0;
+        burst.Flush();
+        SendAnswers();
+        if (!Await(&tag, &ok)) return;
+        break;
+      case grpc::CompletionQueue::GOT_EVENT:
+        break;
+    }
+    static_cast<Event*>(tag)->Fire(ok);
+    if (!IsAlone() && ++fired < kMostAtOnce) continue;
+    fired = 0;
+    burst.Flush();
+    SendAnswers();
+  }
+}
+
+// The next event, of which there was none; at once, if there are answers to send after it. False: there are no more.
+bool EventLoop::Await(void** tag, bool* ok) {
+  {
+    MutexLock lock(mu_);
+    asleep_ = true;
+    if (!outgoing_.empty()) Wake();
+  }
+  const bool more = queue_->Next(tag, ok);
+  MutexLock lock(mu_);
+  asleep_ = false;
+  return more;
+}
+
+void EventLoop::Wake() {
+  if (!std::exchange(waking_, true)) wake_.Set(queue_.get(), gpr_inf_past(GPR_CLOCK_MONOTONIC), &on_wake_);
+}
+
+void EventLoop::OnWake(bool) {
+  MutexLock lock(mu_);
+  waking_ = false;
+}
+
+bool EventLoop::TakeAnswer(Outgoing& answer) {
+  if (IsAlone() || std::this_thread::get_id() == self_) return false;
+  MutexLock lock(mu_);
+  outgoing_.push_back(&answer);
+  if (asleep_) Wake();
+  return true;
+}
+
+void EventLoop::SendAnswers() {
+  {
+    MutexLock lock(mu_);
+    sent_.swap(outgoing_);
+  }
+  for (Outgoing* answer : sent_) answer->Send();
+  sent_.clear();
 }
 
 void EventLoop::Shutdown() {

@@ -7,9 +7,11 @@
 #include <grpcpp/alarm.h>
 #include <grpcpp/grpcpp.h>
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <thread>
+#include <vector>
 
 #include "server/base/clock.h"
 #include "server/base/heartbeats.h"
@@ -27,6 +29,16 @@ class Event {
 
  protected:
   ~Event() = default;
+};
+
+// An answer that is ready to be sent.
+class Outgoing {
+ public:
+  // Runs on the loop's thread: never blocks. May destroy this.
+  virtual void Send() = 0;
+
+ protected:
+  ~Outgoing() = default;
 };
 
 // An event that calls a member function of its owner.
@@ -75,6 +87,11 @@ class CallCount {
 
 // One completion queue and its thread. All events of a call come from the queue it was registered
 // on, so what only they touch needs no lock.
+//
+// Where several calls are in progress the thread takes all events that are there before it wakes anybody for what they
+// brought, and sends the small answers itself: of tens of calls in a row each thread does its part at once, and what gRPC
+// knows of a connection stays with one processor. A call that is alone goes the shortest way: its compute thread is woken at
+// once, and sends the answer.
 class EventLoop {
  public:
   // What it refers to outlives the loop, and so does `pulse`, which beats for as long as events are fired; null: none does.
@@ -93,8 +110,21 @@ class EventLoop {
   const RpcGuard& guard() const { return guard_; }
   SendWatch& sending() { return sending_; }
 
+  // A call of this loop has come, and is over. On the loop's thread.
+  void BeginCall() { calls_in_progress_.fetch_add(1, std::memory_order_relaxed); }
+  void EndCall() { calls_in_progress_.fetch_sub(1, std::memory_order_relaxed); }
+
+  // True: the loop's thread will send it soon. False: the caller is to send it. Any thread.
+  // REQUIRES: `answer` is of a call in progress, which nothing ends before it is sent.
+  [[nodiscard]] bool TakeAnswer(Outgoing& answer) ABSL_LOCKS_EXCLUDED(mu_);
+
  private:
   void Run();
+  bool Await(void** tag, bool* ok) ABSL_LOCKS_EXCLUDED(mu_);
+  bool IsAlone() const { return calls_in_progress_.load(std::memory_order_relaxed) <= 1; }
+  void SendAnswers() ABSL_LOCKS_EXCLUDED(mu_);
+  void Wake() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void OnWake(bool ok) ABSL_LOCKS_EXCLUDED(mu_);
   void Beat(bool ok) ABSL_LOCKS_EXCLUDED(mu_);
   void SetBeat() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
@@ -107,7 +137,15 @@ class EventLoop {
   Mutex mu_;
   bool beats_ ABSL_GUARDED_BY(mu_) = false;
   grpc::Alarm beat_ ABSL_GUARDED_BY(mu_);
+  std::atomic<int> calls_in_progress_{0};
+  MemberEvent<EventLoop> on_wake_{this, &EventLoop::OnWake};
+  std::vector<Outgoing*> outgoing_ ABSL_GUARDED_BY(mu_);
+  std::vector<Outgoing*> sent_;          // the loop's thread's; empty but while it sends
+  bool asleep_ ABSL_GUARDED_BY(mu_) = false;  // will not look at outgoing_ before the next event
+  bool waking_ ABSL_GUARDED_BY(mu_) = false;  // wake_ is that event
+  grpc::Alarm wake_ ABSL_GUARDED_BY(mu_);
   std::thread thread_;
+  std::thread::id self_;  // of who runs Run(), and who knows of a call knows it
   bool shut_down_ = false;
 };
 

@@ -81,6 +81,9 @@ class UnaryCall {
 
 namespace unary_internal {
 
+// Bytes. Whoever has made such an answer sends it, beside the loop's thread: it is the kernel's copies then that count.
+constexpr std::size_t kLargeAnswer = 64 << 10;
+
 // How calls of one method on one loop come into being.
 template <typename Request, typename Response>
 struct Method {
@@ -96,24 +99,16 @@ struct Method {
 // then reports two events, "answer sent" and "call over (or cancelled)", and after both of them, in
 // either order, nothing refers to it. A call that no client came for gets neither.
 template <typename Request, typename Response>
-class CallState {
+class CallState final : private Outgoing {
  public:
   using MethodPtr = std::shared_ptr<const Method<Request, Response>>;
 
   static void Arm(MethodPtr method) { new CallState(std::move(method)); }
 
-  // Any thread.
+  // Any thread. Once the loop has taken the answer its thread may already be deleting this.
   void Finish(const absl::Status& status) {
-    std::size_t size = 0;
-    if constexpr (std::is_same_v<Response, grpc::ByteBuffer>) size = status.ok() ? response.Length() : 0;
-    method_->loop.sending().Begin(sending_, size);
-    // The last statement touches nothing after the operation has started: the loop's thread may
-    // already be deleting this.
-    if (status.ok()) {
-      writer_.Finish(response, grpc::Status::OK, &finished_);
-    } else {
-      writer_.FinishWithError(ToGrpcStatus(status, context), &finished_);
-    }
+    status_ = status;
+    if (size() > kLargeAnswer || !method_->loop.TakeAnswer(*this)) Send();
   }
 
   absl::Status Check(AccessGroup group) const { return method_->loop.guard().Check({method_->rpc.name, group}, context); }
@@ -131,6 +126,20 @@ class CallState {
   }
   ~CallState() { method_->loop.calls().Remove(); }
 
+  std::size_t size() const {
+    if constexpr (std::is_same_v<Response, grpc::ByteBuffer>) return status_.ok() ? response.Length() : 0;
+    return 0;
+  }
+  void Send() override {
+    method_->loop.sending().Begin(sending_, size());
+    // The last statement touches nothing after the operation has started, for the same reason.
+    if (status_.ok()) {
+      writer_.Finish(response, grpc::Status::OK, &finished_);
+    } else {
+      writer_.FinishWithError(ToGrpcStatus(status_, context), &finished_);
+    }
+  }
+
   void OnArrived(bool ok) {
     if (!ok) {  // the server is shutting down
       delete this;
@@ -138,6 +147,7 @@ class CallState {
     }
     Arm(method_);
     method_->loop.calls().Begin();
+    method_->loop.BeginCall();
     if (const absl::Status refusal = method_->loop.guard().Check(method_->rpc, context); !refusal.ok()) {
       return Finish(refusal);
     }
@@ -153,6 +163,7 @@ class CallState {
   }
   void Release() {
     if (--events_left_ > 0) return;
+    method_->loop.EndCall();
     method_->loop.calls().End();
     delete this;
   }
@@ -162,6 +173,7 @@ class CallState {
   MemberEvent<CallState> arrived_{this, &CallState::OnArrived};
   MemberEvent<CallState> over_{this, &CallState::OnOver};
   MemberEvent<CallState> finished_{this, &CallState::OnFinished};
+  absl::Status status_;  // what it is answered with
   SendWatch::Answer sending_{context};
   int events_left_ = 2;  // confined to the loop's thread
 };

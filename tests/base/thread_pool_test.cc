@@ -8,6 +8,8 @@
 #include <future>
 #include <latch>
 #include <memory>
+#include <optional>
+#include <thread>
 #include <vector>
 
 namespace hearth {
@@ -35,6 +37,42 @@ TEST(ThreadPool, RunsTasksInOrderOnOneThread) {
   done.get_future().wait();
   ASSERT_EQ(order.size(), 100u);
   for (int i = 0; i < 100; ++i) EXPECT_EQ(order[static_cast<std::size_t>(i)], i);
+}
+
+TEST(ThreadPool, RunsWhatWasPostedInABurstOnceItIsFlushedOrOver) {
+  ThreadPool one({.name = "t", .threads = 1, .on_thread_start = {}}), two({.name = "t", .threads = 2, .on_thread_start = {}});
+  for (const bool flush : {true, false}) {
+    for (int round = 0; round < 100; ++round) {
+      std::latch done(20);
+      std::optional<ThreadPool::Burst> burst(std::in_place);
+      for (int i = 0; i < 10; ++i) {
+        one.Post([&done] { done.count_down(); });
+        two.Post([&done] { done.count_down(); });
+      }
+      if (flush) {
+        burst->Flush();
+      } else {
+        burst.reset();
+      }
+      done.wait();
+    }
+  }
+}
+
+TEST(ThreadPool, WhatWasPostedInABurstRunsBeforeItsEndIfAnotherThreadWakesSomebody) {
+  ThreadPool pool({.name = "t", .threads = 1, .on_thread_start = {}});
+  const std::thread::id here = std::this_thread::get_id();
+  std::promise<void> ran;
+  {
+    ThreadPool::Burst burst;
+    pool.Post([&] {
+      EXPECT_NE(std::this_thread::get_id(), here);
+      ran.set_value();
+    });
+    std::thread other([&pool] { pool.Post([] {}); });  // that thread has no burst: who it wakes does both
+    other.join();
+    ran.get_future().wait();
+  }
 }
 
 TEST(ThreadPool, RunsAsManyTasksAtOnceAsItHasThreads) {

@@ -2,13 +2,17 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <future>
 #include <optional>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "google/rpc/retry.pb.h"
 #include "grpc/health/v1/health.grpc.pb.h"
+#include "server/base/thread_pool.h"
 #include "tests/frontend/mini_server.h"
 
 namespace hearth {
@@ -68,6 +72,35 @@ TEST_F(UnaryCallTest, AnswersFromAnotherThread) {
   other.join();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(status.error_message(), "later");
+}
+
+TEST_F(UnaryCallTest, AnswersOfManyCallsAtOnceComeFromOtherThreadsToWhoAsked) {
+  constexpr int kClients = 16, kCalls = 200;
+  std::atomic<int> right = 0;
+  ThreadPool pool({.name = "answers", .threads = 3, .on_thread_start = {}});
+  Serve([&](Call call) {
+    pool.Post([call = std::move(call)]() mutable {
+      const bool odd = call.request().service().back() % 2 == 1;
+      call.response().set_status(odd ? HealthCheckResponse::SERVING : HealthCheckResponse::NOT_SERVING);
+      std::move(call).Finish(odd ? absl::OkStatus() : absl::UnavailableError(call.request().service()));
+    });
+  });
+  std::vector<std::thread> clients;
+  for (int c = 0; c < kClients; ++c) {
+    clients.emplace_back([&, c] {
+      for (int i = 0; i < kCalls; ++i) {
+        grpc::ClientContext context;
+        HealthCheckRequest request;
+        request.set_service(std::to_string(c) + "/" + std::to_string(i));
+        HealthCheckResponse response;
+        const grpc::Status status = stub_->Check(&context, request, &response);
+        right += i % 2 == 1 ? status.ok() && response.status() == HealthCheckResponse::SERVING
+                            : status.error_message() == request.service();
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(right, kClients * kCalls);
 }
 
 TEST_F(UnaryCallTest, ADroppedCallIsAnsweredAllTheSame) {
