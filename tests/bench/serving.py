@@ -74,13 +74,15 @@ def main():
     parser.add_argument("--bytes", type=int, nargs="+", default=[1 << 10, 1 << 20, 16 << 20],
                         help="of the tensor; default 1 KiB, 1 MiB, 16 MiB")
     parser.add_argument("--seconds", type=float, default=3, help="of each measurement; default 3")
+    parser.add_argument("--threads", type=int, default=0, help="of the load generator; default: one for each client")
     arguments = parser.parse_args()
     tools = arguments.build / "tests" / "bench"
 
     def load(server, size, clients):
         return common.run_json(
             tools / "grpc_load", "--address", server.address, "--model", "identity",
-            "--bytes", size, "--clients", clients, "--seconds", arguments.seconds)
+            "--bytes", size, "--clients", clients, "--threads", arguments.threads,
+            "--seconds", arguments.seconds)
 
     result = {}
     with tempfile.TemporaryDirectory() as folder:
