@@ -111,15 +111,6 @@ def refusal(server, text):
     return error.value.code().name, error.value.details()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As many as hearthd's compute.intra_op_threads: matrix products add up in another order with more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def load_refusal(server, name):
     with server.client() as client, pytest.raises(triton.InferenceServerException) as error:
         client.load_model(name)

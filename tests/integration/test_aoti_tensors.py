@@ -14,7 +14,6 @@ import models
 import tensor_nets
 import test_aoti
 from hearth_pack import aoti
-from test_aoti import one_thread  # fixture
 from test_formats import tensors
 from test_protocol import refusal, request
 from test_tensors import TIED, VIEWS, apart, raw, values_of, write_shards

@@ -11,7 +11,7 @@ import hearthd
 import models
 import test_aoti
 import test_formats
-from test_aoti import folder, one_thread, package  # noqa: F401  (fixtures)
+from test_aoti import folder, package  # noqa: F401  (fixtures)
 from test_models import ask
 from test_protocol import FLOATS, floats, refusal, request, take_turns
 from test_reload import reload, resident, wait_until, write

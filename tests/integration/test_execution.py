@@ -278,7 +278,6 @@ def windows_of(samples):
 
 def test_silero_vad_hears_windows_of_many_speakers_at_once(client, recordings):
     """Each on a stream of its own, or a sequence beside others on one; to the bit what the package says of each alone."""
-    torch.set_num_threads(1)
     sequences = [windows_of(samples_of(path))[:60] for path in recordings]
     expected = []
     for windows in sequences:

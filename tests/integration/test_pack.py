@@ -236,7 +236,6 @@ def test_an_exported_program_is_packed(pack, pack_server, tmp_path, dynamic):
 def test_silero_vads_own_file_is_packed(pack, pack_server, recordings):
     pack(silero_file(), "silero", "--method", "audio_forward", "--example", "x=1x512:FP32", "--example",
          f"sr=1:INT64={RATE}", "--dynamic", "x:1", "--verify-with", pack_server.address)
-    torch.set_num_threads(1)
     samples = samples_of(recordings[0])
     with torch.no_grad():
         expected = torch.jit.load(str(silero_file())).audio_forward(torch.from_numpy(samples), RATE).numpy()

@@ -39,7 +39,6 @@ def tokens():
 
 @pytest.fixture(scope="module")
 def eager():
-    torch.set_num_threads(1)
     module = sentence_nets.encoder()
     missing, _ = module.load_state_dict(
         safetensors.torch.load_file(sentence_nets.folder() / "model.safetensors"), strict=False)

@@ -51,7 +51,6 @@ def vad_server(vad_repository, tmp_path_factory):
 @pytest.fixture(scope="module")
 def spoken(recordings):
     """(samples, the package's own probability for every window) of each recording, and of all in one."""
-    torch.set_num_threads(1)
     parts = [samples_of(path) for path in recordings]
     silence = np.zeros((1, RATE), np.float32)
     parts.append(np.concatenate([piece for part in parts for piece in (part, silence)], axis=1))

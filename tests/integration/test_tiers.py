@@ -13,7 +13,7 @@ import aoti_nets
 import models
 import test_aoti
 import test_formats
-from test_aoti import folder, one_thread, package  # noqa: F401  (fixtures)
+from test_aoti import folder, package  # noqa: F401  (fixtures)
 from test_models import ask
 from test_operations import wait_until
 
