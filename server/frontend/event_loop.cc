@@ -7,12 +7,13 @@
 #include <utility>
 
 #include "server/base/check.h"
-#include "server/base/thread_pool.h"
 
 namespace hearth {
 namespace {
 
-constexpr int kMostAtOnce = 64;  // events, before anybody hears of them
+// A burst ends with the event that fills the one or the other.
+constexpr int kMostAtOnce = 64;  // events
+constexpr Duration kLongestBurst = std::chrono::microseconds(200);
 
 }  // namespace
 
@@ -72,7 +73,12 @@ std::int64_t CallCount::unanswered() const {
 
 EventLoop::EventLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue, CallCount& calls, const RpcGuard& guard,
                      const Clock& clock, Duration stall_timeout, Heartbeats::Pulse* pulse)
-    : queue_(std::move(queue)), calls_(calls), guard_(guard), sending_(clock, stall_timeout), pulse_(pulse) {}
+    : queue_(std::move(queue)),
+      calls_(calls),
+      guard_(guard),
+      clock_(clock),
+      sending_(clock, stall_timeout),
+      pulse_(pulse) {}
 
 EventLoop::~EventLoop() { Shutdown(); }
 
@@ -82,6 +88,16 @@ void EventLoop::Start(int index) {
   MutexLock lock(mu_);
   beats_ = true;
   SetBeat();
+}
+
+void EventLoop::BeginCall() {
+  calls_.Begin();
+  calls_in_progress_.fetch_add(1, std::memory_order_relaxed);
+}
+
+void EventLoop::EndCall() {
+  calls_in_progress_.fetch_sub(1, std::memory_order_relaxed);
+  calls_.End();
 }
 
 void EventLoop::SetBeat() {
@@ -99,28 +115,27 @@ void EventLoop::Beat(bool) {
 void EventLoop::Run() {
   self_ = std::this_thread::get_id();
   ThreadPool::Burst burst;
-  int fired = 0;
+  burst_ = &burst;
+  Deadline burst_ends = kNoDeadline;
   void* tag = nullptr;
   bool ok = false;
   while (true) {
-    switch (queue_->AsyncNext(&tag, &ok, gpr_inf_past(GPR_CLOCK_MONOTONIC))) {
-      case grpc::CompletionQueue::SHUTDOWN:
-        return;
-      case grpc::CompletionQueue::TIMEOUT:
-        fired = 0;
-        burst.Flush();
-        SendAnswers();
-        if (!Await(&tag, &ok)) return;
-        break;
-      case grpc::CompletionQueue::GOT_EVENT:
-        break;
+    const auto next = queue_->AsyncNext(&tag, &ok, gpr_inf_past(GPR_CLOCK_MONOTONIC));
+    if (next == grpc::CompletionQueue::SHUTDOWN) return;
+    if (next == grpc::CompletionQueue::TIMEOUT) {
+      EndBurst();
+      if (!Await(&tag, &ok)) return;
     }
+    if (fired_++ == 0) burst_ends = clock_.Now() + kLongestBurst;
     static_cast<Event*>(tag)->Fire(ok);
-    if (!IsAlone() && ++fired < kMostAtOnce) continue;
-    fired = 0;
-    burst.Flush();
-    SendAnswers();
+    if (IsAlone() || fired_ >= kMostAtOnce || clock_.Now() >= burst_ends) EndBurst();
   }
+}
+
+void EventLoop::EndBurst() {
+  fired_ = 0;
+  burst_->Flush();
+  SendAnswers();
 }
 
 // The next event, of which there was none; at once, if there are answers to send after it. False: there are no more.

@@ -16,6 +16,7 @@
 #include "server/base/clock.h"
 #include "server/base/heartbeats.h"
 #include "server/base/mutex.h"
+#include "server/base/thread_pool.h"
 #include "server/frontend/rpc_guard.h"
 #include "server/frontend/send_watch.h"
 
@@ -89,9 +90,9 @@ class CallCount {
 // on, so what only they touch needs no lock.
 //
 // Where several calls are in progress the thread takes all events that are there before it wakes anybody for what they
-// brought, and sends the small answers itself: of tens of calls in a row each thread does its part at once, and what gRPC
-// knows of a connection stays with one processor. A call that is alone goes the shortest way: its compute thread is woken at
-// once, and sends the answer.
+// brought, for a fraction of a millisecond, and sends the small answers itself: of tens of calls in a row each thread does
+// its part at once, and what gRPC knows of a connection stays with one processor. A call that is alone goes the shortest
+// way: its compute thread is woken at once, and sends the answer. Nobody waits for a large message to be copied.
 class EventLoop {
  public:
   // What it refers to outlives the loop, and so does `pulse`, which beats for as long as events are fired; null: none does.
@@ -110,9 +111,13 @@ class EventLoop {
   const RpcGuard& guard() const { return guard_; }
   SendWatch& sending() { return sending_; }
 
-  // A call of this loop has come, and is over. On the loop's thread.
-  void BeginCall() { calls_in_progress_.fetch_add(1, std::memory_order_relaxed); }
-  void EndCall() { calls_in_progress_.fetch_sub(1, std::memory_order_relaxed); }
+  // A call of this loop has come, and is over: calls() hears of it, too. On the loop's thread.
+  void BeginCall();
+  void EndCall();
+
+  // All who wait for what has come so far are woken, and answers that are done are sent: before an event takes long. On the
+  // loop's thread.
+  void EndBurst() ABSL_LOCKS_EXCLUDED(mu_);
 
   // True: the loop's thread will send it soon. False: the caller is to send it. Any thread.
   // REQUIRES: `answer` is of a call in progress, which nothing ends before it is sent.
@@ -131,6 +136,7 @@ class EventLoop {
   const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   CallCount& calls_;
   const RpcGuard& guard_;
+  const Clock& clock_;
   SendWatch sending_;
   Heartbeats::Pulse* const pulse_;
   MemberEvent<EventLoop> on_beat_{this, &EventLoop::Beat};
@@ -138,6 +144,8 @@ class EventLoop {
   bool beats_ ABSL_GUARDED_BY(mu_) = false;
   grpc::Alarm beat_ ABSL_GUARDED_BY(mu_);
   std::atomic<int> calls_in_progress_{0};
+  ThreadPool::Burst* burst_ = nullptr;  // Run()'s; this and the next one are the loop's thread's
+  int fired_ = 0;                       // events of this burst
   MemberEvent<EventLoop> on_wake_{this, &EventLoop::OnWake};
   std::vector<Outgoing*> outgoing_ ABSL_GUARDED_BY(mu_);
   std::vector<Outgoing*> sent_;          // the loop's thread's; empty but while it sends

@@ -315,7 +315,7 @@ void NoteParameters(const ModelConfig& config, std::vector<std::string>& remarks
   const std::map<std::string, inference::ModelParameter> sorted(config.parameters().begin(), config.parameters().end());
   for (const auto& [name, value] : sorted) {
     if (IsSo(name, value.string_value()) || std::ranges::find(kThreads, name) != kThreads.end()) continue;
-    const auto known = std::find_if(kParameters.begin(), kParameters.end(), [&name = name](const auto& p) { return p.first == name; });
+    const auto known = std::ranges::find(kParameters, name, [](const auto& parameter) { return parameter.first; });
     remarks.push_back(StrCat("parameters: ", name, " has no effect: ",
                              known == kParameters.end() ? "nothing here knows it" : known->second));
   }

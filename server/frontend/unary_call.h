@@ -81,8 +81,15 @@ class UnaryCall {
 
 namespace unary_internal {
 
-// Bytes. Whoever has made such an answer sends it, beside the loop's thread: it is the kernel's copies then that count.
-constexpr std::size_t kLargeAnswer = 64 << 10;
+// Bytes. Of a larger message it is the copies that count. Nobody waits for a request's, and whoever has made an answer sends
+// it, beside the loop's thread. What is a message and not bytes, whose size nobody knows, counts as small.
+constexpr std::size_t kLarge = 64 << 10;
+
+template <typename Message>
+std::size_t SizeOf(const Message& message) {
+  if constexpr (std::is_same_v<Message, grpc::ByteBuffer>) return message.Length();
+  return 0;
+}
 
 // How calls of one method on one loop come into being.
 template <typename Request, typename Response>
@@ -108,7 +115,7 @@ class CallState final : private Outgoing {
   // Any thread. Once the loop has taken the answer its thread may already be deleting this.
   void Finish(const absl::Status& status) {
     status_ = status;
-    if (size() > kLargeAnswer || !method_->loop.TakeAnswer(*this)) Send();
+    if (size() > kLarge || !method_->loop.TakeAnswer(*this)) Send();
   }
 
   absl::Status Check(AccessGroup group) const { return method_->loop.guard().Check({method_->rpc.name, group}, context); }
@@ -126,10 +133,7 @@ class CallState final : private Outgoing {
   }
   ~CallState() { method_->loop.calls().Remove(); }
 
-  std::size_t size() const {
-    if constexpr (std::is_same_v<Response, grpc::ByteBuffer>) return status_.ok() ? response.Length() : 0;
-    return 0;
-  }
+  std::size_t size() const { return status_.ok() ? SizeOf(response) : 0; }
   void Send() override {
     method_->loop.sending().Begin(sending_, size());
     // The last statement touches nothing after the operation has started, for the same reason.
@@ -146,11 +150,11 @@ class CallState final : private Outgoing {
       return;
     }
     Arm(method_);
-    method_->loop.calls().Begin();
     method_->loop.BeginCall();
     if (const absl::Status refusal = method_->loop.guard().Check(method_->rpc, context); !refusal.ok()) {
       return Finish(refusal);
     }
+    if (SizeOf(request) > kLarge) method_->loop.EndBurst();
     method_->handler(UnaryCall<Request, Response>(this));
   }
   void OnOver(bool) {
@@ -164,7 +168,6 @@ class CallState final : private Outgoing {
   void Release() {
     if (--events_left_ > 0) return;
     method_->loop.EndCall();
-    method_->loop.calls().End();
     delete this;
   }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "server/tensor/tensor.h"
@@ -36,6 +37,14 @@ struct TensorInfo {
   std::optional<Shape> reshape = std::nullopt;
   bool is_tensor = false;  // a tensor of the program's: any type but kBytes
 };
+
+// The one of that name; null: there is none. Points into `infos`.
+inline const TensorInfo* FindInfo(const std::vector<TensorInfo>& infos, std::string_view name) {
+  for (const TensorInfo& info : infos) {
+    if (info.name == name) return &info;
+  }
+  return nullptr;
+}
 
 // In the order of the program's arguments and results.
 struct Signature {

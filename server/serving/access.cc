@@ -53,21 +53,22 @@ std::string HowToAllow(AccessGroup group) {
 }
 
 absl::Status RefuseStranger(const AccessPolicy& policy, AccessGroup group, std::string_view call, const Caller& caller) {
-  const bool token_would_help = std::any_of(policy.roles.begin(), policy.roles.end(),
-                                            [group](const AccessPolicy::Role& role) { return role.groups.Has(group); });
+  bool token_would_help = false, certificate_would_help = false;
+  for (const AccessPolicy::Role& role : policy.roles) {
+    if (!role.groups.Has(group)) continue;
+    token_would_help = true;
+    certificate_would_help |= !role.certificate_names.empty();
+  }
   if (token_would_help && !caller.authorization.empty()) {
     return absl::UnauthenticatedError(
         StrCat("'", call, "' needs a token of access.roles in the server's configuration, and what was sent as "
                "'Authorization: Bearer TOKEN' is none of them"));
   }
   if (token_would_help) {
-    const bool certificate_would_help =
-        std::any_of(policy.roles.begin(), policy.roles.end(), [group](const AccessPolicy::Role& role) {
-          return role.groups.Has(group) && !role.certificate_names.empty();
-        });
     return absl::UnauthenticatedError(
         StrCat("'", call, "' needs the token", certificate_would_help ? ", or the client certificate," : "",
-               " of a role that has the group '", ToString(group), "' (access.roles in the server's configuration): send 'Authorization: Bearer TOKEN'; hearth takes "
+               " of a role that has the group '", ToString(group),
+               "' (access.roles in the server's configuration): send 'Authorization: Bearer TOKEN'; hearth takes "
                "--token-file"));
   }
   if (!policy.local.Has(group)) {

@@ -82,7 +82,7 @@ absl::StatusOr<TensorList> Checked(const InferCall& call, TensorList outputs) {
 void TellUnknownPads(const ModelOptions* options, const Signature& signature, const ModelId& id) {
   if (options == nullptr) return;
   for (const std::string& name : options->batching.pad) {
-    const bool known = std::ranges::any_of(signature.inputs, [&](const TensorInfo& input) { return input.name == name; });
+    const bool known = FindInfo(signature.inputs, name) != nullptr;
     if (!known) log::Warning("batching.pad names no input of the model", {{"model", ToString(id)}, {"name", name}});
   }
 }

@@ -18,13 +18,6 @@ absl::Status Refuse(std::string_view request_id, const Args&... text) {
   return absl::InvalidArgumentError(WithId(request_id, text...));
 }
 
-const TensorInfo* FindInfo(const std::vector<TensorInfo>& infos, std::string_view name) {
-  for (const TensorInfo& info : infos) {
-    if (info.name == name) return &info;
-  }
-  return nullptr;
-}
-
 bool Matches(const Shape& expected, const Shape& got) {
   if (expected.size() != got.size()) return false;
   for (std::size_t i = 0; i < got.size(); ++i) {

@@ -244,7 +244,7 @@ class ResultReader {
   }
 
   static std::string NameOfOutput(const std::string& own_name, const std::vector<TensorInfo>& before) {
-    const bool taken = std::ranges::any_of(before, [&](const TensorInfo& output) { return output.name == own_name; });
+    const bool taken = FindInfo(before, own_name) != nullptr;
     return own_name.empty() || taken ? StrCat("OUTPUT__", before.size()) : own_name;
   }
 

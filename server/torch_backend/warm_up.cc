@@ -1,6 +1,5 @@
 #include "server/torch_backend/warm_up.h"
 
-#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <random>
@@ -61,8 +60,9 @@ absl::Status RunSample(const Model& model, const WarmUpSample& sample, const std
   TensorList inputs;
   const std::vector<TensorInfo>& known = model.signature().inputs;
   for (const WarmUpSample::Input& input : sample.inputs) {
-    if (std::ranges::find(known, input.name, &TensorInfo::name) == known.end()) {
-      return absl::InvalidArgumentError(StrCat("the sample has an input '", input.name, "', and the model has none of that name"));
+    if (FindInfo(known, input.name) == nullptr) {
+      return absl::InvalidArgumentError(
+          StrCat("the sample has an input '", input.name, "', and the model has none of that name"));
     }
     HEARTH_ASSIGN_OR_RETURN(Tensor tensor, MakeInput(input));
     inputs.push_back({input.name, std::move(tensor)});

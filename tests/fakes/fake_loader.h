@@ -108,9 +108,9 @@ class FakeLoader final : public Loader {
 
  private:
   struct Opened final : OpenedFiles {
-    explicit Opened(std::shared_ptr<std::atomic<int>> n) : count(std::move(n)) { ++*count; }
+    explicit Opened(FakeRest::Count n) : count(std::move(n)) { ++*count; }
     ~Opened() override { --*count; }
-    const std::shared_ptr<std::atomic<int>> count;
+    const FakeRest::Count count;
   };
 
   using Counts = std::map<std::string, int>;
@@ -129,8 +129,7 @@ class FakeLoader final : public Loader {
     return found == counts.end() ? 0 : found->second;
   }
 
-  const std::shared_ptr<std::atomic<int>> alive_ = std::make_shared<std::atomic<int>>(0);
-  const std::shared_ptr<std::atomic<int>> opened_ = std::make_shared<std::atomic<int>>(0);
+  const FakeRest::Count alive_ = std::make_shared<std::atomic<int>>(0), opened_ = std::make_shared<std::atomic<int>>(0);
   const FakeRest::Count rests_ = std::make_shared<std::atomic<int>>(0), pages_ = std::make_shared<std::atomic<int>>(0);
   mutable Mutex mu_;
   std::map<std::string, Script> scripts_ ABSL_GUARDED_BY(mu_);
