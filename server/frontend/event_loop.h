@@ -8,6 +8,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <thread>
@@ -86,13 +87,18 @@ class CallCount {
   std::int64_t unanswered_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
+// Bytes. Of a larger message it is the copies that count: others are woken before a request's, and whoever has made such an
+// answer sends it, beside the loop's thread.
+inline constexpr std::size_t kLargeMessage = 64 << 10;
+
 // One completion queue and its thread. All events of a call come from the queue it was registered
 // on, so what only they touch needs no lock.
 //
 // Where several calls are in progress the thread takes all events that are there before it wakes anybody for what they
 // brought, for a fraction of a millisecond, and sends the small answers itself: of tens of calls in a row each thread does
 // its part at once, and what gRPC knows of a connection stays with one processor. A call that is alone goes the shortest
-// way: its compute thread is woken at once, and sends the answer. Nobody waits for a large message to be copied.
+// way: its compute thread is woken at once, and sends the answer. Who has come before a large message does not wait for
+// its copies.
 class EventLoop {
  public:
   // What it refers to outlives the loop, and so does `pulse`, which beats for as long as events are fired; null: none does.

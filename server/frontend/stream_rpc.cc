@@ -138,6 +138,7 @@ class StreamRpc::Stream : public std::enable_shared_from_this<Stream> {
       }
     }
     if (!wanted) return LeaveIfDone();
+    if (request_.Length() > kLargeMessage) loop_.EndBurst();
     Exchange(request_, InferRpc::kStream, CallerOf(context_, rpc_.deps_), stop_.get_token(), rpc_.deps_,
              [self, number](InferAnswer answer) { self->Answer(number, std::move(answer)); });
     MutexLock lock(mu_);

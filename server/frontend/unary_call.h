@@ -81,10 +81,7 @@ class UnaryCall {
 
 namespace unary_internal {
 
-// Bytes. Of a larger message it is the copies that count. Nobody waits for a request's, and whoever has made an answer sends
-// it, beside the loop's thread. What is a message and not bytes, whose size nobody knows, counts as small.
-constexpr std::size_t kLarge = 64 << 10;
-
+// Bytes; 0 of a message that is not bytes yet, whose size nobody knows.
 template <typename Message>
 std::size_t SizeOf(const Message& message) {
   if constexpr (std::is_same_v<Message, grpc::ByteBuffer>) return message.Length();
@@ -115,7 +112,7 @@ class CallState final : private Outgoing {
   // Any thread. Once the loop has taken the answer its thread may already be deleting this.
   void Finish(const absl::Status& status) {
     status_ = status;
-    if (size() > kLarge || !method_->loop.TakeAnswer(*this)) Send();
+    if (size() > kLargeMessage || !method_->loop.TakeAnswer(*this)) Send();
   }
 
   absl::Status Check(AccessGroup group) const { return method_->loop.guard().Check({method_->rpc.name, group}, context); }
@@ -154,7 +151,7 @@ class CallState final : private Outgoing {
     if (const absl::Status refusal = method_->loop.guard().Check(method_->rpc, context); !refusal.ok()) {
       return Finish(refusal);
     }
-    if (SizeOf(request) > kLarge) method_->loop.EndBurst();
+    if (SizeOf(request) > kLargeMessage) method_->loop.EndBurst();
     method_->handler(UnaryCall<Request, Response>(this));
   }
   void OnOver(bool) {
