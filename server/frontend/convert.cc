@@ -242,9 +242,24 @@ absl::StatusOr<TensorList> Inputs(const InferMessage& message, BufferPool& pool,
   return inputs;
 }
 
+// Of which a client could have very many, or very long ones.
+std::uint64_t BytesOfNames(const InferRequest& request) {
+  std::uint64_t bytes = request.model.size() + request.version.size() + request.id.size();
+  for (const NamedTensor& input : request.inputs) {
+    bytes += sizeof input + input.name.size() + input.tensor.shape.size() * sizeof(std::int64_t);
+  }
+  for (const std::string& output : request.outputs) bytes += sizeof output + output.size();
+  return bytes;
+}
+
 absl::StatusOr<InferRequest> Convert(const InferMessage& message, BufferPool& pool, const SharedMemory& memory,
                                      Deadline deadline, TimePoint now, OutputTargets& targets) {
   const inference::ModelInferRequest& wire = message.head;
+  if (wire.id().size() > kMaxRequestId) {
+    return absl::InvalidArgumentError(
+        StrCat("the request's id has ", wire.id().size(), " bytes, and ", kMaxRequestId, " at most are taken"));
+  }
+  HEARTH_RETURN_IF_ERROR(message.raw_status);
   InferRequest request;
   HEARTH_ASSIGN_OR_RETURN(RequestParameters parameters, ReadParameters(wire, now, deadline));
   request.outputs.reserve(static_cast<std::size_t>(wire.outputs_size()));
@@ -266,6 +281,7 @@ absl::StatusOr<InferRequest> Convert(const InferMessage& message, BufferPool& po
   request.priority = parameters.priority;
   request.sequence = std::move(parameters.sequence);
   request.received = now;
+  HEARTH_ASSIGN_OR_RETURN(request.charge, ChargeNames(pool.allowance(), BytesOfNames(request)));
   return request;
 }
 
@@ -310,10 +326,14 @@ absl::StatusOr<InferRequest> ToInferRequest(const InferMessage& wire, BufferPool
     request = NoMemoryFor("the inputs of this request", why);
   }
   if (request.ok()) return request;
-  const std::string id = wire.head.id().empty() ? "<id_unknown>" : wire.head.id();
+  const std::string id = wire.head.id().empty() ? "<id_unknown>" : IdOf(wire.head);
   const absl::Status& error = request.status();
-  return absl::Status(error.code(), StrCat("[request id: ", id, "] ", FromAbsl(error.message())));
+  absl::Status named(error.code(), StrCat("[request id: ", id, "] ", FromAbsl(error.message())));
+  error.ForEachPayload([&](absl::string_view type, const absl::Cord& payload) { named.SetPayload(type, payload); });
+  return named;
 }
+
+std::string IdOf(const inference::ModelInferRequest& head) { return head.id().substr(0, kMaxRequestId); }
 
 absl::StatusOr<InferRequest> ToInferRequest(const InferMessage& wire, BufferPool& pool, Deadline deadline,
                                             TimePoint now) {

@@ -1,6 +1,7 @@
 // ModelInfer on the wire <-> a request as the server knows it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -15,6 +16,12 @@
 
 namespace hearth {
 
+// Of a request's id. A longer one is refused: it would be kept, and sent back.
+inline constexpr std::size_t kMaxRequestId = 4096;  // bytes
+
+// Never longer than that: what is too long is cut.
+std::string IdOf(const inference::ModelInferRequest& head);
+
 // Raw contents become tensors where they are, typed ones in `pool`'s aligned memory.
 // Judged here is what is lost in the conversion: where the data is, the spelling of types,
 // parameters. Shapes and sizes are serving's business (validate.h), for every front end the same. A
@@ -24,7 +31,8 @@ namespace hearth {
 // outputs go.
 //
 // INVALID_ARGUMENT: the request, with Triton's text where it has one. UNIMPLEMENTED:
-// shared memory that is not allowed. NOT_FOUND: no such region. RESOURCE_EXHAUSTED: no memory for the inputs.
+// shared memory that is not allowed. NOT_FOUND: no such region. RESOURCE_EXHAUSTED: no memory for the inputs, or for
+// their names and shapes. Errors begin with the request's id.
 absl::StatusOr<InferRequest> ToInferRequest(const InferMessage& wire, BufferPool& pool, const SharedMemory& memory,
                                             Deadline deadline, TimePoint now, OutputTargets& targets);
 // For front ends without shared memory: what asks for it is UNIMPLEMENTED.

@@ -20,6 +20,7 @@
 #include "server/frontend/admin_rpc.h"
 #include "server/frontend/cache_control_rpc.h"
 #include "server/frontend/cache_rpc.h"
+#include "server/frontend/grpc_inflate.h"
 #include "server/frontend/inference_rpc.h"
 #include "server/frontend/model_rpc.h"
 #include "server/frontend/settings_rpc.h"
@@ -154,6 +155,7 @@ absl::Status GrpcServer::Listen() {
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.SetMaxReceiveMessageSize(options_.max_receive_bytes);
   builder.SetMaxSendMessageSize(options_.max_send_bytes);
+  LimitInflation(static_cast<std::uint64_t>(options_.max_receive_bytes), options_.max_messages_bytes);
   grpc::ResourceQuota quota("hearth");
   quota.Resize(static_cast<std::size_t>(options_.max_messages_bytes));
   builder.SetResourceQuota(quota);

@@ -52,7 +52,7 @@ void Exchange(grpc::ByteBuffer& bytes, InferRpc rpc, InferCaller caller, std::st
     std::move(done)({std::move(id), why});
   };
   if (!wire.ok()) return refuse("", {}, wire.status());
-  std::string id = wire->head.id();
+  std::string id = IdOf(wire->head);
   if (absl::Status named = NameModel(caller, wire->head); !named.ok()) {
     return refuse(std::move(id), wire->head, named);
   }

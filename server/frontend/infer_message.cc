@@ -49,16 +49,15 @@ class Parting {
   Parting(grpc::ByteBuffer& bytes, BufferPool& pool)
       : size_(bytes.Length()), reader_(&bytes), in_(&reader_), pool_(pool) {}
 
-  // False: not a message. `head` is what is left of it.
-  bool Read(std::string& head, std::vector<BufferPool::Buffer>& raw) {
+  // False: not a message. `head` is what is left of it. Where a tensor finds no memory, `raw_status` says so, and `raw` is empty.
+  bool Read(std::string& head, std::vector<BufferPool::Buffer>& raw, absl::Status& raw_status) {
     if (!reader_.status().ok() || size_ > std::numeric_limits<int>::max()) return false;
     for (int at = 0; const std::uint32_t tag = in_.ReadTag(); at = in_.CurrentPosition()) {
       if (in_.CurrentPosition() - at > kMaxShortVarint) return false;
       if (tag == kRawInputs && groups_ == 0) {
         std::size_t size = 0;
         if (!ReadLength(size)) return false;
-        raw.push_back(pool_.Allocate(size));
-        if (!in_.ReadRaw(raw.back().bytes.data(), static_cast<int>(size))) return false;
+        if (!Gather(size, raw, raw_status)) return false;
       } else if (!Keep(tag, head)) {
         return false;
       }
@@ -74,6 +73,19 @@ class Parting {
     if (!in_.ReadVarint64(&length) || in_.CurrentPosition() - at > kMaxShortVarint) return false;
     size = length;
     return size <= size_ - static_cast<std::size_t>(in_.CurrentPosition());
+  }
+
+  bool Gather(std::size_t size, std::vector<BufferPool::Buffer>& raw, absl::Status& raw_status) {
+    const int bytes = static_cast<int>(size);
+    if (!raw_status.ok()) return in_.Skip(bytes);
+    try {
+      raw.push_back(pool_.Allocate(size));
+    } catch (const std::bad_alloc& why) {
+      raw.clear();
+      raw_status = NoMemoryFor("the inputs of this request", why);
+      return in_.Skip(bytes);
+    }
+    return in_.ReadRaw(raw.back().bytes.data(), bytes);
   }
 
   bool Keep(std::uint32_t tag, std::string& head) {
@@ -120,7 +132,7 @@ class Parting {
 absl::StatusOr<InferMessage> Take(grpc::ByteBuffer& bytes, BufferPool& pool) {
   InferMessage message;
   std::string head;
-  if (!Parting(bytes, pool).Read(head, message.raw) || !message.head.ParseFromString(head)) {
+  if (!Parting(bytes, pool).Read(head, message.raw, message.raw_status) || !message.head.ParseFromString(head)) {
     return absl::InternalError("the request is not a ModelInferRequest: its bytes cannot be parsed; was it sent to "
                                "another service's method, or by a client of another protocol?");
   }
@@ -151,11 +163,13 @@ grpc::ByteBuffer MakeInferResponse(const inference::ModelInferResponse& head, co
   HEARTH_CHECK(head.raw_output_contents().empty());
   std::vector<grpc::Slice> slices;
   std::string copied = head.SerializeAsString();
+  // What is copied does not count any more, so little may be.
+  const std::size_t copied_at_most = AreSmall(outputs) ? kCopied : 0;
   for (const NamedTensor& output : outputs) {
     const std::span<const std::byte> data = output.tensor.data;
     AppendVarint(kRawOutputs, copied);
     AppendVarint(data.size(), copied);
-    if (data.size() <= kCopied) {
+    if (data.size() <= copied_at_most) {
       copied.append(reinterpret_cast<const char*>(data.data()), data.size());
     } else {
       slices.emplace_back(std::exchange(copied, {}));

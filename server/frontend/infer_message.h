@@ -17,10 +17,12 @@ namespace hearth {
 struct InferMessage {
   inference::ModelInferRequest head;     // without raw_input_contents
   std::vector<BufferPool::Buffer> raw;   // raw_input_contents, in order, each in memory of its own
+  absl::Status raw_status;               // RESOURCE_EXHAUSTED: there was no memory for them, and `raw` is empty
 };
 
 // Takes `bytes` apart and empties it. Everything but the raw tensors is protobuf's to judge; what it would refuse as a
-// whole message is refused. INTERNAL, as gRPC has it for a request that cannot be parsed. RESOURCE_EXHAUSTED: no memory.
+// whole message is refused. INTERNAL, as gRPC has it for a request that cannot be parsed. RESOURCE_EXHAUSTED: no memory for
+// anything; where there is none for tensors only, there is a message that says so.
 absl::StatusOr<InferMessage> TakeInferRequest(grpc::ByteBuffer& bytes, BufferPool& pool);
 
 // A message with `head` and the bytes of `outputs` as its raw_output_contents. Those of large tensors are not copied:

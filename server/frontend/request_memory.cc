@@ -34,6 +34,14 @@ struct Held {
   std::vector<std::shared_ptr<const void>> owners;
 };
 
+absl::StatusOr<std::shared_ptr<ByteCharge>> ChargeFor(std::string_view what, const std::shared_ptr<ByteAllowance>& whole,
+                                                      std::uint64_t bytes) {
+  if (bytes <= ByteAllowance::kSmall || whole == nullptr) return nullptr;
+  auto charge = std::make_shared<ByteCharge>(whole);
+  if (!charge->GrowTo(bytes)) return Refusal(what, bytes, whole->most());
+  return charge;
+}
+
 absl::StatusOr<std::shared_ptr<Held>> Charge(const std::shared_ptr<ByteAllowance>& whole,
                                              const std::shared_ptr<ByteAllowance>& share, std::uint64_t bytes) {
   auto held = std::make_shared<Held>(Held{ByteCharge(whole), ByteCharge(share), {}});
@@ -55,9 +63,12 @@ absl::Status NoMemoryFor(std::string_view what, const std::bad_alloc& why) {
   return absl::ResourceExhaustedError(StrCat("no memory for ", what));
 }
 
-absl::StatusOr<UntilSent> ChargeAnswer(const std::shared_ptr<ByteAllowance>& whole, std::uint64_t bytes) {
-  if (bytes <= ByteAllowance::kSmall) return nullptr;
-  return Charge(whole, nullptr, bytes);
+absl::StatusOr<std::shared_ptr<ByteCharge>> ChargeAnswer(const std::shared_ptr<ByteAllowance>& whole, std::uint64_t bytes) {
+  return ChargeFor("the answer to this request", whole, bytes);
+}
+
+absl::StatusOr<std::shared_ptr<ByteCharge>> ChargeNames(const std::shared_ptr<ByteAllowance>& whole, std::uint64_t bytes) {
+  return ChargeFor("the names and shapes of this request", whole, bytes);
 }
 
 std::shared_ptr<ByteAllowance> AnswerShares::Of(const std::string& connection) {

@@ -23,8 +23,12 @@ absl::Status NoMemoryFor(std::string_view what, const std::bad_alloc& why);
 // Something that is to be kept until an answer has been sent.
 using UntilSent = std::shared_ptr<const void>;
 
-// Counts `bytes` against `whole` for as long as the result is there. RESOURCE_EXHAUSTED: they are too many.
-absl::StatusOr<UntilSent> ChargeAnswer(const std::shared_ptr<ByteAllowance>& whole, std::uint64_t bytes);
+// Counts `bytes` against `whole` for as long as the result is there. RESOURCE_EXHAUSTED: they are too many. Null: so few
+// that nobody counts them.
+absl::StatusOr<std::shared_ptr<ByteCharge>> ChargeAnswer(const std::shared_ptr<ByteAllowance>& whole, std::uint64_t bytes);
+
+// Likewise, of a request what is not its tensors: names, shapes, its id.
+absl::StatusOr<std::shared_ptr<ByteCharge>> ChargeNames(const std::shared_ptr<ByteAllowance>& whole, std::uint64_t bytes);
 
 // Of that memory, half at most is for answers to any one connection: a client that does not read takes it from nobody else.
 //

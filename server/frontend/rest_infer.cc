@@ -249,6 +249,35 @@ void AppendPlace(const OutputTarget& target, std::string& out) {
   out += StrCat(",\"shared_memory_offset\":", target.offset, ",\"shared_memory_byte_size\":", target.byte_size, "}}");
 }
 
+bool IsBinary(const BinaryOutputs& binary, std::size_t output) {
+  return output < binary.asked.size() ? binary.asked[output].value_or(binary.all) : binary.all;
+}
+
+// Of an element, with what separates it from the next one.
+std::uint64_t MostTextBytes(DType dtype) {
+  switch (dtype) {
+    case DType::kBool:
+      return sizeof "false";
+    case DType::kInt8:
+    case DType::kUInt8:
+      return sizeof "-128";
+    case DType::kInt16:
+    case DType::kUInt16:
+      return sizeof "-32768";
+    case DType::kInt32:
+    case DType::kUInt32:
+      return sizeof "-2147483648";
+    case DType::kFp16:
+    case DType::kBf16:
+    case DType::kFp32:
+      return sizeof "-1.17549435e-38";
+    default:
+      return sizeof "-2.2250738585072014e-308";
+  }
+}
+
+constexpr std::uint64_t kMostEscaped = 6;  // bytes for one: \u001f
+
 absl::StatusOr<HttpResponse> Write(const InferResponse& response, const std::string& id, const BinaryOutputs& binary,
                                    const OutputTargets& targets) {
   HttpResponse http;
@@ -277,7 +306,7 @@ absl::StatusOr<HttpResponse> Write(const InferResponse& response, const std::str
     AppendShape(tensor.shape, out);
     if (i < targets.size() && targets[i].region != nullptr) {
       AppendPlace(targets[i], out);
-    } else if (i < binary.asked.size() ? binary.asked[i].value_or(binary.all) : binary.all) {
+    } else if (IsBinary(binary, i)) {
       out += StrCat(",\"parameters\":{\"binary_data_size\":", tensor.data.size(), "}}");
       http.parts.push_back({tensor.data, tensor.owner});
     } else {
@@ -316,6 +345,25 @@ absl::StatusOr<RestInferRequest> ReadRawRequest(std::string_view body, const Sig
   } catch (const std::bad_alloc& why) {
     return NoMemoryFor("the inputs of this request", why);
   }
+}
+
+std::uint64_t MostJsonBytes(const InferResponse& response, const std::string& id, const BinaryOutputs& binary,
+                            const OutputTargets& targets) {
+  constexpr std::uint64_t kAround = 512;  // the model and its parameters, an output and its place
+  std::uint64_t bytes = kAround + kMostEscaped * (response.model.name.size() + id.size());
+  for (std::size_t i = 0; i < response.outputs.size(); ++i) {
+    const auto& [name, tensor] = response.outputs[i];
+    bytes += kAround + kMostEscaped * name.size() + tensor.shape.size() * MostTextBytes(DType::kInt64);
+    if (i < targets.size() && targets[i].region != nullptr) {
+      bytes += kMostEscaped * targets[i].region->place().name.size();
+      continue;
+    }
+    if (IsBinary(binary, i)) continue;
+    // Each string has its length before it, which is as long as quotes and a comma.
+    bytes += tensor.dtype == DType::kBytes ? kMostEscaped * tensor.data.size()
+                                           : tensor.data.size() / SizeOf(tensor.dtype) * MostTextBytes(tensor.dtype);
+  }
+  return bytes;
 }
 
 absl::StatusOr<HttpResponse> WriteInferResponse(const InferResponse& response, const std::string& id,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -39,6 +40,10 @@ absl::StatusOr<RestInferRequest> ReadInferRequest(std::string_view body, std::op
 // one dimension is open, and a BYTES input is one element, without its length. All outputs go back as binary data.
 // INVALID_ARGUMENT: the model has other inputs, or the signature leaves open what the body cannot say.
 absl::StatusOr<RestInferRequest> ReadRawRequest(std::string_view body, const Signature& signature, BufferPool& pool);
+
+// So long is WriteInferResponse()'s JSON at most.
+std::uint64_t MostJsonBytes(const InferResponse& response, const std::string& id, const BinaryOutputs& binary,
+                            const OutputTargets& targets = {});
 
 // Binary outputs are sent from where they lie; those that were delivered to shared memory have no data here. The same parameters as over gRPC (convert.h).
 // INVALID_ARGUMENT: an output that cannot be JSON. RESOURCE_EXHAUSTED: no memory.

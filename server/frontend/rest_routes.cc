@@ -134,10 +134,13 @@ absl::StatusOr<HttpResponse> WriteCounted(InferResponse& answer, const std::stri
                                           const OutputTargets& targets, Encoding encoding,
                                           const std::shared_ptr<ByteAllowance>& memory) {
   if (!AreSmall(answer.outputs)) HEARTH_RETURN_IF_ERROR(ChargeOutputs(memory, nullptr, answer.outputs));
+  HEARTH_ASSIGN_OR_RETURN(const std::shared_ptr<ByteCharge> charge,
+                          ChargeAnswer(memory, MostJsonBytes(answer, id, binary, targets)));
   HEARTH_ASSIGN_OR_RETURN(HttpResponse response, WriteInferResponse(answer, id, binary, targets));
   answer.outputs.clear();
   CompressFor(encoding, response);
-  HEARTH_ASSIGN_OR_RETURN(response.until_sent, ChargeAnswer(memory, response.body.size()));
+  if (charge != nullptr) charge->ShrinkTo(response.body.size());
+  response.until_sent = charge;
   return response;
 }
 

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <numeric>
+#include <utility>
 
 #include "server/base/check.h"
 #include "server/base/strings.h"
@@ -95,6 +97,16 @@ absl::StatusOr<Tensor> JoinTensors(std::span<const Tensor* const> parts, const s
   return Tensor{parts[0]->dtype, std::move(shape), buffer.bytes, std::move(buffer.owner)};
 }
 
+// A part of `whole`, which is to be sent: a client that does not take it keeps no more than its part.
+Tensor Part(const Tensor& whole, std::span<const std::byte> bytes, Shape shape) {
+  constexpr std::size_t kCopiedAnyway = 4096;  // when the answer is written
+  if (bytes.size() <= kCopiedAnyway || bytes.size() == whole.data.size()) return {whole.dtype, std::move(shape), bytes, whole.owner};
+  auto own = std::make_shared_for_overwrite<std::byte[]>(bytes.size());
+  std::memcpy(own.get(), bytes.data(), bytes.size());
+  const std::span<const std::byte> copy(own.get(), bytes.size());
+  return {whole.dtype, std::move(shape), copy, std::move(own)};
+}
+
 }  // namespace
 
 bool MayJoin(const TensorList& a, const TensorList& b, const std::vector<std::string>& pad) {
@@ -139,7 +151,7 @@ absl::StatusOr<std::vector<TensorList>> Split(const TensorList& outputs, std::sp
                                     : static_cast<std::size_t>(rows[i] * elements) * SizeOf(whole.dtype);
       Shape shape = whole.shape;
       shape[0] = rows[i];
-      split[i].push_back({output.name, {whole.dtype, std::move(shape), rest.first(bytes), whole.owner}});
+      split[i].push_back({output.name, Part(whole, rest.first(bytes), std::move(shape))});
       rest = rest.subspan(bytes);
     }
   }

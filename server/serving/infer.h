@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -36,6 +37,7 @@ struct InferRequest {
   std::optional<SequenceControl> sequence = {};
   std::optional<RequestTrace> trace = {};
   TimePoint received{};  // first byte parsed; left out: when Infer was called
+  std::shared_ptr<const void> charge = {};  // counts names and shapes for as long as they are here
 };
 
 struct InferResponse {

@@ -14,6 +14,7 @@ namespace hearth {
 namespace {
 
 constexpr std::size_t kLoggedBytes = 256;  // of what clients choose
+constexpr std::size_t kLoggedReason = 1024;  // which may quote some of that
 
 }  // namespace
 
@@ -134,7 +135,7 @@ void LogAccess(const InferRequest& request, std::string_view version, std::strin
              {"cache", cache},
              {"response_cache", response_cache},
              {"ms", ToMilliseconds(total)},
-             {"reason", FromAbsl(status.message())}});
+             {"reason", FromAbsl(status.message()).substr(0, kLoggedReason)}});
 }
 
 }  // namespace hearth

@@ -64,6 +64,12 @@ class ByteCharge {
     bytes_ = bytes;
     return true;
   }
+  // Gives back what is above so many.
+  void ShrinkTo(std::uint64_t bytes) {
+    if (allowance_ == nullptr || bytes >= bytes_) return;
+    allowance_->Give(bytes_ - bytes);
+    bytes_ = bytes;
+  }
   bool counts() const { return allowance_ != nullptr; }
 
  private:

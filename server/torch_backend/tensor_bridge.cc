@@ -108,6 +108,13 @@ at::Tensor WrapTensor(const Tensor& tensor) {
       data, tensor.shape, [owner = tensor.owner](void*) {}, at::TensorOptions().dtype(*type));
 }
 
+// An answer that a client does not take would keep all of its storage, and count for what it shows of it.
+bool IsSmallPart(const at::Tensor& tensor) {
+  constexpr std::size_t kNoMatter = 4096;
+  const std::size_t all = tensor.storage().nbytes();
+  return all > kNoMatter && all / 2 > tensor.nbytes();
+}
+
 absl::StatusOr<Tensor> UnwrapTensor(at::Tensor tensor, std::string_view name) {
   const auto dtype = tensor.defined() ? ToDType(tensor.scalar_type()) : std::nullopt;
   if (!dtype) {
@@ -122,7 +129,7 @@ absl::StatusOr<Tensor> UnwrapTensor(at::Tensor tensor, std::string_view name) {
   const bool shared = tensor.storage().use_count() > 1 || tensor.use_count() > 1;
   if (!tensor.is_contiguous()) {
     tensor = tensor.contiguous();
-  } else if (shared) {
+  } else if (shared || IsSmallPart(tensor)) {
     tensor = tensor.clone(at::MemoryFormat::Contiguous);
   }
   auto owner = std::make_shared<at::Tensor>(std::move(tensor));

@@ -206,6 +206,45 @@ TEST_F(GrpcServerTest, AMessageAboveTheLimitIsRefused) {
   }
 }
 
+TEST_F(GrpcServerTest, ACompressedMessageIsInflatedNoFurtherThanItMayBeLarge) {
+  GrpcServer::Options options;
+  options.max_receive_bytes = 100'000;
+  ServerStack stack(options);
+  stack.AddModel("echo", Echo());
+  const auto stub = stack.Stub();
+  for (const grpc_compression_algorithm algorithm : {GRPC_COMPRESS_GZIP, GRPC_COMPRESS_DEFLATE}) {
+    for (const std::size_t elements : {20'000u, 20'000'000u}) {
+      grpc::ClientContext context;
+      context.set_compression_algorithm(algorithm);
+      ModelInferResponse response;
+      const ModelInferRequest request = FloatRequest("echo", elements);
+      const grpc::Status status = stub->ModelInfer(&context, request, &response);
+      if (elements < 25'000) {
+        ASSERT_TRUE(status.ok()) << status.error_message();
+        EXPECT_EQ(response.raw_output_contents(0), request.raw_input_contents(0));
+      } else {
+        EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+        EXPECT_THAT(status.error_message(), HasSubstr("(100001 vs. 100000)"));
+      }
+    }
+  }
+}
+
+TEST_F(GrpcServerTest, CompressedMessagesHaveSoMuchTogether) {
+  GrpcServer::Options options;
+  options.max_messages_bytes = 1 << 20;
+  ServerStack stack(options);
+  stack.AddModel("echo", Echo());
+  const auto stub = stack.Stub();
+  for (const std::size_t elements : {1'000'000u, 10'000u}) {
+    grpc::ClientContext context;
+    context.set_compression_algorithm(GRPC_COMPRESS_GZIP);
+    ModelInferResponse response;
+    const grpc::Status status = stub->ModelInfer(&context, FloatRequest("echo", elements), &response);
+    EXPECT_EQ(status.error_code(), elements == 10'000 ? grpc::StatusCode::OK : grpc::StatusCode::INTERNAL) << status.error_message();
+  }
+}
+
 TEST_F(GrpcServerTest, TensorsAboveGrpcsDefaultLimitPass) {
   stack_.AddModel("echo", Echo());
   grpc::ChannelArguments arguments;

@@ -114,6 +114,34 @@ TEST_F(InferMessageTest, TheBytesAreFreedAtOnce) {
   EXPECT_EQ(buffer.Length(), 0u);
 }
 
+TEST_F(InferMessageTest, WhereTensorsFindNoMemoryTheRestIsThere) {
+  BufferPool little(pool_, std::make_shared<ByteAllowance>(500));
+  for (const std::size_t slice : {1u, 1u << 20}) {
+    grpc::ByteBuffer buffer = Cut(EveryField().SerializeAsString(), slice);
+    const auto message = TakeInferRequest(buffer, little);
+    ASSERT_TRUE(message.ok()) << message.status();
+    EXPECT_EQ(message->head.id(), "id");
+    EXPECT_EQ(message->head.inputs_size(), 2);
+    EXPECT_TRUE(absl::IsResourceExhausted(message->raw_status)) << message->raw_status;
+    EXPECT_TRUE(message->raw.empty());
+  }
+  EXPECT_EQ(little.allowance()->held(), 0u);
+}
+
+TEST_F(InferMessageTest, AnAnswerOfManySmallTensorsKeepsTheirOwnersUntilItIsSent) {
+  TensorList outputs;
+  const auto owner = std::make_shared<std::vector<std::byte>>(100);
+  for (int i = 0; i < 100; ++i) outputs.push_back({"y", {DType::kUInt8, {100}, *owner, owner}});
+  grpc::ByteBuffer answer = MakeInferResponse({}, outputs);
+  inference::ModelInferResponse parsed;
+  ASSERT_TRUE(parsed.ParseFromString(Joined(answer)));
+  EXPECT_EQ(parsed.raw_output_contents_size(), 100);
+  outputs.clear();
+  EXPECT_GT(owner.use_count(), 1);
+  answer.Clear();
+  EXPECT_EQ(owner.use_count(), 1);
+}
+
 TEST_F(InferMessageTest, NoBytesAtAllAreAnEmptyMessage) {
   const auto message = Take("");
   ASSERT_TRUE(message.ok()) << message.status();

@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <cstring>
+#include <limits>
 #include <string>
 
 #include "server/frontend/convert.h"
@@ -210,6 +212,30 @@ TEST_F(RestInfer, WritesOutputsAsJson) {
   EXPECT_THAT(write(DType::kBytes, Bytes(1, 'a', 1, '"')), HasSubstr(R"(["a","\""])"));
   EXPECT_THAT(write(DType::kBytes, Bytes(1, 'a', 1, '\xff')), HasSubstr("output 'y' has bytes that are not UTF-8"));
   EXPECT_THAT(write(DType::kFp16, Bytes(1)), HasSubstr("FP16 data via JSON is not supported"));
+}
+
+TEST_F(RestInfer, KnowsHowLongAnAnswerMayBecomeBeforeItIsWritten) {
+  const auto expect_room = [](DType dtype, const std::string& element, std::size_t size) {
+    std::string data;
+    for (int i = 0; i < 1000; ++i) data += element;
+    InferResponse response = Response(dtype, data);
+    response.outputs[0].tensor.shape = {static_cast<std::int64_t>(1000 * element.size() / size)};
+    const std::string id(kMaxRequestId, '\1');
+    const auto http = WriteInferResponse(response, id, {});
+    ASSERT_TRUE(http.ok()) << http.status();
+    EXPECT_GE(MostJsonBytes(response, id, {}), http->body.size()) << ToString(dtype);
+  };
+  expect_room(DType::kBool, Bytes('\0'), 1);
+  expect_room(DType::kInt8, Bytes(std::int8_t{-128}), 1);
+  expect_room(DType::kInt16, Bytes(std::int16_t{-32768}), 2);
+  expect_room(DType::kInt32, Bytes(std::numeric_limits<std::int32_t>::min()), 4);
+  expect_room(DType::kInt64, Bytes(std::numeric_limits<std::int64_t>::min()), 8);
+  expect_room(DType::kUInt64, Bytes(~std::uint64_t{0}), 8);
+  expect_room(DType::kFp32, Bytes(-1.17549435e-38f), 4);
+  expect_room(DType::kFp64, Bytes(-2.2250738585072014e-308), 8);
+  expect_room(DType::kBytes, Bytes(1) + "\1", 5);
+  expect_room(DType::kBytes, Bytes(0), 4);
+  EXPECT_LT(MostJsonBytes(Response(DType::kUInt8, std::string(1 << 20, 'x')), "", {.all = true, .asked = {}}), 1u << 16);
 }
 
 TEST_F(RestInfer, BinaryOutputsAreSentFromWhereTheyLie) {

@@ -41,7 +41,7 @@ def victim(tmp_path_factory):
     for name in ("identity", "addsub"):
         models.write_model(root, name, models.Identity() if name == "identity" else models.AddSub())
     shutil.copytree(root / "identity", folder / "outside")
-    config = {"logging": {"access": True}, "grpc": {"client_shared_memory": True},
+    config = {"logging": {"access": True}, "grpc": {"client_shared_memory": True, "max_message_bytes": "16MiB"},
               "limits": {"max_tensors": 16, "max_dimensions": 8},
               "rest": {"max_body_bytes": "4MiB", "stall_timeout": "2s"}}
     with hearthd.Hearthd(root, folder, config=config) as running:
@@ -328,6 +328,26 @@ def test_a_bomb_is_refused_before_it_goes_off(victim):
     assert ask("127.0.0.1", victim.rest_port, "POST", "/v2/models/identity/infer", nested,
                {"Content-Encoding": "gzip, gzip"})[0] == 415
     assert victim.memory("VmHWM") < before + (64 << 20)
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+@pytest.mark.parametrize("method", ["ModelInfer", "ServerLive"])
+def test_a_bomb_over_grpc_is_inflated_no_further_than_a_message_may_be_large(victim, method, compression):
+    before = victim.memory("VmHWM")
+    with victim.channel() as channel:
+        call = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
+        with pytest.raises(grpc.RpcError) as error:
+            call(bytes(512 << 20), timeout=60, compression=compression)
+    assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "larger than max (16777217 vs. 16777216)" in error.value.details()
+    assert victim.memory("VmHWM") < before + (64 << 20)
+
+
+def test_an_id_that_is_too_long_is_refused_and_comes_back_shorter(victim):
+    message = request("identity", floats())
+    message.id = "x" * (1 << 20)
+    text = refused(lambda: victim.stub().ModelInfer(message, timeout=60))
+    assert "id has 1048576 bytes, and 4096 at most" in text and len(text) < 5000
 
 
 def test_messages_of_grpc_that_are_none_are_refused(victim):

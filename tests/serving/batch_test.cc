@@ -83,7 +83,7 @@ TEST_F(BatchTest, JoinsOnlyWhatIsAlike) {
   EXPECT_FALSE(MayJoin(one, {{"x", integers}}, {}));
 }
 
-TEST_F(BatchTest, SplitsOutputsByRowsWithoutCopying) {
+TEST_F(BatchTest, SplitsOutputsByRowsWithoutCopyingSmallOnes) {
   const TensorList outputs = {{"x", Floats({1, 2, 3, 4, 5, 6}, {3, 2})}};
   const std::vector<std::int64_t> rows = {1, 2};
   const auto split = Split(outputs, rows);
@@ -92,6 +92,18 @@ TEST_F(BatchTest, SplitsOutputsByRowsWithoutCopying) {
   EXPECT_THAT(FloatsOf((*split)[0][0].tensor), ElementsAre(1, 2));
   EXPECT_THAT(FloatsOf((*split)[1][0].tensor), ElementsAre(3, 4, 5, 6));
   EXPECT_EQ((*split)[0][0].tensor.data.data(), outputs[0].tensor.data.data());
+}
+
+// Whoever keeps a part for long keeps no more than that.
+TEST_F(BatchTest, LargePartsOfAnOutputStandForThemselves) {
+  TensorList outputs = {{"x", Floats(std::vector<float>(4096, 2.5f), {2, 2048})}};
+  const std::weak_ptr<const void> whole = outputs[0].tensor.owner;
+  const std::vector<std::int64_t> rows = {1, 1};
+  const auto split = Split(outputs, rows);
+  ASSERT_TRUE(split.ok());
+  EXPECT_EQ(FloatsOf((*split)[1][0].tensor), std::vector<float>(2048, 2.5f));
+  outputs.clear();
+  EXPECT_TRUE(whole.expired());
 }
 
 TEST_F(BatchTest, SplitsStringsWhereTheyEnd) {

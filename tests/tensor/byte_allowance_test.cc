@@ -60,6 +60,17 @@ TEST(ByteAllowance, AChargeGrowsAndIsGivenBackOnce) {
   EXPECT_TRUE(ByteCharge().GrowTo(1'000'000));
 }
 
+TEST(ByteAllowance, AChargeCanShrink) {
+  const auto allowance = std::make_shared<ByteAllowance>(100);
+  ByteCharge charge(allowance);
+  ASSERT_TRUE(charge.GrowTo(60));
+  charge.ShrinkTo(80);
+  EXPECT_EQ(allowance->held(), 60u);
+  charge.ShrinkTo(20);
+  EXPECT_EQ(allowance->held(), 20u);
+  ByteCharge().ShrinkTo(0);
+}
+
 TEST(ByteAllowance, HoldsWithManyAtOnce) {
   const auto allowance = std::make_shared<ByteAllowance>(100);
   std::vector<std::thread> threads;
