@@ -20,6 +20,7 @@ namespace {
 
 // Among so many requests in progress, some have ended by then.
 constexpr std::chrono::milliseconds kSoon{100};
+constexpr std::size_t kLargeBatch = std::size_t{1} << 20;  // bytes of its outputs
 
 // Tells the manager when a waiting request is cancelled. Shared by the thread that asked and the
 // callback that waits; whoever lets go last ends the registration. That may happen inside the
@@ -325,6 +326,8 @@ bool Pipeline::RunTogether(std::vector<CallPtr>& calls, RunSlot& slot, TimePoint
     scheduler_.StopBatching(first.model->lane);
     return false;
   }
+  std::size_t bytes = 0;
+  for (const NamedTensor& output : *outputs) bytes += output.tensor.data.size();
   outputs->clear();
   std::vector<absl::StatusOr<TensorList>> answers;
   for (std::size_t i = 0; i < calls.size(); ++i) answers.push_back(Checked(*calls[i], std::move((*split)[i])));
@@ -339,10 +342,12 @@ bool Pipeline::RunTogether(std::vector<CallPtr>& calls, RunSlot& slot, TimePoint
     bool counted = false;
     for (std::size_t i = 0; i < calls.size(); ++i) {
       if (Answer(*calls[i], std::move(answers[i]), run, !counted)) counted = true;
+      calls[i].reset();  // its client may ask again, which is not one more then
     }
   };
-  // To send one costs tens of microseconds, all of them a good part of what the next batch takes.
-  if (deps_.answers != nullptr) {
+  // To send one costs tens of microseconds, all of them a good part of what the next batch takes. Large ones are sent here:
+  // a batch whose answers take long to write, and memory, holds up its own model and no answers of others.
+  if (deps_.answers != nullptr && bytes <= kLargeBatch) {
     deps_.answers->Post(std::move(answer));
   } else {
     answer();

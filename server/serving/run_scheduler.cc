@@ -13,6 +13,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr double kQuickSeconds = 0.02;
+constexpr Duration kSoonEnough = milliseconds(20);     // for the reserve to be left alone
 constexpr Duration kSweepEvery = milliseconds(20);     // while somebody waits
 constexpr Duration kWatchEvery = milliseconds(500);    // while somebody only runs
 constexpr double kAveragedOver = 8;
@@ -64,6 +65,7 @@ struct RunScheduler::State : std::enable_shared_from_this<State> {
   Lane* Next() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   Lane* NextOnReserve() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   Lane* NextThatFits(TimePoint now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  Lane* LeastUntil(TimePoint until, int left, TimePoint now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   TimePoint FitsAt(const Lane& lane, TimePoint now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   int WidthOf(const Lane& lane) const { return lane.threads_ > 0 ? std::min(lane.threads_, processors) : deps.threads; }
   bool IsWide(int width) const { return width > deps.threads; }
@@ -161,13 +163,15 @@ void RunScheduler::SetPolicy(Lane& lane, const RunPolicy& policy) {
 }
 
 void RunScheduler::StopBatching(Lane& lane) {
-  RunPolicy policy;
+  Posts posts;
   {
     MutexLock lock(state_->mu);
-    policy = lane.queue_.policy();
+    RunPolicy policy = lane.queue_.policy();
+    policy.batching.enabled = false;
+    state_->SetPolicy(lane, policy);
+    posts = state_->Update(lane, state_->deps.clock.Now());
   }
-  policy.batching.enabled = false;
-  SetPolicy(lane, policy);
+  state_->Do(posts);
 }
 
 void RunScheduler::Hurry() {
@@ -244,9 +248,8 @@ void RunScheduler::State::Plan(Posts& posts, TimePoint now) {
     tickets = turns;
   }
   if (WantsReserve(now)) posts.reserve = reserve_out = true;
-  if (sweep_at == TimePoint::max() && (!waiting.empty() || !runs.empty())) {
-    posts.sweep = sweep_at = now + (waiting.empty() ? kWatchEvery : kSweepEvery);
-  }
+  if (waiting.empty() && runs.empty()) return;
+  if (const TimePoint by = now + (waiting.empty() ? kWatchEvery : kSweepEvery); by < sweep_at) posts.sweep = sweep_at = by;
 }
 
 // That may begin; the threads see to it that no more do than there are threads.
@@ -261,7 +264,9 @@ bool RunScheduler::State::IsStuck(TimePoint now) const {
   if (wide == 0) return false;
   const Lane* next = Next();
   if (next == nullptr || WidthOf(*next) <= processors - blocked) return false;
-  return blocked == processors || FitsAt(*next, now) <= now;
+  if (blocked == processors) return true;
+  const TimePoint fits_at = FitsAt(*next, now);
+  return fits_at <= now || (fits_at > now + kSoonEnough && LeastUntil(fits_at, processors - blocked, now) == nullptr);
 }
 
 bool RunScheduler::State::WantsReserve(TimePoint now) const {
@@ -338,8 +343,11 @@ RunScheduler::Lane* RunScheduler::State::NextThatFits(TimePoint now) {
   if (wide == 0 || next == nullptr || Fits(*next)) return next;
   if (used == processors) return nullptr;
   now_at = std::max(now_at, next->had_);  // it has its turn: who comes now comes after it
-  const TimePoint until = FitsAt(*next, now);
-  const int left = processors - used;
+  return LeastUntil(FitsAt(*next, now), processors - used, now);
+}
+
+// Of those that fit into so many processors, and will be through by then.
+RunScheduler::Lane* RunScheduler::State::LeastUntil(TimePoint until, int left, TimePoint now) const {
   return Least([&](const Lane& lane) {
     return lane.typical_ >= 0 && WidthOf(lane) <= left && now + ToDuration(lane.typical_) <= until;
   });

@@ -331,6 +331,18 @@ TEST_F(RunSchedulerTest, WhatComesTooLateIsRefusedWhileItWaits) {
   EXPECT_THAT(log_.ran, ElementsAre("runs", "patient"));
 }
 
+TEST_F(RunSchedulerTest, NoLaterBecauseNobodyWaitedForAWhile) {
+  Limit(1);
+  Post("runs");
+  executor_.RunAll();
+  clock_.Advance(milliseconds(30));
+  timer_.RunDue();
+  Post(a_, "late", clock_.Now() + milliseconds(5));
+  clock_.Advance(milliseconds(20));
+  timer_.RunDue();
+  EXPECT_THAT(log_.refused, ElementsAre("late: late"));
+}
+
 TEST_F(RunSchedulerTest, RefusesWhatIsMoreThanMayWait) {
   scheduler_.SetPolicy(a_, {.limit = 0, .max_batch_size = 0, .batching = {}, .queue = {.max_size = 1}});
   Post("0");

@@ -260,6 +260,30 @@ TEST_F(RunWidthOfTwo, AQuickModelHasTheReserveWhileAWideOneWaitsForASlowOne) {
   EXPECT_THAT(RunAll(), ElementsAre("wide")) << "the reserve's run takes none of the processors";
 }
 
+TEST_F(RunWidthOfTwo, AQuickWideModelHasTheReserveWhileASlowOneLeavesItTooLittle) {
+  Teach("wide", milliseconds(1));
+  Teach("slow", seconds(10));
+  Post("slow");
+  RunAll();
+  Post("wide");
+  EXPECT_THAT(RunAll(), IsEmpty());
+  log_.ran.clear();
+  EXPECT_EQ(reserve_.RunAll(), 1u);
+  EXPECT_THAT(log_.ran, ElementsAre("wide"));
+}
+
+TEST_F(RunWidthOfTwo, SoHasAFirstRunBehindAWideOneThatWaitsForASlowOne) {
+  Teach("slow", seconds(10));
+  Post("slow");
+  RunAll();
+  Post("wide");
+  Post("new");
+  EXPECT_THAT(RunAll(), IsEmpty());
+  log_.ran.clear();
+  EXPECT_EQ(reserve_.RunAll(), 1u);
+  EXPECT_THAT(log_.ran, ElementsAre("new"));
+}
+
 TEST_F(RunWidthOfTwo, TheReserveIsNotUsedWhileAWideOneWaitsForQuickOnes) {
   Teach("quick", milliseconds(1));
   Post("quick");
