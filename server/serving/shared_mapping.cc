@@ -16,7 +16,7 @@ absl::StatusOr<std::unique_ptr<const SharedMapping>> SharedMapping::Make(int obj
       ::mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_SHARED, object, static_cast<off_t>(offset - before));
   if (begin == MAP_FAILED) return ErrnoStatus(errno, "cannot map shared memory");
   std::unique_ptr<SharedMapping> mapping(new SharedMapping(begin, mapped, static_cast<std::byte*>(begin) + before));
-  HEARTH_RETURN_IF_ERROR(mapping->guard_.Protect(begin, mapped, MappingGuard::Writes::kFree));
+  HEARTH_RETURN_IF_ERROR(mapping->guard_.Protect(begin, mapped, MappingGuard::Writes::kShared));
   return mapping;
 }
 

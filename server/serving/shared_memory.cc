@@ -16,6 +16,7 @@ namespace hearth {
 namespace {
 
 constexpr std::size_t kMaxName = 256;
+constexpr std::size_t kPiece = std::size_t{4} << 20;
 
 absl::Status Disabled() {
   return absl::UnimplementedError(
@@ -91,16 +92,25 @@ absl::Status SharedRegion::CheckObject(std::uint64_t offset, std::uint64_t size)
   return has_it ? absl::OkStatus() : CutShort();
 }
 
-absl::Status SharedRegion::Read(std::uint64_t offset, std::span<std::byte> to) const {
-  HEARTH_RETURN_IF_ERROR(CheckObject(offset, to.size()));
-  if (!to.empty()) std::memcpy(to.data(), mapping_->data() + offset, to.size());
+// `copy` copies so many bytes from so far into the tensor on. What is not the client's memory any more gets no more of them
+// than a piece: pages of this process would take them.
+template <typename Copy>
+absl::Status SharedRegion::InPieces(std::uint64_t offset, std::size_t size, Copy copy) const {
+  HEARTH_RETURN_IF_ERROR(CheckObject(offset, size));
+  for (std::size_t at = 0; at < size && !mapping_->poisoned(); at += kPiece) copy(at, std::min(kPiece, size - at));
   return mapping_->poisoned() ? CutShort() : absl::OkStatus();
 }
 
+absl::Status SharedRegion::Read(std::uint64_t offset, std::span<std::byte> to) const {
+  return InPieces(offset, to.size(), [&](std::size_t at, std::size_t size) {
+    std::memcpy(to.data() + at, mapping_->data() + offset + at, size);
+  });
+}
+
 absl::Status SharedRegion::Write(std::uint64_t offset, std::span<const std::byte> from) const {
-  HEARTH_RETURN_IF_ERROR(CheckObject(offset, from.size()));
-  if (!from.empty()) std::memcpy(mapping_->data() + offset, from.data(), from.size());
-  return mapping_->poisoned() ? CutShort() : absl::OkStatus();
+  return InPieces(offset, from.size(), [&](std::size_t at, std::size_t size) {
+    std::memcpy(mapping_->data() + offset + at, from.data() + at, size);
+  });
 }
 
 absl::Status SharedMemory::CheckRoom(const std::string& name) const {

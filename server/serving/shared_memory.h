@@ -45,6 +45,8 @@ class SharedRegion {
   absl::Status Write(std::uint64_t offset, std::span<const std::byte> from) const;
 
  private:
+  template <typename Copy>
+  absl::Status InPieces(std::uint64_t offset, std::size_t size, Copy copy) const;
   absl::Status CutShort() const;
   // That the object has it now. Should it become shorter after this look, the mapping will tell.
   absl::Status CheckObject(std::uint64_t offset, std::uint64_t size) const;

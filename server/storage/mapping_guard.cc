@@ -18,6 +18,7 @@ struct Slot {
   std::atomic<std::uintptr_t> begin{0};
   std::atomic<std::uintptr_t> end{0};
   std::atomic<bool> notes_writes{false};
+  std::atomic<bool> goes_whole{false};
   std::atomic<bool> poisoned{false};
   std::atomic<bool> written{false};
 };
@@ -39,8 +40,16 @@ void OnSigbus(int, siginfo_t* info, void*) {
   const auto address = reinterpret_cast<std::uintptr_t>(info->si_addr);
   if (Slot* slot = FindSlot(address)) {
     slot->poisoned.store(true, std::memory_order_seq_cst);
-    if (mmap(PageOf(address), g_page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
-             0) != MAP_FAILED) {
+    void* hole = PageOf(address);
+    std::size_t size = g_page_size;
+    if (slot->goes_whole.load(std::memory_order_relaxed)) {
+      const std::uintptr_t begin = slot->begin.load(std::memory_order_relaxed);
+      hole = reinterpret_cast<void*>(begin);
+      size = slot->end.load(std::memory_order_relaxed) - begin;
+    }
+    // Pages that each have a mapping of their own are limited (vm.max_map_count).
+    constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
+    if (mmap(hole, size, PROT_READ | PROT_WRITE, kFlags, -1, 0) != MAP_FAILED) {
       return;  // the read is repeated and finds zeros
     }
   }
@@ -108,6 +117,7 @@ absl::Status MappingGuard::Protect(void* begin, std::size_t size, Writes writes)
     if (!slot.begin.compare_exchange_strong(free, 1, std::memory_order_acq_rel)) continue;
     const auto address = reinterpret_cast<std::uintptr_t>(begin);
     slot.notes_writes.store(writes == Writes::kNoted, std::memory_order_relaxed);
+    slot.goes_whole.store(writes == Writes::kShared, std::memory_order_relaxed);
     slot.poisoned.store(false, std::memory_order_relaxed);
     slot.written.store(false, std::memory_order_relaxed);
     slot.end.store(address + size, std::memory_order_relaxed);

@@ -31,11 +31,12 @@ class MappingGuard {
   MappingGuard(const MappingGuard&) = delete;
   MappingGuard& operator=(const MappingGuard&) = delete;
 
-  // kNoted: the range is mapped for reading only, and the first write is noted. kFree: it is writable.
-  enum class Writes : std::uint8_t { kNoted, kFree };
+  // kNoted: the range is mapped for reading only, and the first write is noted. kFree: it is writable. kShared: it is, and
+  // others can make as many holes in it as it has pages; with the first that is met, all of it becomes zeros.
+  enum class Writes : std::uint8_t { kNoted, kFree, kShared };
 
   // RESOURCE_EXHAUSTED when kMaxGuards mappings are guarded already.
-  // Of a mapping that is no private one, a hole is filled for this process alone.
+  // Holes are filled for this process alone.
   // REQUIRES: `begin` is page-aligned; a mapping whose writes are noted is a private one; called once.
   absl::Status Protect(void* begin, std::size_t size, Writes writes);
 

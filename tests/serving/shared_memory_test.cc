@@ -2,7 +2,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <limits>
@@ -118,6 +120,23 @@ TEST_F(SharedMemoryTest, AnObjectThatIsCutShortFailsWhoUsesItAndNotTheProcess) {
   EXPECT_EQ(object_.Get(), "01234567") << "it is no longer again, either";
   object_.Resize(0);
   EXPECT_THAT(Read(*region, 0, 1), HasSubstr("is longer than its object"));
+}
+
+// Holes that are filled one by one would each be a mapping, of which a process may have so many.
+TEST_F(SharedMemoryTest, TheFirstHoleInAMappingMakesAllOfItZeros) {
+  const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  object_.Resize(static_cast<off_t>(4 * page));
+  const UniqueFd object(::shm_open(object_.key().c_str(), O_RDWR, 0));
+  const auto mapping = SharedMapping::Make(object.get(), 0, 4 * page);
+  ASSERT_TRUE(mapping.ok());
+  const auto byte = [&](std::uint64_t at) { return static_cast<const volatile std::byte*>((*mapping)->data())[at]; };
+  EXPECT_EQ(byte(0), std::byte{'0'});
+  object_.Resize(static_cast<off_t>(3 * page));
+  EXPECT_EQ(byte(0), std::byte{'0'});
+  EXPECT_FALSE((*mapping)->poisoned());
+  EXPECT_EQ(byte(3 * page), std::byte{0});
+  EXPECT_TRUE((*mapping)->poisoned());
+  EXPECT_EQ(byte(0), std::byte{0});
 }
 
 TEST_F(SharedMemoryTest, ThereAreSoManyAtMost) {
