@@ -314,8 +314,8 @@ class ModelCache {
   Forgotten Forget(CacheEntry& entry, std::shared_ptr<const Rest> rest = nullptr, std::uint64_t revision = 0)
       ABSL_LOCKS_EXCLUDED(mu_);
 
-  // Whether the last load of it, after whatever is resident, failed.
-  bool HasFailed(const ModelId& id) const ABSL_LOCKS_EXCLUDED(mu_);
+  // Whether the next request for it would be refused at once: its load hangs, or has failed a short time ago.
+  bool IsRefused(const ModelId& id) const ABSL_LOCKS_EXCLUDED(mu_);
 
   // --- What is left of models (kept_rest.h) ---------------------------------------------------------
 

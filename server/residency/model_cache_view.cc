@@ -52,10 +52,12 @@ std::vector<ModelCache::Row> ModelCache::Snapshot() const {
   return sorted;
 }
 
-bool ModelCache::HasFailed(const ModelId& id) const {
+bool ModelCache::IsRefused(const ModelId& id) const {
   MutexLock lock(mu_);
   const ModelSlot* const slot = index_.Find(id);
-  return slot != nullptr && slot->incoming != nullptr && slot->incoming->state == ModelState::kFailed;
+  if (slot == nullptr || slot->incoming == nullptr) return false;
+  const CacheEntry& incoming = *slot->incoming;
+  return incoming.hangs || (incoming.state == ModelState::kFailed && clock_.Now() < incoming.retry_at);
 }
 
 bool ModelCache::shutting_down() const {

@@ -202,7 +202,7 @@ class ModelManager {
   // What is left of models that are none of those rows, or on their way up again.
   std::vector<RestRow> Rests() const { return cache_.Rests(); }
   Tier TierOf(const ModelId& id) const { return cache_.TierOf(id); }
-  bool HasFailed(const ModelId& id) const { return cache_.HasFailed(id); }
+  bool IsRefused(const ModelId& id) const { return cache_.IsRefused(id); }
   MemoryBudget::Usage usage() const { return budget_.usage(); }
   const DeviceNames& devices() const { return budget_.devices(); }
   // What happened, and why. Hits are not in it.

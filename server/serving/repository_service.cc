@@ -125,7 +125,7 @@ absl::StatusOr<ModelId> RepositoryService::Resolve(const std::string& model,
 bool RepositoryService::ModelReady(const std::string& model, const std::string& version) const {
   const auto id = Resolve(model, version);
   if (!id.ok()) return false;
-  return deps_.manager.Peek(*id) || (deps_.loadable_is_ready && !deps_.manager.HasFailed(*id));
+  return deps_.manager.Peek(*id) || (deps_.loadable_is_ready && !deps_.manager.IsRefused(*id));
 }
 
 ModelMetadata RepositoryService::Describe(const ModelHandle& handle) const {

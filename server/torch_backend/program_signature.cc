@@ -170,9 +170,14 @@ class ArgumentReader {
     const std::vector<std::string> keys = DeclaredParts(declared_, argument.name);
     if (keys.empty()) return Undeclared(argument, "which keys it has", "KEY");
     for (const std::string& key : keys) {
+      const std::size_t inputs_before = inputs_.size();
       HEARTH_RETURN_IF_ERROR(AddPart(value, key, argument));
       Argument& part = argument.parts.back();
       part.key = key;
+      if (inputs_.size() == inputs_before) {
+        return absl::InvalidArgumentError(StrCat("input '", part.name, "' is declared, and ", schema_.name(), " has a ",
+                                                 value->repr_str(), " there, which the protocol has no form for"));
+      }
       if (!part.parts.empty() || !IsDeclaredOptional(declared_, part.name)) continue;
       part.optional = inputs_.back().optional = true;  // its key is left out with it
     }
@@ -511,7 +516,9 @@ absl::StatusOr<std::vector<at::IValue>> BuildStack(const ProgramSignature& progr
   for (const Argument& argument : program.arguments) {
     HEARTH_ASSIGN_OR_RETURN(std::optional<at::IValue> value, builder.Build(argument));
     // Validation has refused requests that lack a required input; what has optional parts only may be made of none of them.
-    HEARTH_CHECK(value || argument.optional);
+    if (!value && !argument.optional) {
+      return absl::InvalidArgumentError(StrCat("the request has nothing for argument '", argument.name, "', which needs it"));
+    }
     stack.push_back(value ? *std::move(value) : argument.default_value);
   }
   return stack;

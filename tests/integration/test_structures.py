@@ -161,6 +161,11 @@ class TakesTuplesInAList(nn.Module):
         return total
 
 
+class TakesWhatNobodyCanSend(nn.Module):
+    def forward(self, x: Tensor, d: Dict[str, Optional[Dict[int, Tensor]]]) -> Tensor:
+        return x
+
+
 X, Y, Z = (torch.tensor([1.0, 2.0]), torch.tensor([3.0, -4.0]), torch.tensor([0.5, 0.25]))
 
 
@@ -202,6 +207,7 @@ def repository(tmp_path_factory):
         models.write_model(root, f"arguments-{number}", module(), options=options)
     for module, _ in REFUSED:
         models.write_model(root, f"undeclared-{module.__name__}", module())
+    models.write_model(root, "unsendable", TakesWhatNobodyCanSend(), options=declared("d__a", optional=["d__a"]))
     models.write_model(root, "identity", models.Identity())
     return root
 
@@ -309,6 +315,11 @@ def test_an_output_that_is_none_cannot_be_asked_for(server):
 def test_what_only_model_yaml_can_say_is_asked_for(server, module, part):
     code, text = refusal(server, request(f"undeclared-{module.__name__}", as_wire("x", X)))
     assert code == "INVALID_ARGUMENT" and "declare its parts in model.yaml" in text and part in text, text
+
+
+def test_a_part_that_is_declared_and_cannot_be_read_is_no_part_of_another_argument(server):
+    code, text = refusal(server, request("unsendable"))
+    assert code == "INVALID_ARGUMENT" and "input 'd__a' is declared" in text and "no form for" in text, text
 
 
 def test_strings_for_a_tensor_are_refused_before_the_model_sees_them(server):

@@ -131,6 +131,8 @@ TEST_F(RepositoryServiceTest, AModelMayBeReadyWhereTheNextRequestWouldLoadIt) {
   Infer(Request("m"));
   RunAll();
   EXPECT_FALSE(repository.ModelReady("m", "")) << "it did not load";
+  clock_.Advance(std::chrono::minutes(10));
+  EXPECT_TRUE(repository.ModelReady("m", "")) << "it would be tried again";
   SetModel("m", EchoModel());
   MakeResident("m");
   EXPECT_TRUE(repository.ModelReady("m", ""));
