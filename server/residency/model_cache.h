@@ -314,7 +314,7 @@ class ModelCache {
   Forgotten Forget(CacheEntry& entry, std::shared_ptr<const Rest> rest = nullptr, std::uint64_t revision = 0)
       ABSL_LOCKS_EXCLUDED(mu_);
 
-  // Whether the next request for it would be refused at once: its load hangs, or has failed a short time ago.
+  // Whether the next request for it would be refused: its load hangs, or failed, a short time ago or for what is in its files.
   bool IsRefused(const ModelId& id) const ABSL_LOCKS_EXCLUDED(mu_);
 
   // --- What is left of models (kept_rest.h) ---------------------------------------------------------

@@ -52,12 +52,23 @@ std::vector<ModelCache::Row> ModelCache::Snapshot() const {
   return sorted;
 }
 
+namespace {
+
+// The file is at fault, and not what happened around it: the next load would find the same.
+bool IsTheFiles(const absl::Status& error) {
+  return absl::IsInvalidArgument(error) || absl::IsFailedPrecondition(error) || absl::IsUnimplemented(error) ||
+         absl::IsDataLoss(error) || absl::IsOutOfRange(error);
+}
+
+}  // namespace
+
 bool ModelCache::IsRefused(const ModelId& id) const {
   MutexLock lock(mu_);
   const ModelSlot* const slot = index_.Find(id);
   if (slot == nullptr || slot->incoming == nullptr) return false;
   const CacheEntry& incoming = *slot->incoming;
-  return incoming.hangs || (incoming.state == ModelState::kFailed && clock_.Now() < incoming.retry_at);
+  if (incoming.hangs) return true;
+  return incoming.state == ModelState::kFailed && (clock_.Now() < incoming.retry_at || IsTheFiles(incoming.error));
 }
 
 bool ModelCache::shutting_down() const {

@@ -132,12 +132,25 @@ TEST_F(RepositoryServiceTest, AModelMayBeReadyWhereTheNextRequestWouldLoadIt) {
   RunAll();
   EXPECT_FALSE(repository.ModelReady("m", "")) << "it did not load";
   clock_.Advance(std::chrono::minutes(10));
-  EXPECT_TRUE(repository.ModelReady("m", "")) << "it would be tried again";
+  EXPECT_FALSE(repository.ModelReady("m", "")) << "nor would it";
   SetModel("m", EchoModel());
   MakeResident("m");
   EXPECT_TRUE(repository.ModelReady("m", ""));
   catalog_->SetUnloaded("m", true);
   EXPECT_FALSE(repository.ModelReady("m", ""));
+}
+
+TEST_F(RepositoryServiceTest, AModelIsReadyAgainOnceALoadThatFailedForNothingOfItsOwnWouldBeTriedAgain) {
+  RepositoryService repository({*catalog_, *manager_, clock_, *versions_, {}, nullptr, nullptr, /*loadable_is_ready=*/true});
+  AddModel("m");
+  fakes::FakeLoader::Script unlucky;
+  unlucky.load_error = absl::UnavailableError("the disk is away");
+  loader_.Set("m", std::move(unlucky));
+  Infer(Request("m"));
+  RunAll();
+  EXPECT_FALSE(repository.ModelReady("m", ""));
+  clock_.Advance(std::chrono::minutes(10));
+  EXPECT_TRUE(repository.ModelReady("m", ""));
 }
 
 TEST_F(RepositoryServiceTest, DescribesAResidentModelWithoutATrace) {
