@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <future>
 #include <latch>
@@ -73,6 +74,25 @@ TEST(ThreadPool, WhatWasPostedInABurstRunsBeforeItsEndIfAnotherThreadWakesSomebo
     other.join();
     ran.get_future().wait();
   }
+}
+
+// Each round ends only if nobody slept through the last task of it.
+TEST(ThreadPool, ThreadsThatWaitAwakeMissNothingWhoeverPosts) {
+  constexpr int kRounds = 2'000, kTasks = 3;
+  ThreadPool pool({.name = "t", .threads = 2, .on_thread_start = {}, .busy_wait = std::chrono::microseconds(200)});
+  const auto post = [&pool](bool in_bursts) {
+    std::optional<ThreadPool::Burst> burst;
+    if (in_bursts) burst.emplace();
+    for (int round = 0; round < kRounds; ++round) {
+      std::latch done(kTasks);
+      for (int i = 0; i < kTasks; ++i) pool.Post([&done] { done.count_down(); });
+      if (burst) burst->Flush();
+      done.wait();
+    }
+  };
+  std::thread one(post, true), other(post, false);
+  one.join();
+  other.join();
 }
 
 TEST(ThreadPool, RunsAsManyTasksAtOnceAsItHasThreads) {
